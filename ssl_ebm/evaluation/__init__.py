@@ -1,0 +1,1 @@
+"""Callbacks and metrics: quality of prediction, collapse, progress."""

@@ -1,0 +1,1 @@
+"""Encoders, predictors and decoders: plain ``nn.Module``s that know no Lightning."""

@@ -1,0 +1,46 @@
+"""Fixtures shared by all tests."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+# Parallel workers share the cores: more threads only get in each other's way.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the source tree (``configs/`` and ``scripts/`` are below it)."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real clips, images and texts beside the source tree; skips the test without it."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("real data not found: no folder ../shared/data beside the repository")
+    return folder
+
+
+@pytest.fixture
+def seed() -> int:
+    """Seeds the global generators (Python, NumPy, torch) and returns the seed."""
+    value = 0
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+    return value
+
+
+@pytest.fixture
+def generator(seed: int) -> torch.Generator:
+    """A seeded CPU generator of its own."""
+    return torch.Generator().manual_seed(seed)
