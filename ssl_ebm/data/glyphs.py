@@ -1,0 +1,164 @@
+"""Images of the digits 0 to 9: drawn with the font that Pillow carries, or read from MNIST's files."""
+
+import gzip
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ssl_ebm.data.randomness import uniforms
+from ssl_ebm.errors import UserError
+
+_STRETCH = 1.4  # the font's digits are 0.6 times as wide as high: most of them then fill 0.85 of the width
+_SUPERSAMPLING = 4  # drawn this much larger, then shrunk: smooth edges after rotation
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """A bank of digit images.
+
+    Attributes:
+        images: (G, size, size) float32 in [0, 1], ink is 1.
+        labels: (G,) int64, the digit.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def _fit(image: Image.Image, size: int, fill: float) -> NDArray[np.float32]:
+    """Crop to the ink and scale it to a longer side of `fill * size`, centred in a square of `size` pixels.
+
+    The shorter side is stretched towards the longer one, by `_STRETCH` at most: a narrow digit in a wide
+    square would bounce off a wall that it does not seem to touch.
+    """
+    box = image.getbbox()
+    if box is None:
+        raise ValueError("an image without ink has no glyph")
+    ink = image.crop(box)
+    longer = max(ink.size)
+    width, height = (max(1, round(fill * size * min(1.0, _STRETCH * side / longer))) for side in ink.size)
+    square = Image.new("L", (size, size))
+    square.paste(
+        ink.resize((width, height), Image.Resampling.BILINEAR),
+        ((size - width) // 2, (size - height) // 2),
+    )
+    return np.asarray(square, dtype=np.float32) / 255.0
+
+
+@lru_cache(maxsize=16)
+def font_glyphs(
+    size: int,
+    per_digit: int,
+    seed: int,
+    stream: str,
+    rotation: float = 15.0,
+    shear: float = 0.2,
+    smallest: float = 0.85,
+) -> Glyphs:
+    """Digits in Pillow's own font (Aileron), each with its own affine jitter.
+
+    Args:
+        size: side of the square, pixels.
+        per_digit: images of each digit.
+        seed, stream: which jitters are drawn. Streams share none, so test shapes are not those of training.
+        rotation: largest rotation either way, degrees.
+        shear: largest horizontal shear either way, pixels sideways per pixel of height.
+        smallest: the longer side of a digit is drawn uniformly from `smallest * size` to `size`.
+    """
+    font = ImageFont.load_default(_SUPERSAMPLING * size)
+    canvas = 3 * _SUPERSAMPLING * size  # room for the rotated, sheared digit
+    drawn = []
+    for digit in range(10):
+        image = Image.new("L", (canvas, canvas))
+        ImageDraw.Draw(image).text((canvas // 2, canvas // 2), str(digit), fill=255, font=font, anchor="mm")
+        drawn.append(image)
+    labels = np.arange(10 * per_digit) % 10
+    jitter = uniforms(seed, f"{stream}/glyphs", np.arange(10 * per_digit), 3)
+    images = np.empty((10 * per_digit, size, size), dtype=np.float32)
+    for i, (turn, slant, scale) in enumerate(jitter):
+        angle = np.deg2rad((2 * turn - 1) * rotation)
+        lean = (2 * slant - 1) * shear
+        cos, sin = np.cos(angle), np.sin(angle)
+        a, b, d, e = cos, cos * lean - sin, sin, sin * lean + cos  # rotation after shear
+        centre = canvas / 2
+        shift = (a, b, centre - a * centre - b * centre, d, e, centre - d * centre - e * centre)
+        image = drawn[labels[i]].transform(
+            (canvas, canvas), Image.Transform.AFFINE, shift, Image.Resampling.BILINEAR
+        )
+        images[i] = _fit(image, size, smallest + (1 - smallest) * scale)
+    return Glyphs(images, labels.astype(np.int64))
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """An array of unsigned bytes in MNIST's IDX format (http://yann.lecun.com/exdb/mnist), gzipped or not.
+
+    Raises:
+        UserError: the file is no such array.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        zero, kind, dims = struct.unpack(">HBB", raw[:4])
+        shape = struct.unpack(f">{dims}I", raw[4 : 4 + 4 * dims])
+        if zero != 0 or kind != 8:
+            raise ValueError("not an IDX file of unsigned bytes")
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dims).reshape(shape)
+    except (OSError, EOFError, struct.error, ValueError) as error:
+        raise UserError(f"{path} cannot be read as an MNIST file ({error}); copy it again") from error
+
+
+def _find_idx(folder: Path, name: str) -> Path:
+    candidates: Iterator[Path] = (
+        root / f"{name}{end}"
+        for root in (folder, folder / "raw", folder / "MNIST" / "raw")
+        for end in ("", ".gz")
+    )
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise UserError(
+        f"no file {name} or {name}.gz in {folder}: put MNIST's four IDX files there (nothing is downloaded)"
+    )
+
+
+@lru_cache(maxsize=16)
+def mnist_glyphs(folder: str, split: str, size: int, count: int, seed: int) -> Glyphs:
+    """Handwritten digits from MNIST's IDX files (or any set in that format), cropped to their ink and scaled
+    to fit.
+
+    Args:
+        folder: holds {train,t10k}-{images-idx3,labels-idx1}-ubyte, gzipped or not (also in raw/ or
+            MNIST/raw/).
+        split: "train" (the first five sixths of the training images), "val" (the rest of them) or "test"
+            (t10k).
+        size: side of the square, pixels.
+        count: at most this many images, chosen by `seed`.
+    """
+    part = "t10k" if split == "test" else "train"
+    images = read_idx(_find_idx(Path(folder), f"{part}-images-idx3-ubyte"))
+    labels = read_idx(_find_idx(Path(folder), f"{part}-labels-idx1-ubyte"))
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"the {part} images and labels in {folder} do not belong together; copy the files again"
+        )
+    border = len(images) * 5 // 6  # 50,000 of MNIST's 60,000
+    chosen = {
+        "train": np.arange(border),
+        "val": np.arange(border, len(images)),
+        "test": np.arange(len(images)),
+    }[split]
+    chosen = chosen[images[chosen].any(axis=(1, 2))]
+    order = np.argsort(uniforms(seed, f"{split}/mnist", chosen, 1)[:, 0], kind="stable")
+    chosen = np.sort(chosen[order[:count]])
+    if len(chosen) == 0:
+        raise UserError(f"no {split} digits in {folder}: the files are empty")
+    fitted = np.stack([_fit(Image.fromarray(images[i]), size, fill=1.0) for i in chosen])
+    return Glyphs(fitted, labels[chosen].astype(np.int64))
