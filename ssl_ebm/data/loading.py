@@ -1,9 +1,8 @@
-"""What all sets of clips share: the order of items, a loader that resumes in the middle of an epoch, and
-their DataModule.
+"""What all sets of clips share: the order of the training items, a loader that resumes, and their DataModule.
 
-The order of the items is a pure function of (seed, epoch): neither the number of workers nor the number of
-processes changes a global batch, and a run resumed from a checkpoint sees the batches that the uninterrupted
-run would have seen.
+Training batches form one endless stream, and the batch of step s is a pure function of (seed, s). So neither
+the number of workers nor the number of processes changes a global batch, and a run resumed from any
+checkpoint sees the batches that the uninterrupted run would have seen.
 """
 
 from abc import ABC, abstractmethod
@@ -19,94 +18,88 @@ from ssl_ebm.data.randomness import stream_key
 from ssl_ebm.errors import UserError
 
 
-class EpochSampler(DistributedSampler[Any]):
-    """Indices of one process, strided over a global order: process r of N takes r, r + N, r + 2N, ...
+class StreamSampler(DistributedSampler[Any]):
+    """One process's share of an endless order of items: epoch after epoch, each in a permutation of its own.
 
-    So step s of N processes with batches of B / N holds the same items as step s of one process with batches
-    of B. It is a DistributedSampler also for one process, hence Lightning keeps it as it is under DDP.
+    Of the global order, process r of N takes the places r, r + N, r + 2N, ... So step s of N processes with
+    batches of B / N holds the same items as step s of one process with batches of B.
+
+    The item at place p of epoch e has index e * len(dataset) + permutation_e[p]: a dataset that makes fresh
+    items in each epoch uses all of it, another one the remainder by its length.
+
+    It is a DistributedSampler, also for a single process, because Lightning leaves such a one in place.
 
     Args:
         dataset: only its length is used.
-        shuffle: a new permutation in each epoch.
-        fresh: offset the indices of epoch e by e * len(dataset), for sets that make new items in each epoch.
+        batch_size: items in a batch of this process.
         seed: of the permutations.
         processes, rank: of the distributed run.
-        drop_last: drop the tail that does not divide among the processes, else repeat items to fill it up.
     """
 
     def __init__(
-        self,
-        dataset: Dataset[Any],
-        shuffle: bool,
-        fresh: bool,
-        seed: int = 0,
-        processes: int = 1,
-        rank: int = 0,
-        drop_last: bool = False,
+        self, dataset: Dataset[Any], batch_size: int, seed: int = 0, processes: int = 1, rank: int = 0
     ) -> None:
-        super().__init__(dataset, processes, rank, shuffle, seed, drop_last)
-        self.fresh = fresh
-        self.start = 0  # items of this process to leave out, used when resuming
+        super().__init__(dataset, processes, rank, shuffle=True, seed=seed)
+        self.items = len(dataset)  # type: ignore[arg-type]
+        self.batch_size = batch_size
+        self.start = 0  # steps to leave out, when resuming
+
+    def __len__(self) -> int:
+        """Items of this process in an epoch: whole batches, at least one."""
+        return max(self.items // (self.batch_size * self.num_replicas), 1) * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        count = len(self.dataset)  # type: ignore[arg-type]
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(stream_key(self.seed, f"order/{self.epoch}") >> 1)
-            order = torch.randperm(count, generator=generator)
-        else:
-            order = torch.arange(count)
-        if self.total_size > count:
-            order = order.repeat(-(-self.total_size // count))
-        if self.fresh:
-            order = order + self.epoch * count
-        return iter(order[: self.total_size][self.rank :: self.num_replicas][self.start :].tolist())
+        place = self.start * self.batch_size * self.num_replicas + self.rank
+        while True:
+            epoch, inside = divmod(place, self.items)
+            generator = torch.Generator().manual_seed(stream_key(self.seed, f"order/{epoch}") >> 1)
+            order = torch.randperm(self.items, generator=generator)[inside :: self.num_replicas]
+            yield from (order + epoch * self.items).tolist()
+            place += len(order) * self.num_replicas
 
 
-class ResumableLoader(DataLoader[Any]):
-    """A DataLoader that goes on where a checkpoint left it.
+class StreamLoader(DataLoader[Any]):
+    """Training batches; each iteration hands out the next epoch's worth of the stream.
 
-    Lightning saves and restores `state_dict` of a loader that has one (the fit loop's state
-    "combined_loader"). The state counts the batches handed out, not those that workers have prepared.
-    Iteration begins at the first `next`, because Lightning calls `iter` before it tells the sampler the
-    epoch.
+    Lightning saves and restores the `state_dict` of a loader that has one, in the middle of an epoch. The
+    state counts the batches handed out, not those that workers have prepared, and not Lightning's epochs:
+    these count one too many after resuming a run limited by `max_steps` from the end of an epoch (Lightning
+    2.6).
+
+    Whoever iterates a loader of a running training takes batches from it: ask the DataModule for another.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._epoch = 0
-        self._batches = 0
-        self._resume: tuple[int, int] | None = None
+        self._handed_out = 0
+        self._stream: Any = None
 
     def __iter__(self) -> Any:
-        return self._iterate()
+        return self._epoch()  # a generator: it starts at the first `next`, when the state has been restored
 
-    def _iterate(self) -> Iterator[Any]:
-        sampler = self.sampler
-        if not isinstance(sampler, EpochSampler):  # Lightning's overfit_batches puts its own sampler here
-            yield from super().__iter__()
-            return
-        self._epoch, self._batches = sampler.epoch, 0
-        if self._resume is not None and self._resume[0] == sampler.epoch:
-            self._batches = self._resume[1]
-        self._resume = None
-        sampler.start = self._batches * (self.batch_size or 1)
-        try:
-            for batch in super().__iter__():
-                sampler.start = 0
-                self._batches += 1
-                yield batch
-        finally:
-            sampler.start = 0
+    def _epoch(self) -> Iterator[Any]:
+        for _ in range(len(self)):
+            stopped = self.num_workers > 0 and self._iterator is not self._stream  # Lightning ends workers
+            if self._stream is None or stopped:
+                if isinstance(self.sampler, StreamSampler):  # else Lightning's, for overfit_batches
+                    self.sampler.start = self._handed_out
+                self._stream = super().__iter__()
+            try:
+                batch = next(self._stream)
+            except StopIteration:
+                self._stream = None
+                return
+            self._handed_out += 1
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches have been handed out."""
-        if self._resume is not None:
-            return {"epoch": self._resume[0], "batches": self._resume[1]}
-        return {"epoch": self._epoch, "batches": self._batches}
+        """How many batches have been handed out since training began."""
+        return {"batches": self._handed_out}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin the state's epoch after the batches that were handed out; other epochs from their start."""
-        self._resume = (state_dict["epoch"], state_dict["batches"])
+        """Go on after that many batches."""
+        self._handed_out = state_dict["batches"]
+        self._stream = self._iterator = None
 
 
 class ClipData(LightningDataModule, ABC):
@@ -155,6 +148,8 @@ class ClipData(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.workers = workers
         self.seed = seed
+        self._train_loader: StreamLoader | None = None
+        self._resume: dict[str, int] | None = None
         self.train_dataset: Any = None
         self.val_dataset: Any = None
         self.test_dataset: Any = None
@@ -179,43 +174,63 @@ class ClipData(LightningDataModule, ABC):
             if getattr(self, f"{split}_dataset") is None:
                 setattr(self, f"{split}_dataset", self.make_dataset(split))
 
-    def _loader(self, split: str) -> ResumableLoader:
-        self.setup({"train": "fit", "val": "validate", "test": "test"}[split])
-        dataset = getattr(self, f"{split}_dataset")
-        training = split == "train"
+    def _options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.workers,
+            "persistent_workers": self.workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            # a loader draws a seed for its workers: not from the generator that the model draws from
+            "generator": torch.Generator().manual_seed(stream_key(self.seed, "workers") >> 1),
+        }
+
+    def _place(self) -> tuple[int, int]:
+        """Number of processes, and which of them this is."""
         trainer = getattr(self, "trainer", None)
-        processes = trainer.world_size if trainer is not None else 1
-        whole = len(dataset) >= self.batch_size * processes  # a set smaller than one batch is one batch
-        sampler = EpochSampler(
-            dataset,
-            shuffle=training,
-            fresh=training,
-            seed=self.seed,
-            processes=processes,
-            rank=trainer.global_rank if trainer is not None else 0,
-            drop_last=training and whole,
-        )
-        return ResumableLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.workers,
-            drop_last=training and whole,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.workers > 0,
-        )
+        return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
 
-    def train_dataloader(self) -> ResumableLoader:
-        return self._loader("train")
+    def train_dataloader(self) -> StreamLoader:
+        trainer = getattr(self, "trainer", None)
+        if trainer is not None and trainer.reload_dataloaders_every_n_epochs:
+            raise UserError(
+                "reload_dataloaders_every_n_epochs would repeat the first epoch's data: leave it at 0"
+            )
+        self.setup("fit")
+        sampler = StreamSampler(self.train_dataset, self.batch_size, self.seed, *self._place())
+        loader = StreamLoader(self.train_dataset, sampler=sampler, drop_last=True, **self._options())
+        if self._resume is not None:
+            loader.load_state_dict(self._resume)
+            self._resume = None
+        self._train_loader = loader
+        return loader
 
-    def val_dataloader(self) -> ResumableLoader:
-        return self._loader("val")
+    def state_dict(self) -> dict[str, int]:
+        """Where the training stream is.
 
-    def test_dataloader(self) -> ResumableLoader:
-        return self._loader("test")
+        Checkpoints hold it twice, because Lightning does not restore the loader's own state at the end of an
+        epoch.
+        """
+        return {"batches": 0} if self._train_loader is None else self._train_loader.state_dict()
 
-    def predict_dataloader(self) -> ResumableLoader:
-        return self._loader("test")
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """The next training loader goes on there."""
+        self._resume = state_dict
+
+    def _evaluation_loader(self, stage: str, split: str) -> DataLoader[Any]:
+        """All items in order. Several processes share them, the last ones repeated for equal shares."""
+        self.setup(stage)
+        dataset = getattr(self, f"{split}_dataset")
+        sampler: DistributedSampler[Any] = DistributedSampler(dataset, *self._place(), shuffle=False)
+        return DataLoader(dataset, sampler=sampler, **self._options())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation_loader("validate", "val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation_loader("test", "test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation_loader("predict", "test")
 
     def describe(self) -> dict[str, Any]:
         """Name, settings, units and sizes of the splits made so far, as plain values for results.json."""
