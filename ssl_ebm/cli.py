@@ -1,0 +1,169 @@
+"""The command ``ssl-ebm``: parses arguments, calls what does the work, reports errors in one line.
+
+Nothing heavy is imported until a command needs it: ``ssl-ebm --help`` answers at once.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from ssl_ebm import __version__
+from ssl_ebm.errors import UserError
+
+TRAINER_COMMANDS = {
+    "fit": "train a task (--config FILE.yaml, --ckpt_path last to go on)",
+    "validate": "evaluate on the validation split",
+    "test": "evaluate on the test split",
+    "predict": "write the predictions for a split",
+}
+
+EXAMPLES = """\
+examples:
+  ssl-ebm fit --config configs/frame_prediction/quickstart_latent_ebm.yaml --trainer.max_steps 500
+  ssl-ebm fit --help                         every setting of a run
+  ssl-ebm compare --config A.yaml --config B.yaml --seeds 0 1 2 --out runs/comparison
+  ssl-ebm sample --ckpt runs/NAME/checkpoints/last.ckpt --input clip.mp4 --out futures.gif
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are of the same kind as all other mistakes of a user."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands, except for the settings of those that run a Trainer."""
+    parser = _Parser(
+        prog="ssl-ebm",
+        description="Self-supervised learning with energy-based models, on video, images and text.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ssl-ebm {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, text in TRAINER_COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)  # main passes their arguments on
+
+    compare = commands.add_parser(
+        "compare", help="train configs on the same data, budget and seeds; write a report"
+    )
+    compare.add_argument("--config", action="append", required=True, help="a config; give one per model")
+    compare.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to train with (default: 0)")
+    compare.add_argument("--out", required=True, help="folder for report, results and checkpoints")
+    compare.set_defaults(run=_compare)
+
+    sample = commands.add_parser("sample", help="draw futures of a clip from a trained model")
+    sample.add_argument("--ckpt", required=True, help="checkpoint of a frame-prediction task")
+    sample.add_argument("--input", required=True, help="a clip: mp4, avi, gif, webm, ...")
+    sample.add_argument("--samples", type=int, default=16, help="futures to draw (default: 16)")
+    sample.add_argument("--horizon", type=int, default=10, help="frames to predict (default: 10)")
+    sample.add_argument("--start", type=int, default=0, help="first frame of the context (default: 0)")
+    sample.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    sample.add_argument("--out", required=True, help="the animation to write, .gif or .webp")
+    sample.set_defaults(run=_sample)
+
+    benchmark = commands.add_parser("benchmark", help="measure speed, against peers where they are installed")
+    benchmark.add_argument("suite", nargs="?", default=None, help="one suite (default: all)")
+    benchmark.add_argument("--out", required=True, help="folder for benchmark.json")
+    benchmark.set_defaults(run=_benchmark)
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.compare import compare
+
+    compare(options.config, options.out, seeds=options.seeds)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.sampling import sample_futures
+
+    path = sample_futures(
+        options.ckpt,
+        options.input,
+        options.out,
+        samples=options.samples,
+        horizon=options.horizon,
+        start=options.start,
+        seed=options.seed,
+    )
+    print(path)
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.benchmark import run
+
+    run(options.suite, options.out)
+
+
+def _run_trainer(command: str, arguments: Sequence[str]) -> None:
+    from ssl_ebm.evaluation.runs import Run
+
+    Run(command, arguments).execute()
+
+
+def dispatch(arguments: Sequence[str]) -> None:
+    """Runs one command; mistakes of the user are raised as ``UserError`` or ``argparse.ArgumentError``."""
+    if arguments and arguments[0] in TRAINER_COMMANDS:
+        _run_trainer(arguments[0], arguments[1:])
+        return
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return
+    run: Callable[[argparse.Namespace], None] = options.run
+    run(options)
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error without line breaks.
+
+    Where jsonargparse lists all types that it tried in vain, what stays is the setting, what was wrong, and
+    the value.
+    """
+    text = error.message if isinstance(error, argparse.ArgumentError) else str(error)
+    union = re.match(r"(?P<setting>.*?)Does not validate against any.*?Errors:(?P<reasons>.*)", text, re.S)
+    if union:
+        reasons, _, value = union["reasons"].partition("Given value type:")
+        tried = [" ".join(reason.split()) for reason in re.split(r"\n\s*- ", reasons) if reason.strip()]
+        kept = [reason for reason in tried if "NoneType" not in reason]
+        text = union["setting"] + "; ".join(kept)
+        if all(reason.startswith("Expected a") for reason in kept):
+            text += f", got {value.partition('Given value:')[2]}"
+    return " ".join(text.split())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console command. Returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        dispatch(arguments)
+    except (UserError, argparse.ArgumentError) as error:
+        print(f"ssl-ebm: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as stop:
+        # Lightning answers Ctrl-C with an exit of its own.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _interrupted()
+        raise
+    except BrokenPipeError:  # `ssl-ebm ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _interrupted() -> int:
+    print("ssl-ebm: interrupted; --ckpt_path last goes on from the last checkpoint", file=sys.stderr)
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""One run of a Trainer from YAML files and overrides: ``fit``, ``validate``, ``test`` and ``predict``."""
+
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.loggers import WandbMode, make_loggers
+from ssl_ebm.evaluation.progress import ProgressLines
+from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint
+from ssl_ebm.tasks.saving import LastCheckpoint, WholeFileIO, last_checkpoint, put_aside_checkpoints
+from ssl_ebm.tasks.seeding import SeededSteps
+
+COMMANDS = ("fit", "validate", "test", "predict")
+DEFAULT_TASK = "ssl_ebm.tasks.frame_prediction.FramePrediction"
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the resolved settings of a training run to ``run_dir/config.yaml``, beside its checkpoints."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(folder / "config.yaml"), overwrite=True, multifile=False)
+
+
+class Run(LightningCLI):
+    """Model, data and trainer, built from the arguments of a command; ``execute`` runs it.
+
+    The settings are those of LightningCLI (``seed_everything``, ``trainer``, and ``model`` and ``data``,
+    whose classes are chosen by ``class_path``) and those of ``add_arguments_to_parser``.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        arguments: as on the command line: ``["--config", "a.yaml", "--trainer.max_steps", "10"]``.
+
+    Raises:
+        UserError: a setting, file or checkpoint that the user must mend.
+        argparse.ArgumentError: arguments that cannot be parsed.
+    """
+
+    def __init__(self, command: str, arguments: Sequence[str]) -> None:
+        if command not in COMMANDS:
+            raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
+        self.command = command
+        _quieten()
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,  # a task has its own optimizer
+            parser_kwargs={"prog": "ssl-ebm", "exit_on_error": False},
+            args=[command, *arguments],
+        )
+
+    # --- settings ---
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # one parser to build instead of four
+        return {self.command: {*LightningCLI.subcommands()[self.command], "weights_only"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder for checkpoints, settings and logs (default: runs/NAME for NAME.yaml).",
+        )
+        parser.add_argument(
+            "--checkpoint_every",
+            type=PositiveInt,
+            default=500,
+            help="Optimizer steps between two checkpoints.",
+        )
+        parser.add_argument(
+            "--wandb",
+            type=WandbMode,
+            default="off",
+            help="Log to Weights & Biases too: not at all, to local files, or to its server.",
+        )
+        if importlib.util.find_spec(DEFAULT_TASK.rpartition(".")[0]):
+            parser.set_defaults({"model": {"class_path": DEFAULT_TASK}})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def setting(self, name: str) -> Any:
+        """The value of a setting, such as ``run_dir`` or ``trainer.max_steps``."""
+        return self.config[self.command].get(name)
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run."""
+        if chosen := self.setting("run_dir") or self.setting("trainer.default_root_dir"):
+            return Path(chosen)
+        files = self.setting("config") or []
+        return Path("runs") / (Path(str(files[-1])).stem if files else "default")
+
+    # --- checkpoints ---
+
+    def _parse_ckpt_path(self) -> None:
+        """Finds the checkpoint, checks that this task wrote it, and takes the model's settings from it.
+
+        Training that goes on keeps the settings of its config: those are what the user may want to change.
+        """
+        asked = self.setting("ckpt_path")
+        if asked is None:
+            return
+        path = last_checkpoint(self.run_dir) if asked == "last" else Path(asked)
+        if asked == "last" and self.command == "fit" and not path.is_file():
+            rank_zero_info(f"no checkpoint in {path.parent} yet: training starts from scratch")
+            self.config[self.command]["ckpt_path"] = None
+            return
+        check_task(read_checkpoint(path), path, self.setting("model.class_path").rpartition(".")[2])
+        self.config[self.command]["ckpt_path"] = str(path)
+        if self.command != "fit":
+            super()._parse_ckpt_path()
+
+    # --- building ---
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            # jsonargparse wraps what a constructor raises.
+            if (cause := _user_error_behind(error)) is not None:
+                raise cause from error
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config_init[self.command]["trainer"]
+        kwargs |= {"default_root_dir": str(self.run_dir), **_torchrun_settings(config)}
+        if config["logger"] in (None, True):
+            kwargs["logger"] = self._loggers()
+        callbacks: list[Callback] = [
+            SeededSteps(self.setting("seed_everything")),
+            LastCheckpoint(self.run_dir, self.setting("checkpoint_every")),
+        ]
+        if config["enable_progress_bar"] is not False:
+            interactive = sys.stdout.isatty()
+            callbacks.append(RichProgressBar() if interactive else ProgressLines())
+            kwargs["enable_progress_bar"] = interactive
+        self.trainer_defaults = {"callbacks": callbacks}
+        if config["plugins"] is None:
+            kwargs["plugins"] = [WholeFileIO()]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:  # what the Trainer says of its settings
+            raise UserError(str(error)) from error
+
+    def _loggers(self) -> list[Any]:
+        if self.command == "fit":
+            return make_loggers(self.run_dir, self.setting("wandb"))
+        return [CSVLogger(self.run_dir, name=self.command)]
+
+    # --- running ---
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Building is one step and ``execute`` another, so that a caller can look at the model in between."""
+
+    def execute(self) -> Any:
+        """Runs the command; returns what the Trainer's method returns."""
+        if self.command == "fit" and self.setting("ckpt_path") is None:
+            _start_afresh(self.run_dir)
+        arguments = self._prepare_subcommand_kwargs(self.command)
+        arguments["ckpt_path"] = self.setting("ckpt_path")
+        try:
+            result = getattr(self.trainer, self.command)(weights_only=True, **arguments)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            path = self.setting("ckpt_path")
+            raise UserError(f"{path} was written with other settings of the model: use those") from error
+        if self.command == "fit":
+            rank_zero_info(f"checkpoint: {last_checkpoint(self.run_dir)}")
+        if self.command == "predict":
+            self._write_predictions(result)
+        return result
+
+    def _write_predictions(self, predictions: Any) -> None:
+        """Each process writes what it predicted: the batches are not gathered."""
+        rank = f".{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
+        path = self.run_dir / f"predictions{rank}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(predictions, path)
+        print(f"predictions: {path}")
+
+
+def _user_error_behind(error: BaseException | None) -> UserError | None:
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+@rank_zero_only
+def _start_afresh(run_dir: Path) -> None:
+    aside = put_aside_checkpoints(run_dir)
+    if aside is not None:
+        rank_zero_info(f"{run_dir} holds an earlier run: its checkpoints are now in {aside}")
+
+
+def _torchrun_settings(config: Any) -> dict[str, Any]:
+    """Devices, nodes and strategy as torchrun says: one YAML serves any number of processes."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return {}
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {
+        "devices": local,
+        "num_nodes": int(os.environ["WORLD_SIZE"]) // local,
+        "strategy": "ddp" if config["strategy"] == "auto" else config["strategy"],
+    }
+
+
+def _quieten() -> None:
+    """Drops the advice and small talk that Lightning prints at every start; its warnings stay."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(_worth_printing)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+
+def _worth_printing(record: logging.LogRecord) -> bool:
+    small_talk = ("💡", "GPU available", "TPU available", "HPU available", "Seed set to", "Restoring states")
+    return not any(phrase in record.getMessage() for phrase in small_talk)

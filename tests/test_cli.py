@@ -1,0 +1,268 @@
+"""The command line: what it answers, how it fails, and that it goes on where a killed run stood."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from toy_task import ToyTask, thread_limit
+
+from ssl_ebm.cli import main
+
+COMMAND = [sys.executable, "-m", "ssl_ebm.cli"]
+
+
+@pytest.fixture(autouse=True)
+def inside_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commands write under the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., str]:
+    """Writes a config of the toy task, with changes like ``{"model.init_args.width": 3}``."""
+
+    def write(changes: dict[str, object] | None = None, name: str = "toy.yaml") -> str:
+        content: dict[str, object] = {
+            "model": {"class_path": "toy_task.ToyTask", "init_args": {"width": 4}},
+            "data": {"class_path": "toy_task.ToyData", "init_args": {"width": 4}},
+            "trainer": {
+                "max_steps": 6,
+                "accelerator": "cpu",
+                "enable_model_summary": False,
+                "log_every_n_steps": 1,
+            },
+        }
+        for key, value in (changes or {}).items():
+            inner = content
+            *parents, last = key.split(".")
+            for parent in parents:
+                inner = inner[parent]  # type: ignore[assignment]
+            inner[last] = value
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+        return name
+
+    return write
+
+
+def weights(path: str | Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a.keys() | b.keys())
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Runs a command that must fail as a user's mistake does; returns its one line."""
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("ssl-ebm: error: ")
+    return lines[0].removeprefix("ssl-ebm: error: ")
+
+
+# --- answering ---
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["compare", "--help"], ["sample", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = f"""
+import sys
+from ssl_ebm.cli import main
+try:
+    status = main({arguments})
+except SystemExit as stop:
+    status = stop.code
+assert not {{"torch", "lightning", "jsonargparse", "numpy"}} & set(sys.modules)
+sys.exit(status)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "usage: ssl-ebm" in done.stdout
+
+
+def test_fit_help_names_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in ("--model", "--data", "--trainer.max_steps", "--run_dir", "--checkpoint_every", "--wandb"):
+        assert name in text
+
+
+# --- mistakes of the user ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trainer.nonsense": 1}, ["trainer.nonsense"]),
+        ({"modle": 1}, ["modle"]),
+        ({"model.init_args.widht": 4}, ["widht", "toy_task.ToyTask"]),
+        ({"trainer.max_steps": "many"}, ["trainer.max_steps", "int", "many"]),
+        ({"model.init_args.width": "wide"}, ["width", "wide"]),
+        ({"model.init_args.beta": -1}, ["beta", "-1"]),
+        ({"model.class_path": "toy_task.NoSuchTask"}, ["NoSuchTask"]),
+        ({"checkpoint_every": 0}, ["checkpoint_every", "0"]),
+        ({"trainer.strategy": "no_such_strategy"}, ["no_such_strategy"]),
+    ],
+)
+def test_wrong_setting_is_named(
+    changes: dict[str, object],
+    words: list[str],
+    config: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    message = error_of(capsys, "fit", "--config", config(changes))
+    assert all(word in message for word in words), message
+    assert "NoneType" not in message
+
+
+def test_wrong_overrides_are_named(config: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "beta" in error_of(capsys, "fit", "--config", config(), "--model.beta", "-1")
+    assert "--nonsense" in error_of(capsys, "fit", "--config", config(), "--nonsense", "3")
+    assert "missing.yaml" in error_of(capsys, "fit", "--config", "missing.yaml")
+    Path("broken.yaml").write_text("model: [unclosed")
+    assert "line 1" in error_of(capsys, "fit", "--config", "broken.yaml")
+    assert "data" in error_of(capsys, "fit")
+
+
+def test_wrong_commands_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no-such-command" in error_of(capsys, "no-such-command")
+    assert "--config" in error_of(capsys, "compare", "--out", "x")
+    assert "--samples" in error_of(
+        capsys, "sample", "--ckpt", "a", "--input", "b", "--out", "c.gif", "--samples", "x"
+    )
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_wrong_checkpoint_is_named(
+    command: str, config: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--config", config({"model.class_path": "toy_task.OtherTask"}, "other.yaml")]) == 0
+    capsys.readouterr()
+    Path("junk.ckpt").write_text("junk")
+    torch.save([1, 2], "list.ckpt")
+    for path, words in {
+        "missing.ckpt": ["missing.ckpt"],
+        "junk.ckpt": ["junk.ckpt"],
+        "list.ckpt": ["list.ckpt"],
+        "runs/other/checkpoints/last.ckpt": ["OtherTask", "ToyTask"],
+    }.items():
+        message = error_of(capsys, command, "--config", config(), "--ckpt_path", path)
+        assert all(word in message for word in words), message
+
+
+def test_checkpoint_of_other_settings(config: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", config()]) == 0
+    capsys.readouterr()
+    wider = config({"model.init_args.width": 5, "data.init_args.width": 5})
+    assert "last.ckpt" in error_of(capsys, "fit", "--config", wider, "--ckpt_path", "last")
+
+
+# --- running ---
+
+
+def test_fit_test_and_predict(config: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", config(), "--model.pause", "0.001", "--wandb", "off"]) == 0
+    resolved = yaml.safe_load(Path("runs/toy/config.yaml").read_text())
+    assert resolved["model"]["init_args"] == {"width": 4, "beta": 1.0, "pause": 0.001}
+    assert resolved["seed_everything"] == 0
+    assert "loss" in Path("runs/toy/metrics/version_0/metrics.csv").read_text()
+
+    # The settings of the model come from the checkpoint, whatever the config says.
+    assert main(["test", "--config", config({"model.init_args.width": 9}), "--ckpt_path", "last"]) == 0
+    assert "val_mean" in capsys.readouterr().out
+
+    assert main(["predict", "--config", config(), "--ckpt_path", "last"]) == 0
+    predicted = torch.cat(torch.load("runs/toy/predictions.pt", weights_only=True))
+    model = ToyTask(width=4)
+    model.load_state_dict(weights("runs/toy/checkpoints/last.ckpt"))
+    rows = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(predicted, model.layer(rows))
+
+
+def test_the_resolved_config_repeats_the_run(config: Callable[..., str]) -> None:
+    assert main(["fit", "--config", config(), "--seed_everything", "3", "--model.beta", "2"]) == 0
+    assert main(["fit", "--config", "runs/toy/config.yaml", "--run_dir", "runs/again"]) == 0
+    assert same(weights("runs/toy/checkpoints/last.ckpt"), weights("runs/again/checkpoints/last.ckpt"))
+
+
+def test_a_fresh_start_keeps_the_earlier_run(config: Callable[..., str]) -> None:
+    assert main(["fit", "--config", config()]) == 0
+    first = weights("runs/toy/checkpoints/last.ckpt")
+    assert main(["fit", "--config", config(), "--seed_everything", "1"]) == 0
+    assert same(first, weights("runs/toy/checkpoints.1/last.ckpt"))
+    assert not same(first, weights("runs/toy/checkpoints/last.ckpt"))
+
+
+def test_training_goes_on_to_the_weights_of_an_uninterrupted_run(config: Callable[..., str]) -> None:
+    """From each of 12 steps, across the ends of epochs (5 steps) and validations, with noise in each step."""
+    short = {"trainer.val_check_interval": 2, "trainer.check_val_every_n_epoch": None}
+    name = config({**short, "trainer.max_steps": 12})
+    assert main(["fit", "--config", name]) == 0
+    expected = weights("runs/toy/checkpoints/last.ckpt")
+    for step in range(1, 13):
+        run = ["--run_dir", f"runs/{step}", "--checkpoint_every", "1"]
+        assert main(["fit", "--config", name, *run, "--trainer.max_steps", str(step)]) == 0
+        assert main(["fit", "--config", name, *run, "--ckpt_path", "last"]) == 0
+        assert same(expected, weights(f"runs/{step}/checkpoints/last.ckpt")), step
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(config: Callable[..., str], tmp_path: Path) -> None:
+    """After SIGKILL in the middle of training, the same command ends as if nothing had been."""
+    name = config({"trainer.max_steps": 60, "model.init_args.pause": 0.05})
+    assert main(["fit", "--config", name, "--run_dir", "runs/whole"]) == 0
+
+    command = [*COMMAND, "fit", "--config", name, "--ckpt_path", "last", "--checkpoint_every", "1"]
+    killed = subprocess.Popen(command, cwd=tmp_path, env=thread_limit(), stderr=subprocess.PIPE, text=True)
+    _wait_for(Path("runs/toy/checkpoints/last.ckpt"))
+    time.sleep(0.5)
+    killed.send_signal(signal.SIGKILL)
+    _, messages = killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert "starts from scratch" in messages
+    assert torch.load("runs/toy/checkpoints/last.ckpt", weights_only=True)["global_step"] < 60
+
+    assert main(command[len(COMMAND) :]) == 0
+    assert same(weights("runs/whole/checkpoints/last.ckpt"), weights("runs/toy/checkpoints/last.ckpt"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_last_checkpoint(config: Callable[..., str], tmp_path: Path) -> None:
+    name = config({"trainer.max_steps": 10_000, "model.init_args.pause": 0.05})
+    command = [*COMMAND, "fit", "--config", name, "--checkpoint_every", "1"]
+    run = subprocess.Popen(command, cwd=tmp_path, env=thread_limit(), stderr=subprocess.PIPE, text=True)
+    _wait_for(Path("runs/toy/checkpoints/last.ckpt"))
+    run.send_signal(signal.SIGINT)
+    _, messages = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert messages.splitlines()[-1].startswith("ssl-ebm: interrupted")
+    assert "Traceback" not in messages
+    assert torch.load("runs/toy/checkpoints/last.ckpt", weights_only=True)["global_step"] >= 1
+
+
+def _wait_for(path: Path, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} was not written"
+        time.sleep(0.05)
+
+
+def test_wandb_that_cannot_start_does_not_stop_training(
+    config: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    with pytest.warns(UserWarning, match="goes on without wandb"):
+        assert main(["fit", "--config", config(), "--wandb", "online"]) == 0
+    assert Path("runs/toy/metrics/version_0/metrics.csv").is_file()
+    assert os.path.exists("runs/toy/checkpoints/last.ckpt")

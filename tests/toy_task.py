@@ -1,0 +1,97 @@
+"""A task and data of a few numbers, for tests of what is around a task: commands, checkpoints, launching."""
+
+import os
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader, TensorDataset
+
+from ssl_ebm.data.loading import StreamLoader, StreamSampler
+from ssl_ebm.errors import UserError
+
+
+class ToyTask(LightningModule):
+    """Linear regression with noise on its inputs.
+
+    Args:
+        width: number of inputs.
+        beta: must be above 0.
+        pause: seconds that each step lasts, so that there is time to interrupt it.
+    """
+
+    def __init__(self, width: int = 4, beta: float = 1.0, pause: float = 0.0) -> None:
+        super().__init__()
+        if beta <= 0:
+            raise UserError(f"beta must be above 0, got {beta}")
+        self.save_hyperparameters()
+        self.pause = pause
+        self.layer = torch.nn.Linear(width, 1)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        time.sleep(self.pause)
+        (x,) = batch
+        loss = (self.layer(x + 0.1 * torch.randn_like(x)) - x.sum(1, keepdim=True)).pow(2).mean()
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        self.log("val_mean", self.layer(batch[0]).mean() + 0 * torch.rand(()), sync_dist=True)
+
+    test_step = validation_step
+
+    def predict_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return self.layer(batch[0])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=0.05)
+
+
+class OtherTask(ToyTask):
+    """Another task of the same shape."""
+
+
+class ToyData(LightningDataModule):
+    """Random rows, in the project's resumable training stream.
+
+    Args:
+        width: numbers in a row.
+        rows: rows in an epoch.
+    """
+
+    def __init__(self, width: int = 4, rows: int = 40) -> None:
+        super().__init__()
+        self.dataset = TensorDataset(torch.randn(rows, width, generator=torch.Generator().manual_seed(0)))
+        self.rows = rows
+
+    def train_dataloader(self) -> StreamLoader:
+        processes, rank = self.trainer.world_size, self.trainer.global_rank
+        batch_size = 8 // processes
+        # The stream asks for items of later epochs too.
+        dataset = _Endless(self.dataset)
+        return StreamLoader(
+            dataset, sampler=StreamSampler(dataset, batch_size, 0, processes, rank), batch_size=batch_size
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.dataset, batch_size=8)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+class _Endless(torch.utils.data.Dataset[Any]):
+    def __init__(self, dataset: TensorDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index % len(self.dataset)]
+
+
+def thread_limit() -> dict[str, str]:
+    """The environment for a process that a test starts: one thread, and this module importable."""
+    here = os.path.dirname(__file__)
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
