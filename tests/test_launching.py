@@ -1,0 +1,51 @@
+"""One config on several processes."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from toy_task import thread_limit
+
+from ssl_ebm.cli import main
+
+CONFIG = {
+    "model": {"class_path": "toy_task.ToyTask"},
+    "data": {"class_path": "toy_task.ToyData"},
+    "trainer": {"max_steps": 3, "accelerator": "cpu"},
+}
+
+
+@pytest.mark.slow
+def test_two_processes_run_the_config_of_one(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(yaml.safe_dump(CONFIG))
+    script = repository / "scripts" / "launch_multi_gpu.sh"
+    command = [str(script), "--processes", "2", "--", "fit", "--config", "toy.yaml", "--run_dir", "runs/two"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=thread_limit())
+    assert done.returncode == 0, done.stderr
+    assert "distributed_backend=gloo" in done.stderr
+    assert "MEMBER: 2/2" in done.stderr
+
+    # What was written is one run, which a single process can take up.
+    checkpoint = torch.load("runs/two/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3
+    assert yaml.safe_load(Path("runs/two/config.yaml").read_text())["trainer"]["devices"] == "auto"
+    more = ["--run_dir", "runs/two", "--ckpt_path", "last", "--trainer.max_steps", "5"]
+    assert main(["fit", "--config", "toy.yaml", *more]) == 0
+    assert torch.load("runs/two/checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
+
+
+def test_wrong_options_are_named(repository: Path) -> None:
+    script = str(repository / "scripts" / "launch_multi_gpu.sh")
+    for arguments, word in [
+        (["--processes", "2"], "no command"),
+        (["--nodes", "2", "--", "fit"], "--rendezvous"),
+        (["--gpu", "2", "--", "fit"], "--gpu"),
+    ]:
+        done = subprocess.run([script, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert word in done.stderr
