@@ -1,0 +1,185 @@
+"""Estimates with 95 % intervals: a bootstrap crossed over training seeds and test clips.
+
+A figure of a table depends on which clips were tested and on which seeds were trained. Both are resampled,
+with replacement and independently of each other (the crossed or "pigeonhole" bootstrap: Owen, The pigeonhole
+bootstrap, Annals of Applied Statistics 2007). The unit of resampling is the clip: all items, samples and
+horizons of one clip stay together, because they are not independent. Every estimate of one
+:class:`Bootstrap` uses the same resamples, so that the difference of two estimates is a paired one.
+
+With three seeds, resampling them says little about the spread over seeds (two of three resamples miss one):
+the interval is a lower limit of the true uncertainty there. With one seed it holds the clips' part only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its percentile interval, ``low <= high``, in the figure's own unit."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> list[float | None]:
+        """``[value, low, high]``; what is infinite or undefined becomes ``None``: JSON has no such
+        numbers."""
+        return [float(v) if math.isfinite(v) else None for v in (self.value, self.low, self.high)]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic of the full sample and of each resample."""
+
+    value: float
+    resampled: Array  # (R,)
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Percentile interval: the ``(1 - level) / 2`` quantiles of the resampled values from both ends."""
+        known = self.resampled[~np.isnan(self.resampled)]
+        if not known.size:
+            return Interval(self.value, math.nan, math.nan)
+        tail = (1.0 - level) / 2.0
+        # "nearest" takes a value that occurs: interpolating between infinities (the PSNR of no error) gives
+        # NaN.
+        low, high = np.quantile(known, [tail, 1.0 - tail], method="nearest")
+        return Interval(self.value, float(low), float(high))
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The paired difference: meaningful for two estimates of the same :class:`Bootstrap` only."""
+        with np.errstate(invalid="ignore"):
+            return Estimate(self.value - other.value, self.resampled - other.resampled)
+
+    def map(self, function: Callable[[ArrayLike], Array]) -> Estimate:
+        """``function`` of the statistic, in the full sample and in every resample."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return Estimate(float(function(self.value)), np.asarray(function(self.resampled)))
+
+
+def decibels(mean_squared_error: ArrayLike) -> Array:
+    """PSNR of frames in [0, 1], in dB: ``10 log10(1 / mean_squared_error)``; infinite for no error."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(-10.0 * np.log10(np.asarray(mean_squared_error, dtype=np.float64)))
+
+
+class Bootstrap:
+    """Resamples of clips, and of seeds, drawn once and shared by all statistics.
+
+    Arguments:
+        clips: the clip that each of the N items belongs to, (N,); items of one clip are drawn together.
+        resamples: their number R.
+        seed: of the bootstrap's own generator; no global random state is read or changed.
+
+    All statistics take arrays (M, N): M training seeds by N items; NaN marks what is missing.
+    """
+
+    def __init__(self, clips: ArrayLike, resamples: int = 1000, seed: int = 0) -> None:
+        groups, index = np.unique(np.asarray(clips), return_inverse=True)
+        self.items = int(index.size)
+        self.clips = int(groups.size)
+        self.resamples = resamples
+        self._seed = seed
+        if self.items:
+            counts = _multinomial(np.random.default_rng([seed, 0]), self.clips, resamples)
+            self.item_weights: Array = counts[:, index]  # (R, N)
+        else:
+            self.item_weights = np.zeros((resamples, 0))
+        self._seed_weights: dict[int, Array] = {}
+
+    def seed_weights(self, seeds: int) -> Array:
+        """How often each of ``seeds`` training seeds is in each resample, (R, M); the same for every
+        model."""
+        if seeds not in self._seed_weights:
+            self._seed_weights[seeds] = _multinomial(
+                np.random.default_rng([self._seed, seeds]), seeds, self.resamples
+            )
+        return self._seed_weights[seeds]
+
+    def ratio(self, numerator: ArrayLike, denominator: ArrayLike) -> Estimate:
+        """Ratio of sums ``sum(numerator) / sum(denominator)`` over seeds and items; (M, N) or (N,) each.
+
+        An item that is NaN in either is left out of both.
+        """
+        a, b = np.broadcast_arrays(np.atleast_2d(_double(numerator)), np.atleast_2d(_double(denominator)))
+        known = ~(np.isnan(a) | np.isnan(b))
+        a, b = np.where(known, a, 0.0), np.where(known, b, 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = np.float64(a.sum()) / np.float64(b.sum())
+            return Estimate(float(value), self._sums(a) / self._sums(b))
+
+    def mean(self, values: ArrayLike) -> Estimate:
+        """Mean over seeds and items, (M, N)."""
+        values = np.atleast_2d(_double(values))
+        return self.ratio(values, np.ones_like(values))
+
+    def psnr(self, squared_error: ArrayLike, pixels: float) -> Estimate:
+        """Pooled PSNR in dB: ``10 log10(1 / (sum of squared errors / number of pixel values))``.
+
+        ``squared_error`` (M, N) is summed over the ``pixels`` values (C * H * W) of an item, frames in [0,
+        1].
+        """
+        return self.mean(_double(squared_error) / pixels).map(decibels)
+
+    def auroc(self, real: ArrayLike, negative: ArrayLike) -> Estimate:
+        """P(real < negative) + P(real = negative) / 2 over all pairs of items; averaged over seeds.
+
+        ``real`` and ``negative`` are (M, N). Exact, by ranks, ties counted one half. Energies of different
+        networks have no
+        common scale: pairs are formed within a seed only. An item whose negative is missing (NaN) lends no
+            real one either.
+        """
+        real, negative = np.atleast_2d(_double(real)), np.atleast_2d(_double(negative))
+        weights = self.seed_weights(len(real))
+        value, resampled, total = 0.0, np.zeros(self.resamples), np.zeros(self.resamples)
+        for m, (a, b) in enumerate(zip(real, negative, strict=True)):
+            known = ~(np.isnan(a) | np.isnan(b))
+            if not known.any():
+                return Estimate(math.nan, np.full(self.resamples, math.nan))
+            a, b, w = a[known], b[known], self.item_weights[:, known]
+            value += float(_weighted_auroc(a, b, np.ones((1, len(a))))[0]) / len(real)
+            area = _weighted_auroc(a, b, w)
+            drawn = ~np.isnan(area)
+            resampled += weights[:, m] * np.where(drawn, area, 0.0)
+            total += weights[:, m] * drawn
+        with np.errstate(invalid="ignore"):
+            return Estimate(value, resampled / total)
+
+    def _sums(self, values: Array) -> Array:
+        """Weighted sums over seeds and items in every resample, (M, N) -> (R,)."""
+        return np.asarray(((self.seed_weights(len(values)) @ values) * self.item_weights).sum(axis=1))
+
+
+def _weighted_auroc(real: Array, negative: Array, weights: Array) -> Array:
+    """AUROC where item n stands ``weights[r, n]`` times among the real and among the negative; (R,)."""
+    scores = np.concatenate([real, negative])  # (2N,)
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    starts = np.flatnonzero(
+        np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    )  # first of each group of ties
+    nothing = np.zeros_like(weights)
+    above = np.concatenate([weights, nothing], axis=1)[:, order]
+    below = np.concatenate([nothing, weights], axis=1)[:, order]
+    above = np.add.reduceat(above, starts, axis=1)  # (R, G): real ones in each group of ties
+    below = np.add.reduceat(below, starts, axis=1)  # (R, G): negative ones
+    total = weights.sum(axis=1)
+    higher = total[:, None] - np.cumsum(below, axis=1)  # negative ones of a higher score
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((above * (higher + 0.5 * below)).sum(axis=1) / (total * total))
+
+
+def _multinomial(generator: np.random.Generator, count: int, resamples: int) -> Array:
+    return generator.multinomial(count, np.full(count, 1.0 / count), size=resamples).astype(np.float64)
+
+
+def _double(values: ArrayLike) -> Array:
+    return np.asarray(values, dtype=np.float64)

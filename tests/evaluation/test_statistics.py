@@ -1,0 +1,112 @@
+"""The bootstrap against closed forms, scikit-learn and repeated experiments."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from ssl_ebm.evaluation.statistics import Bootstrap, Interval
+
+
+def test_interval_covers_a_known_mean_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    covered = 0
+    for trial in range(300):
+        values = generator.exponential(2.0, size=(1, 80))
+        interval = Bootstrap(np.arange(80), resamples=400, seed=trial).mean(values).interval()
+        covered += interval.low <= 2.0 <= interval.high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_spread_of_the_mean_matches_the_crossed_bootstrap_variance() -> None:
+    """Var(mean) = variance over seeds / M + variance over clips / N."""
+    generator = np.random.default_rng(1)
+    seeds, clips = 40, 60
+    values = generator.normal(size=(seeds, 1)) + 0.5 * generator.normal(size=(1, clips))
+    estimate = Bootstrap(np.arange(clips), resamples=4000).mean(values)
+    expected = values.mean(axis=1).var() / seeds + values.mean(axis=0).var() / clips
+    assert estimate.value == pytest.approx(values.mean())
+    assert estimate.resampled.var() == pytest.approx(expected, rel=0.1)
+
+
+def test_items_of_one_clip_are_drawn_together() -> None:
+    """Copies of the same items in the same clip tell nothing new: the interval must not shrink."""
+    values = np.random.default_rng(2).normal(size=(1, 30))
+    once = Bootstrap(np.arange(30), seed=3).mean(values).interval()
+    copies = Bootstrap(np.repeat(np.arange(30), 7), seed=3).mean(np.repeat(values, 7, axis=1)).interval()
+    assert copies.low == pytest.approx(once.low)
+    assert copies.high == pytest.approx(once.high)
+
+
+def test_pooled_psnr_is_of_the_mean_squared_error_not_a_mean_of_decibels() -> None:
+    error = np.array([[0.001, 10.0]])  # summed over 100 values each
+    psnr = Bootstrap([0, 1]).psnr(error, pixels=100)
+    assert psnr.value == pytest.approx(10 * math.log10(1 / (10.001 / 200)))
+
+
+def test_no_error_at_all_is_infinite_and_becomes_null() -> None:
+    psnr = Bootstrap([0, 1]).psnr(np.zeros((1, 2)), pixels=4)
+    assert psnr.value == math.inf
+    assert psnr.interval().to_json() == [None, None, None]
+    assert Interval(1.0, 0.5, 2.0).to_json() == [1.0, 0.5, 2.0]
+
+
+def test_ratio_leaves_out_missing_items() -> None:
+    ratio = Bootstrap([0, 1, 2]).ratio([[2.0, math.nan, 4.0]], [1.0, 5.0, 1.0])
+    assert ratio.value == pytest.approx(3.0)
+    assert math.isnan(Bootstrap([0]).mean([[math.nan]]).value)
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_auroc_equals_scikit_learn_with_and_without_ties(levels: int) -> None:
+    generator = np.random.default_rng(levels)
+    real = generator.integers(0, levels, size=50).astype(float)
+    negative = generator.integers(levels // 3, levels + 1, size=50).astype(float)
+    bootstrap = Bootstrap(np.arange(50), resamples=20)
+    estimate = bootstrap.auroc(real, negative)
+    scores, truth = np.concatenate([real, negative]), np.repeat([0, 1], 50)
+    assert estimate.value == pytest.approx(roc_auc_score(truth, scores))
+    for weights, area in zip(bootstrap.item_weights, estimate.resampled, strict=True):
+        expected = roc_auc_score(truth, scores, sample_weight=np.tile(weights, 2))
+        assert area == pytest.approx(expected)
+
+
+def test_auroc_pairs_within_a_seed_only() -> None:
+    """Two networks whose energies have different scales, each separating perfectly."""
+    real = np.array([[1.0, 2.0], [100.0, 200.0]])
+    assert Bootstrap([0, 1]).auroc(real, real + 1.5 * real.max(axis=1, keepdims=True)).value == 1.0
+
+
+def test_auroc_without_any_negative_is_unknown() -> None:
+    estimate = Bootstrap([0, 1]).auroc([[1.0, 2.0]], [[math.nan, math.nan]])
+    assert math.isnan(estimate.value)
+
+
+def test_difference_of_models_on_the_same_clips_is_paired() -> None:
+    """A constant difference between two models has no spread, however different the clips are."""
+    generator = np.random.default_rng(4)
+    hard = generator.exponential(10.0, size=(3, 40))
+    bootstrap = Bootstrap(np.arange(40))
+    interval = (bootstrap.mean(hard + 1.0) - bootstrap.mean(hard)).interval()
+    assert interval.low == pytest.approx(1.0)
+    assert interval.high == pytest.approx(1.0)
+    assert bootstrap.mean(hard).interval().high > bootstrap.mean(hard).interval().low + 2.0
+
+
+def test_models_with_other_numbers_of_seeds_can_be_compared() -> None:
+    bootstrap = Bootstrap(np.arange(5))
+    difference = bootstrap.mean(np.full((3, 5), 4.0)) - bootstrap.mean(np.full((1, 5), 1.5))
+    assert difference.interval().to_json() == [2.5, 2.5, 2.5]
+
+
+def test_same_seed_same_interval_and_global_generators_untouched() -> None:
+    values = np.random.default_rng(5).normal(size=(2, 9))
+    np.random.seed(6)
+    before_numpy, before_torch = str(np.random.get_state()), torch.get_rng_state()
+    first = Bootstrap(np.arange(9), seed=1).mean(values).interval()
+    assert first == Bootstrap(np.arange(9), seed=1).mean(values).interval()
+    assert first != Bootstrap(np.arange(9), seed=2).mean(values).interval()
+    assert str(np.random.get_state()) == before_numpy
+    assert torch.equal(torch.get_rng_state(), before_torch)
