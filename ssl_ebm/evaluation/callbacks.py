@@ -1,0 +1,143 @@
+"""Pictures of futures while a model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from torch import Tensor
+
+from ssl_ebm.evaluation.isolation import generator_for, isolated
+from ssl_ebm.evaluation.pictures import (
+    CONTEXT,
+    PREDICTED,
+    TRUTH,
+    animated_grid,
+    frame_grid,
+    write_gif,
+    write_png,
+)
+from ssl_ebm.evaluation.protocols import Clips, has_latent
+
+SEARCHED = 64  # items among which clips with an uncertain future are looked for
+
+
+class FutureFigures(Callback):
+    """After a validation, draws the futures of a few fixed validation clips: a picture and a short animation.
+
+    The picture has a row for each clip: context, true next frame, samples (the one prediction of a
+    least-squares model). In the animation the same clips run on, truth beside roll-outs. Both are written to
+    ``<default_root_dir>/figures`` and handed to every logger that takes images and videos (wandb does).
+
+    Training is left alone: eval mode and no gradients while drawing, then all modes and random states as
+    before; the samples' own generator starts anew each time, so that pictures of different steps differ by
+    the weights only.
+
+    Arguments:
+        clips: how many clips, or which indices of the validation set. A number takes the first ones whose
+            future is uncertain, where the data says so.
+        samples: futures of each clip.
+        horizon: frames of the animation after the context; limited by the clips' length.
+        every_n_validations: how often to draw.
+        frames_per_second: of the animation.
+        seed: of the samples.
+    """
+
+    def __init__(
+        self,
+        clips: int | Sequence[int] = 4,
+        samples: int = 5,
+        horizon: int = 10,
+        every_n_validations: int = 1,
+        frames_per_second: float = 4.0,
+        seed: int = 0,
+    ) -> None:
+        self.clips = clips
+        self.samples = samples
+        self.horizon = horizon
+        self.every_n_validations = every_n_validations
+        self.frames_per_second = frames_per_second
+        self.seed = seed
+        self._validations = 0
+        self._video: Tensor | None = None  # (clips, T, C, H, W)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        if self._validations % self.every_n_validations == 0:
+            self._draw(trainer, pl_module)
+        self._validations += 1
+
+    @rank_zero_only
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with isolated(pl_module):
+            if self._video is None:
+                self._video = self._choose(_validation_set(trainer))
+            picture, animation = self.draw(pl_module, self._video.to(pl_module.device))
+        folder = Path(trainer.default_root_dir) / "figures"
+        stem = f"futures-step-{trainer.global_step:07d}"
+        files = {
+            "log_image": write_png(picture, folder / f"{stem}.png"),
+            "log_video": write_gif(animation, folder / f"{stem}.gif", self.frames_per_second),
+        }
+        for logger in trainer.loggers:
+            for method, path in files.items():
+                _log(logger, method, path, trainer.global_step)
+
+    def _choose(self, dataset: Clips) -> Tensor:
+        if not isinstance(self.clips, int):
+            return torch.stack([dataset[i]["video"] for i in self.clips])
+        items = [dataset[i] for i in range(min(len(dataset), max(SEARCHED, self.clips)))]
+        items.sort(
+            key=lambda item: not bool(item.get("uncertain", False))
+        )  # stable: order kept within each kind
+        return torch.stack([item["video"] for item in items[: self.clips]])
+
+    def draw(self, model: Any, video: Tensor) -> tuple[Any, list[Any]]:
+        """The picture and the animation's pictures for clips ``video`` (B, T, C, H, W); the caller isolates
+        the model."""
+        context = model.context_frames
+        x, after = video[:, :context], video[:, context:]
+        horizon = min(self.horizon, after.shape[1])
+        count = self.samples if has_latent(model) else 1
+        generator = generator_for(self.seed, device=video.device)
+        futures = model.sample(x, count, horizon, generator)  # (B, S, horizon, C, H, W)
+        names = [f"sample {s + 1}" for s in range(count)] if count > 1 else ["prediction"]
+        rows = [[*x[b], after[b, 0], *futures[b, :, 0]] for b in range(len(x))]
+        picture = frame_grid(
+            rows,
+            [f"x {t + 1}" for t in range(context)] + ["truth", *names],
+            [CONTEXT] * context + [TRUTH] + [PREDICTED] * count,
+        )
+        moving = [
+            [torch.cat([x[b], after[b, :horizon]]), *(torch.cat([x[b], future]) for future in futures[b])]
+            for b in range(len(x))
+        ]
+        return picture, animated_grid(moving, ["truth", *names], context)
+
+
+def _validation_set(trainer: Trainer) -> Clips:
+    loaders = trainer.val_dataloaders
+    loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
+    return loader.dataset  # type: ignore[union-attr]
+
+
+def _log(logger: Any, method: str, path: Path, step: int) -> None:
+    """Hands a file to the logger if it takes such; a logger that fails costs a warning, not the training."""
+    if not hasattr(logger, method):
+        return
+    try:
+        getattr(logger, method)(
+            key=f"futures/{method.removeprefix('log_')}", **_argument(method, path), step=step
+        )
+    except Exception as error:
+        rank_zero_warn(f"{type(logger).__name__} took no {path.name}: {' '.join(str(error).split())[:200]}")
+
+
+def _argument(method: str, path: Path) -> dict[str, list[str]]:
+    return {"images" if method == "log_image" else "videos": [str(path)]}
