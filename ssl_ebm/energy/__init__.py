@@ -1,6 +1,25 @@
-"""The theory in plain torch: energies, latents, inference. Knows no image, no video, no text, no Lightning."""
+"""Energy-based models with latent variables, in plain torch: no image, no video, no text, no Lightning.
+
+    E(x, y, z)  energy, low for what fits together   PredictiveEnergy
+    z           what x does not tell, limited        OneHot, Quantised, Gaussian, Ball
+    z*          argmin_z E                           Enumeration, GradientDescent, Amortised, AmortisedRefined
+    F, F_beta   z minimised or averaged out          free_energy, importance_free_energy, posterior
+
+An unconditional example, K-means as an energy:
+
+    model = PredictiveEnergy(decoder=nn.Linear(10, 2, bias=False), latent=OneHot(10))
+    loss = model.infer(Enumeration(), y, h=None).energy.mean()  # min_k |y - w_k|^2: moves the nearest w_k
+"""
 
 from ssl_ebm.energy.energies import Cost, PredictiveEnergy, check_finite, squared_error
+from ssl_ebm.energy.free_energy import (
+    ImportanceEstimate,
+    check_beta,
+    effective_sample_size,
+    free_energy,
+    importance_free_energy,
+    posterior,
+)
 from ssl_ebm.energy.inference import (
     Amortised,
     AmortisedRefined,
@@ -23,6 +42,7 @@ __all__ = [
     "FiniteLatent",
     "Gaussian",
     "GradientDescent",
+    "ImportanceEstimate",
     "Inference",
     "Inferred",
     "Latent",
@@ -30,6 +50,11 @@ __all__ = [
     "PredictiveEnergy",
     "Quadrature",
     "Quantised",
+    "check_beta",
     "check_finite",
+    "effective_sample_size",
+    "free_energy",
+    "importance_free_energy",
+    "posterior",
     "squared_error",
 ]
