@@ -1,1 +1,21 @@
-"""Encoders, predictors and decoders: plain ``nn.Module``s that know no Lightning."""
+"""Networks in plain torch: encoders, decoders, predictors, priors. They know no Lightning."""
+
+from ssl_ebm.networks.encoders import BasisEncoder
+from ssl_ebm.networks.motion import block_matching, displacements, shifted, shifts
+from ssl_ebm.networks.priors import CodePrior, MixturePrior, Source, draw_codes
+from ssl_ebm.networks.transport import Context, TransportDecoder, TransportPredictor
+
+__all__ = [
+    "BasisEncoder",
+    "CodePrior",
+    "Context",
+    "MixturePrior",
+    "Source",
+    "TransportDecoder",
+    "TransportPredictor",
+    "block_matching",
+    "displacements",
+    "draw_codes",
+    "shifted",
+    "shifts",
+]

@@ -1,0 +1,195 @@
+"""Predicting a frame by moving the pixels of the last one, with a latent that says how.
+
+The last frame is cut into `layers` whose motion is uncertain and a rest. The hole behind the layers is
+filled, and the rest moves by a flow that the context decides, block by block. Each layer moves as a whole by a
+distribution over displacements that the latent decides, and a few painted pictures are added with weights of
+the latent's choice:
+
+    y_hat(z) = rest + sum_m sum_s kappa[m, s](h, z) (shift_s(layer_m) - shift_s(mask_m) rest)
+                    + sum_p c[p](h, z) paint_p
+
+Everything large in this formula (`basis`) depends on the context alone, and z enters through the few weights
+kappa and c, so a candidate z costs one row of a matrix product, and K of them are enumerated for little more
+than one. A latent that says nothing leaves kappa as the average over the futures: a blur.
+
+Sources: motion as a distribution over displacements, masks per moving thing: Finn, Goodfellow, Levine,
+"Unsupervised learning for physical interaction through video prediction" (2016); block matching as input:
+Sun, Yang, Liu, Kautz, "PWC-Net" (2018), there called cost volume.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_ebm.networks.convolutions import UNet, coordinates
+from ssl_ebm.networks.motion import block_matching, shifted, shifts
+
+ANCHOR_LOGIT = 6.0  # a kernel of 49 displacements that starts with 0.89 of its weight on one of them
+
+
+class Context(NamedTuple):
+    """h = Pred(x): all that the decoder and the prior need to know of x.
+
+    Attributes:
+        rest: (B, C, H, W), the next frame without the layers, in [0, 1].
+        basis: (B, N, C H W), what the latent combines: N = layers * shifts + paints.
+        features: (B, F), what is known of the layers and the scene; the representation of x.
+        inertia: (B, layers, shifts), logits of the displacement that continues each layer's motion.
+        masks: (B, layers, H, W) in [0, 1], summing to at most 1 over the layers.
+    """
+
+    rest: Tensor
+    basis: Tensor
+    features: Tensor
+    inertia: Tensor
+    masks: Tensor
+
+
+class TransportPredictor(nn.Module):
+    """x -> Context: (B, T, C, H, W) with H and W of any size.
+
+    Args:
+        channels: C.
+        frames: T, at least 2.
+        width: channels of the finest features, a multiple of 8.
+        levels: halvings of the feature map; the coarsest sees the scene.
+        blocks: residual blocks at each level.
+        cell: side of the blocks that a feature stands for and that move together in the rest, pixels.
+        radius: largest displacement, pixels per frame.
+        layers: things that may move in an uncertain way at the same time.
+        paints: painted pictures that the latent may add.
+        features: size of the feature vector.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        frames: int,
+        width: int,
+        levels: int,
+        blocks: int,
+        cell: int,
+        radius: int,
+        layers: int,
+        paints: int,
+        features: int,
+    ) -> None:
+        super().__init__()
+        self.cell = cell
+        self.radius = radius
+        self.layers = layers
+        self.paints = paints
+        kernel = shifts(radius)
+        self.unet = UNet(channels * frames * cell**2 + kernel + 2, width, levels, blocks)
+        self.flow = nn.Conv2d(width, kernel, 1)
+        self.flow_inertia = nn.Parameter(torch.tensor(3.0))
+        self.pixels = nn.Conv2d(width, (channels + layers + 1 + channels * paints) * cell**2, 1)
+        self.splits = [channels, layers + 1, channels * paints]
+        self._start_simply(channels, layers)
+        self.summary = nn.Sequential(
+            nn.LayerNorm(layers * (width + kernel) + 2 * width),
+            nn.Linear(layers * (width + kernel) + 2 * width, features),
+            nn.SiLU(),
+            nn.Linear(features, features),
+        )
+        self.layer_inertia = nn.Linear(features, layers)
+
+    @torch.no_grad()
+    def _start_simply(self, channels: int, layers: int) -> None:
+        """At first the layers hold most of the picture, and the rest stays where it is."""
+        assert self.flow.bias is not None
+        assert self.pixels.bias is not None
+        self.flow.bias.zero_()[shifts(self.radius) // 2] = 3.0
+        self.pixels.bias.view(-1, self.cell**2)[channels + layers] = -2.0  # logit of the rest among the masks
+
+    def forward(self, x: Tensor) -> Context:
+        height, width = x.shape[-2:]
+        ragged = (-width % self.cell, -height % self.cell)  # frames are filled up to whole cells, then cut
+        if any(ragged):
+            x = F.pad(x, (0, ragged[0], 0, ragged[1]))
+        last, before = x[:, -1], x[:, -2]
+        cost = block_matching(before, last, self.radius, self.cell)  # (B, shifts, h, w)
+        match = (-18 * F.avg_pool2d(cost, 3, 1, 1, count_include_pad=False)).softmax(1)
+        blocks = F.pixel_unshuffle(x.flatten(1, 2), self.cell)  # (B, T C cell^2, h, w)
+        fine, coarse = self.unet(torch.cat([2 * blocks, match, coordinates(blocks)], 1))
+
+        fill, mask_logits, paint = F.pixel_shuffle(self.pixels(fine), self.cell).split(self.splits, 1)
+        masks = mask_logits.softmax(1)[:, : self.layers]  # (B, M, H, W)
+        covered = masks.sum(1, keepdim=True)
+        flow = (self.flow(fine) + self.flow_inertia * match).softmax(1)  # (B, shifts, h, w)
+        rest = self._move_blocks((1 - covered) * last + covered * fill.sigmoid(), flow)
+        basis = torch.cat(
+            [self._layer_basis(last, masks, rest), paint.tanh().unflatten(1, (-1, last.shape[1]))], 1
+        )
+
+        weight = F.avg_pool2d(masks, self.cell)  # (B, M, h, w)
+        share = weight / (weight.sum((2, 3), keepdim=True) + 1e-3)
+        seen = torch.einsum("bmhw,bdhw->bmd", share, fine)
+        motion = (-2 * torch.einsum("bmhw,bshw->bms", weight, cost)).softmax(-1)  # (B, M, shifts)
+        features = self.summary(torch.cat([seen.flatten(1), motion.flatten(1), coarse.amax((2, 3))], 1))
+        inertia = 8 * self.layer_inertia(features).sigmoid()[:, :, None] * motion
+        return Context(
+            rest[..., :height, :width],
+            basis[..., :height, :width].flatten(2),
+            features,
+            inertia,
+            masks[..., :height, :width],
+        )
+
+    def _move_blocks(self, frame: Tensor, flow: Tensor) -> Tensor:
+        """Every block moved by its own distribution over displacements: (B, C, H, W), (B, shifts, h, w)."""
+        copies = shifted(frame, self.radius)  # (B, C, shifts, H, W)
+        height, width = flow.shape[-2:]
+        cells = copies.view(*copies.shape[:3], height, self.cell, width, self.cell)
+        return (cells * flow[:, None, :, :, None, :, None]).sum(2).flatten(4, 5).flatten(2, 3)
+
+    def _layer_basis(self, last: Tensor, masks: Tensor, rest: Tensor) -> Tensor:
+        """(B, layers * shifts, C, H, W): what changes when layer m arrives with displacement s."""
+        colours = last.shape[1]
+        sheets = torch.cat([masks[:, :, None] * last[:, None], masks[:, :, None]], 2)  # (B, M, C + 1, H, W)
+        moved = shifted(sheets.flatten(1, 2), self.radius).unflatten(1, (self.layers, colours + 1))
+        layer, mask = moved.split([colours, 1], 2)  # (B, M, C, shifts, H, W), (B, M, 1, shifts, H, W)
+        return (layer - mask * rest[:, None, :, None]).transpose(2, 3).flatten(1, 2)
+
+
+class TransportDecoder(nn.Module):
+    """Dec(h, z): weights of the basis from the features and z, then one matrix product.
+
+    Args:
+        latent_dim: D, size of z.
+        features: size of the context's feature vector.
+        radius, layers, paints: those of the predictor.
+    """
+
+    def __init__(self, latent_dim: int, features: int, radius: int, layers: int, paints: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.splits = [layers * shifts(radius), paints]
+        self.latent = nn.Linear(latent_dim, features, bias=False)
+        self.anchors = nn.Linear(latent_dim, layers * shifts(radius), bias=False)
+        self._spread_anchors()
+        self.weights = nn.Sequential(
+            nn.SiLU(), nn.Linear(features, features), nn.SiLU(), nn.Linear(features, sum(self.splits))
+        )
+
+    @torch.no_grad()
+    def _spread_anchors(self) -> None:
+        """Starts every direction of z at a displacement of its own, to be learnt from there, as detectors start
+        from anchor boxes: codes that all start alike need most of a training to be told apart."""
+        shift_count, latent_dim = self.splits[0] // self.layers, self.latent.in_features
+        start = torch.zeros(latent_dim, self.layers, shift_count)
+        if latent_dim > 1:
+            nearest = torch.linspace(0, shift_count - 1, latent_dim).round().long()
+            start[torch.arange(latent_dim), :, nearest] = ANCHOR_LOGIT
+        self.anchors.weight.copy_(start.flatten(1).T)
+
+    def forward(self, h: Context, z: Tensor) -> Tensor:
+        """z (B, S, D) -> frames (B, S, C, H, W)."""
+        logits, paint = self.weights(h.features[:, None] + self.latent(z)).split(self.splits, -1)
+        kernel = ((logits + self.anchors(z)).unflatten(-1, (self.layers, -1)) + h.inertia[:, None]).softmax(
+            -1
+        )  # (B, S, M, shifts)
+        change = torch.cat([kernel.flatten(2), paint], -1) @ h.basis  # (B, S, C H W)
+        return h.rest[:, None] + change.unflatten(-1, h.rest.shape[1:])

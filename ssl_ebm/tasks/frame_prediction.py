@@ -1,0 +1,406 @@
+"""Next-frame prediction: a latent-variable energy-based model, and least squares with the same network."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from ssl_ebm.energy import (
+    Amortised,
+    AmortisedRefined,
+    Ball,
+    Enumeration,
+    FiniteLatent,
+    Gaussian,
+    GradientDescent,
+    Inference,
+    Inferred,
+    Latent,
+    OneHot,
+    PredictiveEnergy,
+    Quantised,
+    check_beta,
+    free_energy,
+    posterior,
+)
+from ssl_ebm.errors import UserError
+from ssl_ebm.networks import (
+    BasisEncoder,
+    CodePrior,
+    MixturePrior,
+    Source,
+    TransportDecoder,
+    TransportPredictor,
+    shifts,
+)
+from ssl_ebm.tasks.optimization import adamw_with_cosine, progress_of
+
+Batch = dict[str, Tensor]
+
+
+class FramePrediction(LightningModule):
+    """Predicts the frame y that follows the context x, and rates how well any y follows x.
+
+        E(x, y, z) = |y - Dec(Pred(x), z)|^2 + R(z), summed over pixels
+        F_beta(x, y) = -1/beta log mean_z exp(-beta E(x, y, z))
+
+    Objective "latent_ebm", finite latent: the mean over the batch of F_beta, exact over all codes, while beta
+    rises from 1 / initial_temperature to its final value. Its gradient is dE/dW averaged over the Gibbs
+    posterior of z (hot: every code learns a share of every future, so none dies; cold: only z* = argmin_z E
+    learns, the envelope theorem). Continuous latent: E at z* = argmin_z E, through which no gradient flows.
+    In both, a prior p(z | x) learns to predict the inferred z with weight `prior_weight`. At test time z is
+    drawn from it: nothing of y reaches a prediction.
+
+    Objective "least_squares": the same network with a latent of one value, which says nothing. Its best
+    prediction is the average over all futures.
+
+    Batches are dictionaries with "video" (B, T, C, H, W) in [0, 1]; x is its first `context_frames`.
+
+    Source: LeCun, NYU Deep Learning 2020, week 7-2; annealed soft assignment: Rose, "Deterministic annealing
+    for clustering" (1998).
+
+    Args:
+        objective: what is minimised.
+        channels: colours of a frame, 1 or 3.
+        context_frames: frames in x, at least 2.
+        latent: the space of z: "one_hot", "quantised" (learnt vectors), "gaussian" or "ball" (continuous).
+        codes: number of values of a finite latent.
+        latent_dim: size of z, for all but "one_hot".
+        latent_noise: standard deviation of the noise added to a Gaussian z in training: limits what z can say.
+        inference: how z* is found; null: "enumeration" for a finite latent, else "amortised_refined".
+        inference_steps: gradient steps of "gradient" and "amortised_refined".
+        inference_lr: their step size on z (Adam).
+        beta: final inverse temperature of a finite latent, in 1 / squared intensity summed over a frame.
+        initial_temperature: 1 / beta at the start of training, same unit inverted.
+        anneal: share of the training steps over which the temperature falls, linearly.
+        prior_weight: weight of the prior's cross-entropy in the loss, squared intensity per nat.
+        width: channels of the finest features, a multiple of 8.
+        levels: halvings of the feature map.
+        blocks: residual blocks at each level.
+        cell: side of the pixel blocks that one feature stands for.
+        radius: largest displacement between two frames, pixels.
+        layers: things that may move in an uncertain way at once.
+        paints: painted pictures that z may add.
+        features: size of the representation.
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW, on matrices and convolutions.
+        warmup_steps: optimizer steps of linear warm-up; a cosine to zero follows.
+    """
+
+    diverged: Tensor
+
+    def __init__(
+        self,
+        objective: Literal["least_squares", "latent_ebm"] = "latent_ebm",
+        channels: int = 1,
+        context_frames: int = 4,
+        latent: Literal["one_hot", "quantised", "gaussian", "ball"] = "one_hot",
+        codes: int = 49,
+        latent_dim: int = 8,
+        latent_noise: float = 0.3,
+        inference: Literal["enumeration", "gradient", "amortised", "amortised_refined"] | None = None,
+        inference_steps: int = 5,
+        inference_lr: float = 0.1,
+        beta: float = 50.0,
+        initial_temperature: float = 10.0,
+        anneal: float = 0.5,
+        prior_weight: float = 0.3,
+        width: int = 48,
+        levels: int = 2,
+        blocks: int = 1,
+        cell: int = 4,
+        radius: int = 3,
+        layers: int = 1,
+        paints: int = 4,
+        features: int = 128,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-4,
+        warmup_steps: int = 100,
+    ) -> None:
+        super().__init__()
+        check_beta(beta)
+        _check_settings(locals())
+        self.save_hyperparameters()
+        self.objective = objective
+        self.context_frames = context_frames
+
+        space = _make_latent(objective, latent, codes, latent_dim, latent_noise)
+        basis = layers * shifts(radius) + paints
+        self.energy = PredictiveEnergy(
+            TransportDecoder(space.dim, features, radius, layers, paints),
+            space,
+            TransportPredictor(
+                channels, context_frames, width, levels, blocks, cell, radius, layers, paints, features
+            ),
+        )
+        self.inference = self._make_inference(space, basis)
+        self.prior: CodePrior | MixturePrior | None = None
+        if objective == "latent_ebm":
+            self.prior = (
+                CodePrior(features, space.codes)
+                if isinstance(space, FiniteLatent)
+                else MixturePrior(features, space.dim)
+            )
+        self.register_buffer("diverged", torch.zeros((), dtype=torch.bool), persistent=False)
+
+    def _make_inference(self, space: Latent, basis: int) -> Inference:
+        settings = self.hparams
+        kind = settings["inference"]
+        if kind is None:
+            kind = "enumeration" if isinstance(space, FiniteLatent) else "amortised_refined"
+        if (kind == "enumeration") != isinstance(space, FiniteLatent):
+            raise UserError(
+                f"inference is {kind} and the latent is {settings['latent']}: enumeration goes with one_hot "
+                "and quantised, the others with gaussian and ball"
+            )
+        steps, lr = settings["inference_steps"], settings["inference_lr"]
+        if kind == "enumeration":
+            return Enumeration()
+        if kind == "gradient":
+            return GradientDescent(steps, lr, "adam")
+        encoder = BasisEncoder(basis, settings["features"], space.dim)
+        return Amortised(encoder) if kind == "amortised" else AmortisedRefined(encoder, steps, lr, "adam")
+
+    # -- energies ----------------------------------------------------------------------------------------
+
+    @property
+    def latent(self) -> Latent:
+        """The space of z."""
+        return self.energy.latent
+
+    @property
+    def temperature(self) -> float:
+        """1 / beta now: falls linearly over the first `anneal` of the training steps."""
+        settings = self.hparams
+        start, end = settings["initial_temperature"], 1 / settings["beta"]
+        share = min(1.0, progress_of(self) / settings["anneal"]) if settings["anneal"] > 0 else 1.0
+        return max(end, start + (end - start) * share)
+
+    def _infer(self, x: Tensor, y: Tensor) -> Inferred:
+        return self.energy.infer(self.inference, y, self.energy.context(x))
+
+    def energies_by_code(self, x: Tensor, y: Tensor) -> Tensor:
+        """E(x, y, k) for every value of a finite latent: (B, K)."""
+        return self._infer(x, y).energies
+
+    def free_energy(self, x: Tensor, y: Tensor, beta: float = math.inf) -> Tensor:
+        """F_beta(x, y): (B, T, C, H, W), (B, C, H, W) -> (B,), squared intensity summed over the frame.
+
+        Exact for a finite latent. For a continuous one, beta = inf is the energy at the z that the inference
+        finds (an upper bound), and a finite beta is the average over draws from the prior p(z | x).
+
+        Raises:
+            UserError: beta is not above 0.
+        """
+        check_beta(beta)
+        if isinstance(self.latent, FiniteLatent):
+            return free_energy(self.energies_by_code(x, y), beta)
+        if math.isinf(beta):
+            return self._infer(x, y).energy
+        h = self.energy.context(x)
+        z = self._draw(h.features, PRIOR_DRAWS, torch.Generator().manual_seed(0), "learned")
+        return free_energy(self.energy.energy(y, h, z), beta)
+
+    def infer(self, x: Tensor, y: Tensor) -> Tensor:
+        """z* = argmin_z E(x, y, z): (B, D), detached."""
+        return self._infer(x, y).z
+
+    def decode(self, x: Tensor, z: Tensor) -> Tensor:
+        """Dec(Pred(x), z): z (B, S, D) -> frames (B, S, C, H, W) in [0, 1]."""
+        return self.energy.decode(self.energy.context(x), z).clamp(0, 1)
+
+    def representation(self, x: Tensor) -> Tensor:
+        """Features of the context: (B, T, C, H, W) -> (B, F)."""
+        return self.energy.context(x).features
+
+    # -- prediction: z from x alone ----------------------------------------------------------------------
+
+    def _draw(
+        self,
+        features: Tensor,
+        samples: int,
+        generator: torch.Generator | None,
+        source: Source = "learned",
+    ) -> Tensor:
+        if self.prior is None:
+            return features.new_ones(len(features), samples, 1)
+        drawn = self.prior.sample(features, samples, generator, source)
+        return (
+            self.latent.enumerate()[drawn]
+            if isinstance(self.latent, FiniteLatent)
+            else self.latent.project(drawn)
+        )
+
+    def prior_sample(
+        self,
+        x: Tensor,
+        samples: int,
+        generator: torch.Generator | None = None,
+        source: Source = "learned",
+    ) -> Tensor:
+        """z (B, S, D) that knows nothing of y.
+
+        "learned": from p(z | x). "bank": from the z that were inferred in training, whatever x was.
+        """
+        return self._draw(self.representation(x), samples, generator, source)
+
+    def sample(
+        self,
+        x: Tensor,
+        samples: int,
+        horizon: int = 1,
+        generator: torch.Generator | None = None,
+        source: Source = "learned",
+    ) -> Tensor:
+        """Futures, each rolled out on its own: (B, T, C, H, W) -> (B, S, horizon, C, H, W) in [0, 1].
+
+        Each predicted frame joins the context of the next. Least squares repeats its one prediction S times.
+        """
+        self._check_context(x)
+        draws = 1 if self.objective == "least_squares" else samples
+        h = self.energy.context(x)
+        z = self._draw(h.features, draws, generator, source)
+        frame = self.energy.decode(h, z).clamp(0, 1)  # (B, S, C, H, W)
+        frames = [frame]
+        context = x[:, None].expand(-1, draws, -1, -1, -1, -1).flatten(0, 1)  # (B S, T, C, H, W)
+        for _ in range(horizon - 1):
+            context = torch.cat([context[:, 1:], frame.flatten(0, 1)[:, None]], 1)
+            h = self.energy.context(context)
+            z = self._draw(h.features, 1, generator, source)
+            frame = self.energy.decode(h, z).clamp(0, 1).view_as(frame)
+            frames.append(frame)
+        return torch.stack(frames, 2).expand(-1, samples, -1, -1, -1, -1)
+
+    def _check_context(self, x: Tensor) -> None:
+        wanted = (self.context_frames, self.hparams["channels"])
+        if x.ndim != 5 or x.shape[1:3] != wanted:
+            raise UserError(
+                f"this model sees {wanted[0]} frames of {wanted[1]} channels, got a context of shape "
+                f"{tuple(x.shape)} (batch, frames, channels, height, width)"
+            )
+
+    # -- training ----------------------------------------------------------------------------------------
+
+    def split(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """x (B, T, C, H, W) and the next frame y (B, C, H, W)."""
+        video = batch["video"]
+        if video.shape[1] <= self.context_frames:
+            raise UserError(
+                f"clips have {video.shape[1]} frames, too few for {self.context_frames} frames of context and "
+                "one to predict: lower context_frames or raise future_frames"
+            )
+        x = video[:, : self.context_frames]
+        self._check_context(x)
+        return x, video[:, self.context_frames]
+
+    def losses(self, x: Tensor, y: Tensor, beta: float) -> dict[str, Tensor]:
+        """The terms of the loss, means over the batch; `loss` is their weighted sum."""
+        h = self.energy.context(x)
+        found = self.energy.infer(self.inference, y, h)
+        if self.prior is None:
+            return {"loss": found.energy.mean(), "energy": found.energy.detach().mean()}
+        if isinstance(self.latent, FiniteLatent):
+            fit = free_energy(found.energies, beta)  # (B,)
+            inferred = posterior(found.energies.detach(), beta)  # (B, K)
+        else:
+            inferred = found.z
+            fit = self.energy.energy(y, h, self.latent.perturb(inferred)[:, None])[:, 0]
+            if found.proposal is not None:  # the encoder learns to foresee where the descent ends
+                fit = fit + (found.proposal - inferred).square().sum(1)
+        surprise = self.prior.surprise(h.features, inferred)
+        if self.training:
+            self.prior.remember(inferred)
+        return {
+            "loss": (fit + self.hparams["prior_weight"] * surprise).mean(),
+            "energy": found.energy.detach().mean(),
+            "free_energy": fit.detach().mean(),
+            "prior_surprise": surprise.detach().mean(),
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        terms = self.losses(*self.split(batch), beta=1 / self.temperature)
+        self.diverged |= ~torch.isfinite(terms["loss"].detach())
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        if self.objective == "latent_ebm":
+            self.log("train/temperature", self.temperature)
+        return terms["loss"]
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.global_step % DIVERGENCE_CHECK_STEPS == 0:
+            self._stop_if_diverged()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._stop_if_diverged()  # a checkpoint never holds weights that a non-finite loss has touched
+        checkpoint["task"] = type(self).__name__
+
+    def _stop_if_diverged(self) -> None:
+        if bool(self.diverged):
+            raise UserError(
+                f"{self.objective}: the training loss is not finite at or shortly before optimizer step "
+                f"{self.global_step}; lower lr ({self.hparams['lr']}) or set trainer.gradient_clip_val"
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, batch_idx, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, batch_idx, "test")
+
+    def _evaluate(self, batch: Batch, batch_idx: int, split: str) -> None:
+        """Logs the loss at the final beta, and squared errors of predictions that do not know y."""
+        x, y = self.split(batch)
+        terms = self.losses(x, y, self.hparams["beta"])
+        generator = torch.Generator().manual_seed(
+            batch_idx
+        )  # its own: the training's random state stays as it is
+        error = (self.sample(x, 20, 1, generator)[:, :, 0] - y[:, None]).square().mean((2, 3, 4))  # (B, S)
+        terms |= {"mse_of_one_sample": error[:, 0].mean(), "mse_best_of_20": error.amin(1).mean()}
+        self.log_dict(
+            {f"{split}/{name}": value for name, value in terms.items()}, batch_size=len(y), sync_dist=True
+        )
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """16 next frames for every clip of the batch: (B, 16, 1, C, H, W)."""
+        generator = torch.Generator().manual_seed(batch_idx)
+        return self.sample(batch["video"][:, : self.context_frames], 16, 1, generator)
+
+    def configure_optimizers(self) -> Any:
+        settings = self.hparams
+        return adamw_with_cosine(self, settings["lr"], settings["weight_decay"], settings["warmup_steps"])
+
+
+DIVERGENCE_CHECK_STEPS = (
+    50  # optimizer steps between two looks at the loss, each of which waits for the device
+)
+PRIOR_DRAWS = 256  # z that a finite-temperature free energy averages over where z is continuous
+
+
+def _make_latent(objective: str, latent: str, codes: int, dim: int, noise: float) -> Latent:
+    if objective == "least_squares":
+        return OneHot(1)
+    if latent == "one_hot":
+        return OneHot(codes)
+    if latent == "quantised":
+        return Quantised(codes, dim)
+    return Gaussian(dim, noise) if latent == "gaussian" else Ball(dim, 1.0)
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Raises UserError for a setting that is out of range, naming it."""
+    least = {
+        "channels": 1, "context_frames": 2, "codes": 1, "latent_dim": 1, "inference_steps": 1, "width": 8,
+        "levels": 1, "blocks": 1, "cell": 1, "radius": 1, "layers": 1, "paints": 0, "features": 1,
+        "warmup_steps": 0, "latent_noise": 0, "prior_weight": 0, "weight_decay": 0, "anneal": 0,
+    }  # fmt: skip
+    for name, low in least.items():
+        if not settings[name] >= low:
+            raise UserError(f"{name} is {settings[name]}: use at least {low}")
+    for name in ("lr", "inference_lr", "initial_temperature"):
+        if not 0 < settings[name] < math.inf:
+            raise UserError(f"{name} is {settings[name]}: use a number above 0")
+    if settings["width"] % 8:
+        raise UserError(f"width is {settings['width']}: use a multiple of 8 (the normalisation has 8 groups)")
+    if settings["anneal"] > 1:
+        raise UserError(f"anneal is {settings['anneal']}: use a share of the training, 0 to 1")

@@ -1,0 +1,42 @@
+"""The optimizer and the schedule that the tasks share."""
+
+import math
+from typing import Any
+
+import torch
+from lightning import LightningModule
+
+
+def total_steps(module: LightningModule) -> float:
+    """Optimizer steps of the whole training, inf where it has no end (max_steps = max_epochs = -1)."""
+    return module.trainer.estimated_stepping_batches
+
+
+def progress_of(module: LightningModule) -> float:
+    """Share of the training that is done, 0 to 1; 0 where it has no end, 1 outside of a training."""
+    trainer = module._trainer  # `trainer` raises where there is none
+    if trainer is None or not trainer.training:
+        return 1.0
+    return min(1.0, module.global_step / total_steps(module))
+
+
+def adamw_with_cosine(module: LightningModule, lr: float, weight_decay: float, warmup_steps: int) -> Any:
+    """AdamW (decay on matrices and convolutions alone), linear warm-up, cosine to zero at the last step.
+
+    Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019).
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    # beta2 below the usual 0.999: a few thousand steps are too few for a memory of thousands
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=module.device.type == "cuda")
+    total = total_steps(module)
+
+    def factor(step: int) -> float:
+        warm = min(1.0, (step + 1) / (warmup_steps + 1))
+        return warm if math.isinf(total) else warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
