@@ -11,7 +11,7 @@ from toy_task import thread_limit
 from ssl_ebm.cli import main
 
 CONFIG = {
-    "model": {"class_path": "toy_task.ToyTask"},
+    "model": {"class_path": "toy_task.ToyTask", "init_args": {"noise": 0.0}},
     "data": {"class_path": "toy_task.ToyData"},
     "trainer": {"max_steps": 3, "accelerator": "cpu"},
 }
@@ -30,9 +30,14 @@ def test_two_processes_run_the_config_of_one(
     assert "distributed_backend=gloo" in done.stderr
     assert "MEMBER: 2/2" in done.stderr
 
+    # Each process took its half of the batch, and the steps were those of one process with the whole batch.
+    assert main(["fit", "--config", "toy.yaml", "--run_dir", "runs/one"]) == 0
+    one, two = (torch.load(f"runs/{n}/checkpoints/last.ckpt", weights_only=True) for n in ("one", "two"))
+    for name in ("layer.weight", "layer.bias"):
+        torch.testing.assert_close(one["state_dict"][name], two["state_dict"][name], rtol=1e-5, atol=1e-6)
+
     # What was written is one run, which a single process can take up.
-    checkpoint = torch.load("runs/two/checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == 3
+    assert two["global_step"] == 3
     assert yaml.safe_load(Path("runs/two/config.yaml").read_text())["trainer"]["devices"] == "auto"
     more = ["--run_dir", "runs/two", "--ckpt_path", "last", "--trainer.max_steps", "5"]
     assert main(["fit", "--config", "toy.yaml", *more]) == 0

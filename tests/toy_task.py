@@ -18,21 +18,23 @@ class ToyTask(LightningModule):
     Args:
         width: number of inputs.
         beta: must be above 0.
+        noise: standard deviation of the noise.
         pause: seconds that each step lasts, so that there is time to interrupt it.
     """
 
-    def __init__(self, width: int = 4, beta: float = 1.0, pause: float = 0.0) -> None:
+    def __init__(self, width: int = 4, beta: float = 1.0, noise: float = 0.1, pause: float = 0.0) -> None:
         super().__init__()
         if beta <= 0:
             raise UserError(f"beta must be above 0, got {beta}")
         self.save_hyperparameters()
+        self.noise = noise
         self.pause = pause
         self.layer = torch.nn.Linear(width, 1)
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
         time.sleep(self.pause)
         (x,) = batch
-        loss = (self.layer(x + 0.1 * torch.randn_like(x)) - x.sum(1, keepdim=True)).pow(2).mean()
+        loss = (self.layer(x + self.noise * torch.randn_like(x)) - x.sum(1, keepdim=True)).pow(2).mean()
         self.log("loss", loss)
         return loss
 

@@ -1,6 +1,6 @@
 """One run of a Trainer from YAML files and overrides: ``fit``, ``validate``, ``test`` and ``predict``."""
 
-import importlib.util
+import contextlib
 import logging
 import os
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -59,6 +60,7 @@ class Run(LightningCLI):
         if command not in COMMANDS:
             raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
         self.command = command
+        self.arguments = list(arguments)
         _quieten()
         super().__init__(
             model_class=LightningModule,
@@ -70,7 +72,7 @@ class Run(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,  # a task has its own optimizer
             parser_kwargs={"prog": "ssl-ebm", "exit_on_error": False},
-            args=[command, *arguments],
+            args=[command, *self.arguments],
         )
 
     # --- settings ---
@@ -97,7 +99,8 @@ class Run(LightningCLI):
             default="off",
             help="Log to Weights & Biases too: not at all, to local files, or to its server.",
         )
-        if importlib.util.find_spec(DEFAULT_TASK.rpartition(".")[0]):
+        # Only where it is needed: the parser would carry the defaults of one class over to another.
+        if not _names_a_task(self.arguments):
             parser.set_defaults({"model": {"class_path": DEFAULT_TASK}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -203,6 +206,20 @@ class Run(LightningCLI):
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(predictions, path)
         print(f"predictions: {path}")
+
+
+def _names_a_task(arguments: Sequence[str]) -> bool:
+    """Whether an argument, or a YAML file among them, chooses the class of the model."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        name, _, value = argument.partition("=")
+        if name in ("--model", "--model.class_path"):
+            return True
+        if name in ("-c", "--config"):
+            # A file that cannot be read is the parser's to complain of.
+            with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+                if "class_path" in yaml.safe_load(Path(value or following).read_text())["model"]:
+                    return True
+    return False
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:
