@@ -82,7 +82,8 @@ class CollapseReport:
             if ratio < flat_below:
                 found.append(
                     f"flat energy: frames of {kind} have {ratio:.2f} times the free energy of real "
-                    f"ones (below {flat_below}); the latent can say too much: limit its size, or add noise to z"
+                    f"ones (below {flat_below}); the latent can say too much: limit its size, or add "
+                    "noise to z"
                 )
         if self.latent_effect < ignored_below:
             found.append(
@@ -108,7 +109,7 @@ def inspect(
     found = (partner >= 0).nonzero()[:, 0]
     noise = torch.rand(y.shape, generator=generator, device=generator.device).to(y)
     candidates = {"real": y, "other_clip": y[partner.clamp_min(0).to(y.device)], "noise": noise}
-    energies = free_energies(model, x, candidates)
+    energies = free_energies(model, x, candidates)[0]
     z = model.prior_sample(x, samples, generator)
     effect = latent_effect(model.decode(x, z), y)
     dead, spread, codes = math.nan, math.nan, 0

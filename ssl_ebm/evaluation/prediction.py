@@ -23,6 +23,7 @@ from ssl_ebm.evaluation.world import Modes, exact_bounds, posterior_mean
 
 BEST_OF = (1, 5, 20, 100)
 UNCERTAIN_SHARE = 0.25  # of the clips, where the data does not say which futures are uncertain
+CACHED_VALUES = 2**17  # float32: half a megabyte
 _ORDER, _NOISE, _BOUNDS, _SAMPLES = range(4)  # streams of random numbers
 
 
@@ -210,11 +211,17 @@ def _record_samples(
     lpips: Distance | None,
 ) -> None:
     drawn = model.sample(batch.x, samples, 1, generator)[:, :, 0]  # (B, S, C, H, W)
-    record.squared_error[m, rows] = squared_error(drawn, batch.y).cpu().numpy()
-    record.ssim[m, rows] = structural_similarity(drawn, batch.y).cpu().numpy()
-    record.mean_frame_error[m, rows] = squared_error(drawn.mean(1, keepdim=True), batch.y)[:, 0].cpu().numpy()
-    record.gradient[m, rows] = gradient_energy(drawn).mean(1).cpu().numpy()
-    record.diversity[m, rows] = diversity(drawn).cpu().numpy()
+    # A few clips at a time stay in the processor's cache, which halves the time; a GPU takes them all.
+    at_once = len(drawn) if drawn.is_cuda else max(1, CACHED_VALUES // drawn[0].numel())
+    for start in range(0, len(drawn), at_once):
+        some, at = slice(start, start + at_once), rows[start : start + at_once]
+        frames, y = drawn[some], batch.y[some]
+        mean = frames.mean(1, keepdim=True)
+        record.squared_error[m, at] = squared_error(frames, y).cpu().numpy()
+        record.ssim[m, at] = structural_similarity(frames, y).cpu().numpy()
+        record.mean_frame_error[m, at] = squared_error(mean, y)[:, 0].cpu().numpy()
+        record.gradient[m, at] = gradient_energy(frames).mean(1).cpu().numpy()
+        record.diversity[m, at] = diversity(frames).cpu().numpy()
     if lpips is not None:
         record.lpips[m, rows] = lpips(drawn[:, 0], batch.y).cpu().numpy()
     for row, modes, frames in zip(rows, batch.modes, drawn, strict=True):
@@ -240,8 +247,9 @@ def _record_energies(
         frames = blurred.sample(batch.x, 1, 1)[:, 0, 0]
         _add(batch, "blurred_mean", frames, torch.ones(len(frames), dtype=torch.bool))
     candidates = {"real": batch.y, **batch.candidates}
-    for table, temperature in ((record.energy, float("inf")), (record.energy_beta, beta)):
-        for name, values in free_energies(model, batch.x, candidates, temperature).items():
+    both = free_energies(model, batch.x, candidates, (float("inf"), beta))
+    for table, energies in zip((record.energy, record.energy_beta), both, strict=True):
+        for name, values in energies.items():
             column = table.setdefault(name, np.full(record.gradient.shape, np.nan))
             valid = batch.valid.get(name, torch.ones(len(rows), dtype=torch.bool)).numpy()
             column[m, rows] = np.where(valid, values.numpy(), np.nan)

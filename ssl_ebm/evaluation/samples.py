@@ -33,7 +33,10 @@ def diversity(samples: Tensor) -> Tensor:
     By the variance identity: the mean over ordered pairs of ``|s_a - s_b|^2`` is twice the unbiased
         variance. NaN for one sample.
     """
-    return 2.0 * samples.flatten(2).var(dim=1, unbiased=True).mean(dim=1)
+    if samples.shape[1] < 2:
+        return samples.new_full((len(samples),), float("nan"))
+    away = samples - samples.mean(dim=1, keepdim=True)
+    return 2.0 * away.square_().flatten(2).mean(dim=2).sum(dim=1) / (samples.shape[1] - 1)
 
 
 def subset_weights(samples: int, k: int) -> Tensor:

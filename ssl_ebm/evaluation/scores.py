@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ssl_ebm.evaluation.protocols import EnergyModel
+from ssl_ebm.evaluation.protocols import CandidateEnergyModel, EnergyModel
 
 NEGATIVES = ("other_clip", "time_shuffled", "impossible", "blurred_mean")
 
@@ -33,10 +33,16 @@ def coincide(frame: Tensor, futures: Tensor) -> bool:
 
 
 def free_energies(
-    model: EnergyModel, x: Tensor, candidates: Mapping[str, Tensor], beta: float = math.inf
-) -> dict[str, Tensor]:
-    """F_beta(x, y) of each named set of candidates y (B, C, H, W), in one call: (B,) each."""
+    model: EnergyModel, x: Tensor, candidates: Mapping[str, Tensor], betas: Sequence[float] = (math.inf,)
+) -> list[dict[str, Tensor]]:
+    """F_beta(x, y) of each named set of candidates y (B, C, H, W): for each beta, name -> (B,)."""
     names = list(candidates)
-    repeated = x.repeat(len(names), *[1] * (x.dim() - 1))
-    energies = model.free_energy(repeated, torch.cat([candidates[name] for name in names]), beta)
-    return dict(zip(names, energies.detach().double().cpu().chunk(len(names)), strict=True))
+    y = torch.stack([candidates[name] for name in names], dim=1)  # (B, N, C, H, W)
+    if isinstance(model, CandidateEnergyModel):
+        table = model.free_energies(x, y, betas)
+    else:
+        repeated = x.repeat_interleave(len(names), dim=0)
+        rows = [model.free_energy(repeated, y.flatten(0, 1), beta) for beta in betas]
+        table = torch.stack(rows).unflatten(1, (len(x), len(names)))
+    table = table.detach().double().cpu()  # (len(betas), B, N)
+    return [dict(zip(names, row.unbind(1), strict=True)) for row in table]

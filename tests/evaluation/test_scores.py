@@ -28,14 +28,25 @@ def test_a_plausible_future_is_recognised(world: Any) -> None:
 
 
 def test_free_energies_in_one_call_equal_those_one_by_one(world: Any, exact: Any) -> None:
+    class Candidates(type(exact)):  # type: ignore[misc]
+        """Rates all candidates of a context at once."""
+
+        def free_energies(self, x: torch.Tensor, y: torch.Tensor, betas: tuple[float, ...]) -> torch.Tensor:
+            return torch.stack(
+                [
+                    torch.stack([self.free_energy(x, y[:, n], beta) for n in range(y.shape[1])], 1)
+                    for beta in betas
+                ]
+            )
+
     x = torch.stack([world[i]["video"][:2] for i in range(4)])
-    candidates = {
-        "real": torch.stack([world[i]["video"][2] for i in range(4)]),
-        "noise": torch.rand(4, 1, 16, 16),
-    }
-    together = free_energies(exact, x, candidates, beta=0.7)
-    for name, y in candidates.items():
-        assert together[name].tolist() == pytest.approx(exact.free_energy(x, y, 0.7).tolist())
+    real = torch.stack([world[i]["video"][2] for i in range(4)])
+    candidates = {"real": real, "noise": torch.rand(4, 1, 16, 16)}
+    betas = (float("inf"), 0.7)
+    for model in (exact, Candidates(world)):
+        for beta, energies in zip(betas, free_energies(model, x, candidates, betas), strict=True):
+            for name, y in candidates.items():
+                assert energies[name].tolist() == pytest.approx(exact.free_energy(x, y, beta).tolist())
 
 
 def test_swap_of_a_code_keeps_the_context_and_of_a_picture_does_not(
