@@ -63,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     sample.add_argument("--samples", type=int, default=16, help="futures to draw (default: 16)")
     sample.add_argument("--horizon", type=int, default=10, help="frames to predict (default: 10)")
     sample.add_argument("--start", type=int, default=0, help="first frame of the context (default: 0)")
+    sample.add_argument("--size", type=int, help="pixels a side (default: as in training)")
     sample.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
     sample.add_argument("--out", required=True, help="the animation to write, .gif or .webp")
     sample.set_defaults(run=_sample)
@@ -90,6 +91,7 @@ def _sample(options: argparse.Namespace) -> None:
         samples=options.samples,
         horizon=options.horizon,
         start=options.start,
+        size=options.size,
         seed=options.seed,
     )
     print(path)

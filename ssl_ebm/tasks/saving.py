@@ -55,6 +55,9 @@ class LastCheckpoint(Checkpoint):
     No checkpoint is chosen by a validation score: for a latent-variable model the loss of the z that was
     inferred from the true y says nothing about predictions.
 
+    The checkpoint also says which class of task wrote it (entry ``task``) and what data it saw (entry
+    ``data``: what the DataModule's ``describe`` returns).
+
     Args:
         run_dir: folder of the run; the checkpoint goes to ``run_dir/checkpoints/last.ckpt``.
         every_n_steps: optimizer steps between two checkpoints.
@@ -69,6 +72,9 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint.setdefault("task", type(pl_module).__name__)
+        describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
+        if describe is not None:
+            checkpoint["data"] = describe()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
