@@ -1,7 +1,8 @@
 """p(z | x): what the context says about the latent, learnt from the z that explained past futures.
 
 Each prior also keeps its marginal, the "bank": which z were inferred in training, whatever x was. Drawing
-from it is the baseline of Henaff, Zhao, LeCun, "Prediction under uncertainty with error-encoding networks" (2017).
+from it is the baseline of Henaff, Zhao, LeCun, "Prediction under uncertainty with error-encoding networks"
+(2017).
 """
 
 import math

@@ -1,9 +1,9 @@
 """Predicting a frame by moving the pixels of the last one, with a latent that says how.
 
 The last frame is cut into `layers` whose motion is uncertain and a rest. The hole behind the layers is
-filled, and the rest moves by a flow that the context decides, block by block. Each layer moves as a whole by a
-distribution over displacements that the latent decides, and a few painted pictures are added with weights of
-the latent's choice:
+filled, and the rest moves by a flow that the context decides, block by block. Each layer moves as a whole by
+a distribution over displacements that the latent decides, and a few painted pictures are added with weights
+of the latent's choice:
 
     y_hat(z) = rest + sum_m sum_s kappa[m, s](h, z) (shift_s(layer_m) - shift_s(mask_m) rest)
                     + sum_p c[p](h, z) paint_p
@@ -27,6 +27,9 @@ from ssl_ebm.networks.convolutions import UNet, coordinates
 from ssl_ebm.networks.motion import block_matching, shifted, shifts
 
 ANCHOR_LOGIT = 6.0  # a kernel of 49 displacements that starts with 0.89 of its weight on one of them
+
+MATCH_SHARPNESS = 18.0  # logits per squared intensity, summed over a block
+MATCH_RANGE = 10.0  # how far below the best match a displacement can fall, logits
 
 
 class Context(NamedTuple):
@@ -84,7 +87,7 @@ class TransportPredictor(nn.Module):
         kernel = shifts(radius)
         self.unet = UNet(channels * frames * cell**2 + kernel + 2, width, levels, blocks)
         self.flow = nn.Conv2d(width, kernel, 1)
-        self.flow_inertia = nn.Parameter(torch.tensor(3.0))
+        self.flow_inertia = nn.Parameter(torch.tensor(1.0))
         self.pixels = nn.Conv2d(width, (channels + layers + 1 + channels * paints) * cell**2, 1)
         self.splits = [channels, layers + 1, channels * paints]
         self._start_simply(channels, layers)
@@ -98,11 +101,12 @@ class TransportPredictor(nn.Module):
 
     @torch.no_grad()
     def _start_simply(self, channels: int, layers: int) -> None:
-        """At first the layers hold most of the picture, and the rest stays where it is."""
+        """At first the layers hold little, and the rest goes on as it moved, or stays where nothing shows motion."""
         assert self.flow.bias is not None
         assert self.pixels.bias is not None
-        self.flow.bias.zero_()[shifts(self.radius) // 2] = 3.0
-        self.pixels.bias.view(-1, self.cell**2)[channels + layers] = -2.0  # logit of the rest among the masks
+        nn.init.zeros_(self.flow.weight)
+        self.flow.bias.zero_()[shifts(self.radius) // 2] = 2.0
+        self.pixels.bias.view(-1, self.cell**2)[channels + layers] = 2.0  # logit of the rest among the masks
 
     def forward(self, x: Tensor) -> Context:
         height, width = x.shape[-2:]
@@ -111,9 +115,12 @@ class TransportPredictor(nn.Module):
             x = F.pad(x, (0, ragged[0], 0, ragged[1]))
         last, before = x[:, -1], x[:, -2]
         cost = block_matching(before, last, self.radius, self.cell)  # (B, shifts, h, w)
-        match = (-18 * F.avg_pool2d(cost, 3, 1, 1, count_include_pad=False)).softmax(1)
+        nearby = F.avg_pool2d(
+            cost, 3, 1, 1, count_include_pad=False
+        )  # a block's edge belongs to its neighbours
+        match = (MATCH_SHARPNESS * (nearby.amin(1, keepdim=True) - nearby)).clamp_min(-MATCH_RANGE)
         blocks = F.pixel_unshuffle(x.flatten(1, 2), self.cell)  # (B, T C cell^2, h, w)
-        fine, coarse = self.unet(torch.cat([2 * blocks, match, coordinates(blocks)], 1))
+        fine, coarse = self.unet(torch.cat([2 * blocks, match.exp(), coordinates(blocks)], 1))
 
         fill, mask_logits, paint = F.pixel_shuffle(self.pixels(fine), self.cell).split(self.splits, 1)
         masks = mask_logits.softmax(1)[:, : self.layers]  # (B, M, H, W)
@@ -176,8 +183,10 @@ class TransportDecoder(nn.Module):
 
     @torch.no_grad()
     def _spread_anchors(self) -> None:
-        """Starts every direction of z at a displacement of its own, to be learnt from there, as detectors start
-        from anchor boxes: codes that all start alike need most of a training to be told apart."""
+        """Starts every direction of z at a displacement of its own, as detectors start from anchor boxes.
+
+        Codes that all start alike need most of a training to be told apart.
+        """
         shift_count, latent_dim = self.splits[0] // self.layers, self.latent.in_features
         start = torch.zeros(latent_dim, self.layers, shift_count)
         if latent_dim > 1:

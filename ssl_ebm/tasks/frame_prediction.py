@@ -1,6 +1,7 @@
 """Next-frame prediction: a latent-variable energy-based model, and least squares with the same network."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -29,6 +30,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.networks import (
     BasisEncoder,
     CodePrior,
+    Context,
     MixturePrior,
     Source,
     TransportDecoder,
@@ -68,7 +70,7 @@ class FramePrediction(LightningModule):
         latent: the space of z: "one_hot", "quantised" (learnt vectors), "gaussian" or "ball" (continuous).
         codes: number of values of a finite latent.
         latent_dim: size of z, for all but "one_hot".
-        latent_noise: standard deviation of the noise added to a Gaussian z in training: limits what z can say.
+        latent_noise: standard deviation of the noise added to a Gaussian z in training; limits what it says.
         inference: how z* is found; null: "enumeration" for a finite latent, else "amortised_refined".
         inference_steps: gradient steps of "gradient" and "amortised_refined".
         inference_lr: their step size on z (Adam).
@@ -194,14 +196,28 @@ class FramePrediction(LightningModule):
         Raises:
             UserError: beta is not above 0.
         """
-        check_beta(beta)
-        if isinstance(self.latent, FiniteLatent):
-            return free_energy(self.energies_by_code(x, y), beta)
-        if math.isinf(beta):
-            return self._infer(x, y).energy
+        return self.free_energies(x, y[:, None], [beta])[0, :, 0]
+
+    def free_energies(self, x: Tensor, y: Tensor, betas: Sequence[float]) -> Tensor:
+        """F_beta of several next frames of one context: y (B, N, C, H, W) -> (len(betas), B, N).
+
+        As `free_energy`, at the cost of one context for all.
+        """
+        for beta in betas:
+            check_beta(beta)
         h = self.energy.context(x)
-        z = self._draw(h.features, PRIOR_DRAWS, torch.Generator().manual_seed(0), "learned")
-        return free_energy(self.energy.energy(y, h, z), beta)
+        return torch.stack([self._free_energies_of(h, one, betas) for one in y.unbind(1)], 2)
+
+    def _free_energies_of(self, h: Context, y: Tensor, betas: Sequence[float]) -> Tensor:
+        """(len(betas), B)."""
+        found = self.energy.infer(self.inference, y, h)
+        if isinstance(self.latent, FiniteLatent):
+            return torch.stack([free_energy(found.energies, beta) for beta in betas])
+        if all(map(math.isinf, betas)):
+            return found.energy.expand(len(betas), -1)
+        z = self._draw(h.features, PRIOR_DRAWS, torch.Generator().manual_seed(0))
+        drawn = self.energy.energy(y, h, z)  # (B, S)
+        return torch.stack([found.energy if math.isinf(b) else free_energy(drawn, b) for b in betas])
 
     def infer(self, x: Tensor, y: Tensor) -> Tensor:
         """z* = argmin_z E(x, y, z): (B, D), detached."""
@@ -288,7 +304,7 @@ class FramePrediction(LightningModule):
         video = batch["video"]
         if video.shape[1] <= self.context_frames:
             raise UserError(
-                f"clips have {video.shape[1]} frames, too few for {self.context_frames} frames of context and "
+                f"clips have {video.shape[1]} frames, too few for {self.context_frames} of context and "
                 "one to predict: lower context_frames or raise future_frames"
             )
         x = video[:, : self.context_frames]
