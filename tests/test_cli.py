@@ -7,13 +7,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback, Trainer
 from toy_task import ToyTask, thread_limit
 
 from ssl_ebm.cli import main
+from ssl_ebm.evaluation.runs import Run
 
 COMMAND = [sys.executable, "-m", "ssl_ebm.cli"]
 
@@ -265,3 +268,34 @@ def test_wandb_that_cannot_start_does_not_stop_training(
         assert main(["fit", "--config", config(), "--wandb", "online"]) == 0
     assert Path("runs/toy/metrics/version_0/metrics.csv").is_file()
     assert os.path.exists("runs/toy/checkpoints/last.ckpt")
+
+
+class _KilledError(Exception):
+    pass
+
+
+class _KillAfter(Callback):
+    """Breaks training off after a step, when its checkpoint has been written."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise _KilledError
+
+
+def test_frame_prediction_goes_on_to_the_weights_of_an_uninterrupted_run() -> None:
+    """The real task and data, before, at and after the end of an epoch (4 steps), on schedules of 7 steps."""
+    settings = ["--model.width", "8", "--model.codes", "6", "--data", "ssl_ebm.data.MovingDigits"]
+    settings += ["--data.batch_size", "4", "--data.train_clips", "16", "--data.val_clips", "8"]
+    settings += ["--trainer.accelerator", "cpu", "--trainer.max_steps", "7", "--checkpoint_every", "1"]
+    Run("fit", [*settings, "--run_dir", "whole"]).execute()
+    for step in (2, 4, 5):
+        again = [*settings, "--run_dir", str(step), "--ckpt_path", "last"]
+        run = Run("fit", again)
+        run.trainer.callbacks.append(_KillAfter(step))  # type: ignore[attr-defined]
+        with pytest.raises(_KilledError):
+            run.execute()
+        Run("fit", again).execute()
+        assert same(weights("whole/checkpoints/last.ckpt"), weights(f"{step}/checkpoints/last.ckpt")), step
