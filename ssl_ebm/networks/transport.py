@@ -101,7 +101,7 @@ class TransportPredictor(nn.Module):
 
     @torch.no_grad()
     def _start_simply(self, channels: int, layers: int) -> None:
-        """At first the layers hold little, and the rest goes on as it moved (or stays: nothing shows motion)."""
+        """At first the layers hold little, and the rest goes on as it moved (or stays)."""
         assert self.flow.bias is not None
         assert self.pixels.bias is not None
         nn.init.zeros_(self.flow.weight)
