@@ -1,0 +1,86 @@
+"""Shifted pictures and block matching, against loops over pixels."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ssl_ebm.networks import block_matching, displacements, shifted, shifts
+
+
+def moved(picture: NDArray[np.float64], down: int, right: int) -> NDArray[np.float64]:
+    """(H, W) moved, with zeros where nothing comes from."""
+    result = np.zeros_like(picture)
+    height, width = picture.shape
+    for i in range(height):
+        for j in range(width):
+            if 0 <= i - down < height and 0 <= j - right < width:
+                result[i, j] = picture[i - down, j - right]
+    return result
+
+
+def in_order(radius: int) -> list[tuple[int, int]]:
+    """All displacements, the most downward first, then the most rightward."""
+    steps = range(radius, -radius - 1, -1)
+    return [(down, right) for down in steps for right in steps]
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3])
+def test_displacements_go_from_down_right_to_up_left(radius: int) -> None:
+    assert displacements(radius).tolist() == [list(pair) for pair in in_order(radius)]
+    assert shifts(radius) == len(in_order(radius))
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 7), (8, 4), (1, 2)])
+@pytest.mark.parametrize("radius", [1, 3])
+def test_shifted_equals_loops_for_every_displacement(
+    height: int, width: int, radius: int, generator: torch.Generator
+) -> None:
+    pictures = torch.rand(2, 3, height, width, generator=generator, dtype=torch.float64)
+    copies = shifted(pictures, radius)
+    assert copies.shape == (2, 3, shifts(radius), height, width)
+    for s, (down, right) in enumerate(in_order(radius)):
+        for item in range(2):
+            for depth in range(3):
+                expected = moved(pictures[item, depth].numpy(), down, right)
+                np.testing.assert_array_equal(copies[item, depth, s].numpy(), expected)
+
+
+def test_shifted_equals_roll_away_from_the_edges(generator: torch.Generator) -> None:
+    picture = torch.zeros(1, 1, 12, 12)
+    picture[..., 3:9, 3:9] = torch.rand(6, 6, generator=generator)
+    for s, (down, right) in enumerate(displacements(3).tolist()):
+        assert torch.equal(shifted(picture, 3)[:, :, s], picture.roll((down, right), (2, 3)))
+
+
+@pytest.mark.parametrize("cell", [1, 2, 4])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_block_matching_equals_loops(cell: int, channels: int, generator: torch.Generator) -> None:
+    before, after = torch.rand(2, 2, channels, 8, 12, generator=generator, dtype=torch.float64)
+    cost = block_matching(before, after, 2, cell)
+    assert cost.shape == (2, shifts(2), 8 // cell, 12 // cell)
+    for item in range(2):
+        for s, (down, right) in enumerate(in_order(2)):
+            copies = np.stack([moved(colour, down, right) for colour in before[item].numpy()])
+            error = ((copies - after[item].numpy()) ** 2).mean(0)
+            for i in range(8 // cell):
+                for j in range(12 // cell):
+                    block = error[i * cell : (i + 1) * cell, j * cell : (j + 1) * cell]
+                    assert cost[item, s, i, j].item() == pytest.approx(block.sum())
+
+
+@pytest.mark.parametrize("motion", [(2, -1), (-3, 3), (0, 0), (0, 1)])
+def test_block_matching_finds_a_known_motion(motion: tuple[int, int], generator: torch.Generator) -> None:
+    wide = torch.rand(1, 3, 26, 30, generator=generator)  # more of a scene than the frames show
+    down, right = motion
+    before, after = wide[..., 5:21, 5:25], wide[..., 5 - down : 21 - down, 5 - right : 25 - right]
+    cost = block_matching(before, after, 3, 4)
+    inside = cost[0, :, 1:-1, 1:-1].flatten(1)  # blocks that nothing enters from outside of the frame
+    found = displacements(3)[inside.argmin(0)]
+    assert found.tolist() == [[down, right]] * inside.shape[1]
+    assert inside.amin(0).max() == 0
+
+
+def test_block_matching_has_no_gradient() -> None:
+    before = torch.rand(1, 1, 4, 4, requires_grad=True)
+    assert not block_matching(before, before, 1, 2).requires_grad
