@@ -18,6 +18,11 @@ from ssl_ebm.data.randomness import stream_key
 from ssl_ebm.errors import UserError
 
 
+def _in_one_line(error: UserError) -> UserError:
+    """The message alone: a loader wraps an error of a worker into the worker's traceback."""
+    return UserError(str(error).strip().splitlines()[-1].removeprefix("ssl_ebm.errors.UserError: "))
+
+
 class StreamSampler(DistributedSampler[Any]):
     """One process's share of an endless order of items: epoch after epoch, each in a permutation of its own.
 
@@ -86,6 +91,8 @@ class StreamLoader(DataLoader[Any]):
                 self._stream = super().__iter__()
             try:
                 batch = next(self._stream)
+            except UserError as error:
+                raise _in_one_line(error) from error
             except StopIteration:
                 self._stream = None
                 return
@@ -100,6 +107,17 @@ class StreamLoader(DataLoader[Any]):
         """Go on after that many batches."""
         self._handed_out = state_dict["batches"]
         self._stream = self._iterator = None
+
+
+class OrderedLoader(DataLoader[Any]):
+    """Evaluation batches, always the same."""
+
+    def __iter__(self) -> Any:
+        iterator = super().__iter__()
+        try:
+            yield from iterator
+        except UserError as error:
+            raise _in_one_line(error) from error
 
 
 class ClipData(LightningDataModule, ABC):
@@ -216,20 +234,20 @@ class ClipData(LightningDataModule, ABC):
         """The next training loader goes on there."""
         self._resume = state_dict
 
-    def _evaluation_loader(self, stage: str, split: str) -> DataLoader[Any]:
+    def _evaluation_loader(self, stage: str, split: str) -> OrderedLoader:
         """All items in order. Several processes share them, the last ones repeated for equal shares."""
         self.setup(stage)
         dataset = getattr(self, f"{split}_dataset")
         sampler: DistributedSampler[Any] = DistributedSampler(dataset, *self._place(), shuffle=False)
-        return DataLoader(dataset, sampler=sampler, **self._options())
+        return OrderedLoader(dataset, sampler=sampler, **self._options())
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> OrderedLoader:
         return self._evaluation_loader("validate", "val")
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> OrderedLoader:
         return self._evaluation_loader("test", "test")
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> OrderedLoader:
         return self._evaluation_loader("predict", "test")
 
     def describe(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Stochastic moving digits: clips made on the fly whose possible next frames are known exactly."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -79,6 +79,9 @@ class MovingDigitsDataset(Dataset[dict[str, Tensor]]):
 
     def __len__(self) -> int:
         return self.clips
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return (self[index] for index in range(len(self)))  # of the first epoch; indices know no end
 
     @property
     def frames(self) -> int:

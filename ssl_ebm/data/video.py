@@ -1,0 +1,368 @@
+"""Windows of frames from clips of video: a folder of files, split by clip and never by frame."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssl_ebm.data.clips import (
+    SPLITS,
+    ArrayClip,
+    Clip,
+    Listing,
+    assign_splits,
+    class_names,
+    find_clips,
+    open_clip,
+)
+from ssl_ebm.data.decoding import BrokenClipError, FrameFormat, to_float
+from ssl_ebm.data.loading import ClipData
+from ssl_ebm.data.randomness import integers, uniforms
+from ssl_ebm.errors import UserError
+
+_CACHE_SHARE = 0.5  # of the machine's memory, at most, for decoded frames
+_NAMED = 10  # files that a warning names; `describe` lists all
+
+
+class ClipWindows(Dataset[dict[str, Tensor]]):
+    """Windows of `length` consecutive frames.
+
+    Every clip is cut into segments that begin `stride` frames apart, as many as fit. A training item starts
+    at a frame drawn within its segment, anew in each epoch (an index beyond the length is an item of a later
+    epoch); an evaluation item starts with its segment. With `windows_per_clip`, that many segments of each
+    clip are drawn anew in each epoch, or spread evenly for evaluation.
+
+    An item is a dictionary of tensors:
+        video: (length, C, H, W) float32 in [0, 1].
+        clip: int64, number of the clip in this split.
+        start: int64, first frame of the window, after resampling in time.
+        label: int64, where the clips have classes.
+
+    Args:
+        clips: the readable clips, none shorter than `length`.
+        labels: class number of each clip, or None.
+        length: T, frames in a window.
+        stride: frames from the start of one segment to that of the next.
+        windows_per_clip: at most this many windows of a clip in an epoch; None: all.
+        training: draw the windows.
+        seed, split: name the random numbers.
+        stop: a clip that cannot be read is an error; else the next clip takes its place, with a warning.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        labels: Sequence[int] | None,
+        length: int,
+        stride: int,
+        windows_per_clip: int | None,
+        training: bool,
+        seed: int,
+        split: str,
+        stop: bool = False,
+    ) -> None:
+        self.clips = clips
+        self.labels = labels
+        self.length = length
+        self.stride = stride
+        self.training = training
+        self.seed = seed
+        self.split = split
+        self.stop = stop
+        self.segments = np.array([(clip.frames - length) // stride + 1 for clip in clips])
+        self.used = np.minimum(self.segments, windows_per_clip or self.segments)
+        self.ends = np.cumsum(self.used)  # of each clip's items
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return (self[index] for index in range(len(self)))  # of the first epoch; indices know no end
+
+    def window(self, index: int) -> tuple[int, int]:
+        """Clip and first frame of an item, a pure function of (seed, split, index)."""
+        if index < 0:
+            raise IndexError(f"index {index} is negative")
+        epoch, place = divmod(index, len(self))
+        clip = int(np.searchsorted(self.ends, place, side="right"))
+        segments, used = int(self.segments[clip]), int(self.used[clip])
+        turn = place - int(self.ends[clip]) + used
+        if not self.training:
+            return clip, (2 * turn + 1) * segments // (2 * used) * self.stride
+        if used < segments:
+            drawer = epoch * len(self.clips) + clip
+            drawn = uniforms(self.seed, f"{self.split}/segments", drawer, segments)[0]
+            turn = int(np.argsort(drawn)[turn])
+        shift = int(integers(uniforms(self.seed, f"{self.split}/shift", index, 1), 0, self.stride - 1)[0, 0])
+        return clip, min(turn * self.stride + shift, self.clips[clip].frames - self.length)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        clip, start = self.window(index)
+        for _ in range(len(self.clips)):
+            try:
+                frames = self.clips[clip].read(start, self.length)
+                break
+            except BrokenClipError as error:
+                name = self.clips[clip].name
+                if self.stop:
+                    raise UserError(
+                        f"{name} cannot be decoded ({error}): remove it, or set on_broken to skip"
+                    ) from error
+                rank_zero_warn(f"{name} cannot be decoded ({error}): the next clip takes its place")
+                clip = (clip + 1) % len(self.clips)
+                start = min(start, self.clips[clip].frames - self.length)
+        else:
+            raise UserError(f"no clip of the {self.split} split can be decoded: check the files")
+        item = {"video": to_float(frames), "clip": torch.tensor(clip), "start": torch.tensor(start)}
+        if self.labels is not None:
+            item["label"] = torch.tensor(self.labels[clip])
+        return item
+
+
+def _in_memory(clip: Clip) -> ArrayClip:
+    return ArrayClip(clip.name, clip.read(0, clip.frames))
+
+
+class VideoData(ClipData):
+    """What sets of video clips share: how frames, windows and splits are made.
+
+    Args:
+        size: height and width of the frames in pixels, one number for both; frames are resized to cover it,
+            keeping their aspect ratio, and their centre is cut out.
+        grayscale: one channel instead of three.
+        frame_rate: frames per second to which clips are resampled; null: every frame, at whatever rate.
+        context_frames: frames that are seen.
+        future_frames: frames that follow them in a training window.
+        eval_future_frames: frames that follow them in a validation or test window; null: as in training.
+        stride: frames from the start of one window to that of the next; null: windows do not overlap. In
+            training each window moves by a random part of it.
+        windows_per_clip: at most this many windows of a clip in an epoch; null: all.
+        cache: keep the decoded frames in memory, 8 bits a channel; false: decode in the workers, again and
+            again.
+        on_broken: what to do with a file that cannot be read: "skip" it with a warning, or "stop".
+        val_fraction: share of the clips for validation, where the set fixes no such split.
+        test_fraction: share of the clips for test, where the set fixes no such split.
+        batch_size: windows in a batch, per process.
+        workers: worker processes of each loader; the batches do not depend on it.
+        seed: names all random numbers of the data, the splits' too.
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int] = 64,
+        grayscale: bool = False,
+        frame_rate: float | None = None,
+        context_frames: int = 4,
+        future_frames: int = 1,
+        eval_future_frames: int | None = None,
+        stride: int | None = None,
+        windows_per_clip: int | None = None,
+        cache: bool = True,
+        on_broken: Literal["skip", "stop"] = "skip",
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        batch_size: int = 32,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            context_frames=context_frames,
+            future_frames=future_frames,
+            eval_future_frames=eval_future_frames,
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
+        )
+        height, width = (size, size) if isinstance(size, int) else size
+        for name, value in (
+            ("size", min(height, width)),
+            ("frame_rate", frame_rate),
+            ("stride", stride),
+            ("windows_per_clip", windows_per_clip),
+        ):
+            if value is not None and value <= 0:
+                raise UserError(f"{name} is {value}: use a positive number")
+        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if not 0 < fraction < 1:
+                raise UserError(f"{name} is {fraction}: use a number between 0 and 1")
+        if on_broken not in ("skip", "stop"):
+            raise UserError(f"on_broken is {on_broken!r}: use skip or stop")
+        self.form = FrameFormat((height, width), grayscale)
+        self.frame_rate = frame_rate
+        self.stride = stride
+        self.windows_per_clip = windows_per_clip
+        self.cache = cache
+        self.on_broken = on_broken
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.skipped: dict[str, list[str]] = {"broken": [], "short": []}
+        self.classes: list[str] = []
+        self._clips: dict[str, list[tuple[Listing, Clip]]] | None = None
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        assert self.form.size is not None
+        return self.form.channels, *self.form.size
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """Where the clips lie, for messages."""
+
+    @abstractmethod
+    def find(self) -> list[Listing]:
+        """All clips of the set; `split` where the set fixes it."""
+
+    def open(self, listing: Listing) -> Clip:
+        """Make a clip of `find` readable; BrokenClipError where that fails."""
+        return open_clip(listing, self.form, self.frame_rate)
+
+    def _window(self, split: str | None) -> int:
+        """Frames in a window; a clip that may come into any split must hold the longest."""
+        future = {"train": self.future_frames, None: max(self.future_frames, self.eval_future_frames)}
+        return self.context_frames + future.get(split, self.eval_future_frames)
+
+    def _prepare(self) -> dict[str, list[tuple[Listing, Clip]]]:
+        """Read all clips, leave out the broken and the short ones, and share the others among the splits.
+
+        In this order, so that a broken clip cannot be the only one of a split.
+        """
+        found = self.find()
+        self.classes = class_names(found)
+        clips = self._read_all(self.open, found)
+        usable = self._drop_short([one for one in found if one.name in clips], clips)
+        if self.cache:
+            self._check_memory(sum(clips[one.name].frames for one in usable))
+            clips = self._read_all(lambda one: _in_memory(clips[one.name]), usable)
+            usable = [one for one in usable if one.name in clips]
+        fixed = {one.split for one in found}
+        usable = assign_splits(usable, fixed, self.source, self.val_fraction, self.test_fraction, self.seed)
+        return {split: [(one, clips[one.name]) for one in usable if one.split == split] for split in SPLITS}
+
+    def make_dataset(self, split: str) -> ClipWindows:
+        """The windows of a split; the first call reads the clips of all splits.
+
+        Raises:
+            UserError: no clip is left, or one is broken and `on_broken` is "stop".
+        """
+        if self._clips is None:
+            self._clips = self._prepare()
+        chosen = self._clips[split]
+        if not chosen:
+            raise UserError(f"every {split} clip in {self.source} is broken or too short: add good ones")
+        number = {name: place for place, name in enumerate(self.classes)}
+        return ClipWindows(
+            [clip for _, clip in chosen],
+            [number[one.label] for one, _ in chosen if one.label is not None] if number else None,
+            self._window(split),
+            self.stride or self._window(split),
+            self.windows_per_clip,
+            split == "train",
+            self.seed,
+            split,
+            self.on_broken == "stop",
+        )
+
+    def _read_all(self, read: Callable[[Listing], Clip], chosen: Sequence[Listing]) -> dict[str, Clip]:
+        """`read` of all but the broken clips, several at a time: PyAV decodes outside Python's lock."""
+
+        def attempt(listing: Listing) -> Clip | str:
+            try:
+                return read(listing)
+            except BrokenClipError as error:
+                return f"{listing.name}: {error}"
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = list(pool.map(attempt, chosen))
+        broken = [result for result in results if isinstance(result, str)]
+        if broken and self.on_broken == "stop":
+            raise UserError(
+                f"a clip in {self.source} cannot be read ({broken[0]}): remove it, or set on_broken to skip"
+            )
+        if len(broken) == len(chosen):
+            raise UserError(f"no readable clip in {self.source} ({broken[0]}): check the files")
+        self.skipped["broken"] += broken
+        if broken:
+            self._warn("that cannot be read", broken)
+        return {
+            one.name: clip for one, clip in zip(chosen, results, strict=True) if not isinstance(clip, str)
+        }
+
+    def _drop_short(self, chosen: list[Listing], clips: dict[str, Clip]) -> list[Listing]:
+        """The listings whose clips hold a whole window."""
+        fitting = [one for one in chosen if clips[one.name].frames >= self._window(one.split)]
+        short = [one.name for one in chosen if one not in fitting]
+        if not fitting:
+            longest = max(clips[name].frames for name in short)
+            raise UserError(
+                f"every readable clip in {self.source} is shorter than a window, {self._window(None)} frames "
+                f"(the longest has {longest}): lower context_frames or future_frames, or give longer clips"
+            )
+        self.skipped["short"] += short
+        if short:
+            self._warn("shorter than a window", [f"{name} ({clips[name].frames})" for name in short])
+        return fitting
+
+    def _warn(self, why: str, names: list[str]) -> None:
+        more = f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        rank_zero_warn(
+            f"{self.source}: skipped {len(names)} clip(s) {why}: {'; '.join(names[:_NAMED])}{more}"
+        )
+
+    def _check_memory(self, frames: int) -> None:
+        if not hasattr(os, "sysconf"):  # Windows
+            return
+        need = frames * int(np.prod(self.frame_shape))
+        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if need > _CACHE_SHARE * have:
+            raise UserError(
+                f"the decoded clips of {self.source} need {need / 2**30:.1f} GiB of this machine's "
+                f"{have / 2**30:.1f}: set cache to false, or lower size or frame_rate"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        datasets = {name: getattr(self, f"{name}_dataset") for name in ("train", "val", "test")}
+        return {
+            "source": self.source,
+            "clips": {name: len(made.clips) for name, made in datasets.items() if made is not None},
+            "classes": self.classes,
+            "frame_rate": self.frame_rate,
+            "frame_rate_unit": "frames per second, null as stored",
+            "stride": self.stride,
+            "windows_per_clip": self.windows_per_clip,
+            "skipped_broken": self.skipped["broken"],
+            "skipped_short": self.skipped["short"],
+        }
+
+
+class VideoFolder(VideoData):
+    """Clips of a folder: mp4, avi, gif, webm, mkv, mov, or arrays in npz files.
+
+    Sub-folders train, val and test give the splits; where there are none, clips are shared out at random.
+    Sub-folders below give the classes. A file clips.csv with columns `path` and `group` keeps the clips of a
+    group on one side.
+
+    Args:
+        folder: the folder.
+        **settings: those of VideoData.
+    """
+
+    def __init__(self, folder: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.folder = Path(folder)
+
+    @property
+    def source(self) -> str:
+        return str(self.folder)
+
+    def find(self) -> list[Listing]:
+        return find_clips(self.folder)
