@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ssl_ebm.data.randomness import uniforms
 from ssl_ebm.errors import UserError
 
-_STRETCH = 1.4  # the font's digits are 0.6 times as wide as high: most of them then fill 0.85 of the width
+_STRETCH = 1.4  # of MNIST's digits, most of which then fill their square
 _SUPERSAMPLING = 4  # drawn this much larger, then shrunk: smooth edges after rotation
 
 
@@ -34,24 +34,35 @@ class Glyphs:
         return len(self.labels)
 
 
-def _fit(image: Image.Image, size: int, fill: float) -> NDArray[np.float32]:
-    """Crop to the ink and scale it to a longer side of `fill * size`, centred in a square of `size` pixels.
+def _crop(image: Image.Image) -> Image.Image:
+    """The part of the image that holds its ink."""
+    box = image.getbbox()
+    if box is None:
+        raise ValueError("an image without ink has no glyph")
+    return image.crop(box)
+
+
+def _fit(image: Image.Image, size: int) -> NDArray[np.float32]:
+    """The ink scaled to a longer side of `size` and centred in a square of `size` pixels.
 
     The shorter side is stretched towards the longer one, by `_STRETCH` at most: a narrow digit in a wide
     square would bounce off a wall that it does not seem to touch.
     """
-    box = image.getbbox()
-    if box is None:
-        raise ValueError("an image without ink has no glyph")
-    ink = image.crop(box)
+    ink = _crop(image)
     longer = max(ink.size)
-    width, height = (max(1, round(fill * size * min(1.0, _STRETCH * side / longer))) for side in ink.size)
+    width, height = (max(1, round(size * min(1.0, _STRETCH * side / longer))) for side in ink.size)
     square = Image.new("L", (size, size))
     square.paste(
         ink.resize((width, height), Image.Resampling.BILINEAR),
         ((size - width) // 2, (size - height) // 2),
     )
     return np.asarray(square, dtype=np.float32) / 255.0
+
+
+def _fill(image: Image.Image, size: int) -> NDArray[np.float32]:
+    """The ink scaled to a square of `size` pixels: what touches a wall is seen to touch it."""
+    ink = _crop(image).resize((size, size), Image.Resampling.BOX)
+    return np.asarray(ink, dtype=np.float32) / 255.0
 
 
 @lru_cache(maxsize=16)
@@ -62,9 +73,8 @@ def font_glyphs(
     stream: str,
     rotation: float = 15.0,
     shear: float = 0.2,
-    smallest: float = 0.85,
 ) -> Glyphs:
-    """Digits in Pillow's own font (Aileron), each with its own affine jitter.
+    """Digits in Pillow's own font (Aileron), each with its own affine jitter, all filling their square.
 
     Args:
         size: side of the square, pixels.
@@ -72,7 +82,6 @@ def font_glyphs(
         seed, stream: which jitters are drawn. Streams share none, so test shapes are not those of training.
         rotation: largest rotation either way, degrees.
         shear: largest horizontal shear either way, pixels sideways per pixel of height.
-        smallest: the longer side of a digit is drawn uniformly from `smallest * size` to `size`.
     """
     font = ImageFont.load_default(_SUPERSAMPLING * size)
     canvas = 3 * _SUPERSAMPLING * size  # room for the rotated, sheared digit
@@ -82,9 +91,9 @@ def font_glyphs(
         ImageDraw.Draw(image).text((canvas // 2, canvas // 2), str(digit), fill=255, font=font, anchor="mm")
         drawn.append(image)
     labels = np.arange(10 * per_digit) % 10
-    jitter = uniforms(seed, f"{stream}/glyphs", np.arange(10 * per_digit), 3)
+    jitter = uniforms(seed, f"{stream}/glyphs", np.arange(10 * per_digit), 2)
     images = np.empty((10 * per_digit, size, size), dtype=np.float32)
-    for i, (turn, slant, scale) in enumerate(jitter):
+    for i, (turn, slant) in enumerate(jitter):
         angle = np.deg2rad((2 * turn - 1) * rotation)
         lean = (2 * slant - 1) * shear
         cos, sin = np.cos(angle), np.sin(angle)
@@ -94,7 +103,7 @@ def font_glyphs(
         image = drawn[labels[i]].transform(
             (canvas, canvas), Image.Transform.AFFINE, shift, Image.Resampling.BILINEAR
         )
-        images[i] = _fit(image, size, smallest + (1 - smallest) * scale)
+        images[i] = _fill(image, size)
     return Glyphs(images, labels.astype(np.int64))
 
 
@@ -160,5 +169,5 @@ def mnist_glyphs(folder: str, split: str, size: int, count: int, seed: int) -> G
     chosen = np.sort(chosen[order[:count]])
     if len(chosen) == 0:
         raise UserError(f"no {split} digits in {folder}: the files are empty")
-    fitted = np.stack([_fit(Image.fromarray(images[i]), size, fill=1.0) for i in chosen])
+    fitted = np.stack([_fit(Image.fromarray(images[i]), size) for i in chosen])
     return Glyphs(fitted, labels[chosen].astype(np.int64))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 Source = Literal["learned", "bank"]
 
+LOGIT_GAIN = 4.0  # a prior must rule codes out, which asks for large logits; a gain gets there in fewer steps
 COUNT_DECAY = 0.99  # per step, of the running usage of the codes
 BANK_SIZE = 4096  # continuous z that are remembered
 
@@ -50,7 +51,7 @@ class CodePrior(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """log p(k | x): (B, F) -> (B, K)."""
-        return self.logits(features).log_softmax(-1)
+        return (LOGIT_GAIN * self.logits(features)).log_softmax(-1)
 
     def surprise(self, features: Tensor, assignment: Tensor) -> Tensor:
         """Cross-entropy of an inferred distribution over codes (B, K) with p(k | x), in nats: (B,)."""

@@ -90,7 +90,7 @@ class TransportPredictor(nn.Module):
         self.flow_inertia = nn.Parameter(torch.tensor(1.0))
         self.pixels = nn.Conv2d(width, (channels + layers + 1 + channels * paints) * cell**2, 1)
         self.splits = [channels, layers + 1, channels * paints]
-        self._start_simply(channels, layers)
+        self._start_simply()
         self.summary = nn.Sequential(
             nn.LayerNorm(layers * (width + kernel) + 2 * width),
             nn.Linear(layers * (width + kernel) + 2 * width, features),
@@ -100,13 +100,11 @@ class TransportPredictor(nn.Module):
         self.layer_inertia = nn.Linear(features, layers)
 
     @torch.no_grad()
-    def _start_simply(self, channels: int, layers: int) -> None:
-        """At first the layers hold little, and the rest goes on as it moved (or stays)."""
+    def _start_simply(self) -> None:
+        """At first the rest goes on as it moved, or stays where nothing shows a motion; the layers share evenly."""
         assert self.flow.bias is not None
-        assert self.pixels.bias is not None
         nn.init.zeros_(self.flow.weight)
         self.flow.bias.zero_()[shifts(self.radius) // 2] = 2.0
-        self.pixels.bias.view(-1, self.cell**2)[channels + layers] = 2.0  # logit of the rest among the masks
 
     def forward(self, x: Tensor) -> Context:
         height, width = x.shape[-2:]
