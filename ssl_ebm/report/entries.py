@@ -1,0 +1,166 @@
+"""What a comparison is made of: two configs, checked against each other before anything is trained."""
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ssl_ebm.data.loading import ClipData
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.runs import Run
+from ssl_ebm.tasks.frame_prediction import FramePrediction
+
+MODELS = ("least_squares", "latent_ebm")  # one config for each, in any order
+PARAMETER_TOLERANCE = 0.1  # the larger network may have this much more than the smaller
+# Settings of the Trainer that decide how much training there is; None where it is unset.
+BUDGET = (
+    "max_steps",
+    "max_epochs",
+    "max_time",
+    "accumulate_grad_batches",
+    "limit_train_batches",
+    "precision",
+)
+# Settings that decide where a run is written and how it is watched, not what is trained.
+OF_THE_RUN = ("config", "ckpt_path", "run_dir", "checkpoint_every", "wandb", "weights_only")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a comparison.
+
+    Attributes:
+        name: ``least_squares`` or ``latent_ebm``.
+        path: its config.
+        settings: the config with all defaults filled in, as ``fit`` will save it.
+        model: the network, untrained.
+        data: its clips.
+    """
+
+    name: str
+    path: Path
+    settings: dict[str, Any]
+    model: FramePrediction
+    data: ClipData
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a training."""
+        return int(self.settings["trainer"]["max_steps"])
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters, the prior over z among them."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether ``fit`` will train on a GPU."""
+        return torch.cuda.is_available() and self.settings["trainer"]["accelerator"] in (
+            "auto",
+            "gpu",
+            "cuda",
+        )
+
+
+def read_entries(paths: Sequence[str | Path]) -> dict[str, Entry]:
+    """Parses the configs with the parser of ``fit``, builds their models, and checks that they compare.
+
+    Raises:
+        UserError: a config is wrong by itself, or the two differ in what they must share.
+        argparse.ArgumentError: a config cannot be parsed.
+    """
+    entries: dict[str, Entry] = {}
+    for path in paths:
+        entry = _read(Path(path))
+        if entry.name in entries:
+            raise UserError(
+                f"{entries[entry.name].path} and {path} both have objective {entry.name}: give one config "
+                f"with least_squares and one with latent_ebm"
+            )
+        entries[entry.name] = entry
+    if missing := [name for name in MODELS if name not in entries]:
+        raise UserError(f"no config has objective {missing[0]}: give one with --config")
+    entries = {name: entries[name] for name in MODELS}
+    check_comparable(*entries.values())
+    return entries
+
+
+def resolved(run: Run) -> dict[str, Any]:
+    """All settings of a run as ``fit`` saves them, without those that do not matter for what is trained."""
+    settings = yaml.safe_load(run._parser(run.subcommand).dump(run.config[run.command]))
+    return trained_settings(settings)
+
+
+def trained_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide what is trained."""
+    return {name: value for name, value in settings.items() if name not in OF_THE_RUN}
+
+
+def _read(path: Path) -> Entry:
+    if not path.is_file():
+        raise UserError(f"no config at {path}: give the path of a .yaml file")
+    try:
+        run = Run("fit", ["--config", str(path), "--wandb", "off"])
+    except argparse.ArgumentError as error:
+        error.message = f"{path}: {error.message}"
+        raise
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    settings = resolved(run)
+    task = settings["model"].get("class_path", "an unknown task")
+    if not isinstance(run.model, FramePrediction):
+        raise UserError(f"{path} trains {task}: compare takes frame prediction only")
+    if not isinstance(run.datamodule, ClipData):
+        raise UserError(f"{path} has no clips as its data: set data.class_path to one of ssl_ebm.data")
+    if settings["trainer"].get("max_steps", -1) < 1:
+        raise UserError(f"{path} sets no trainer.max_steps: compare needs the number of optimizer steps")
+    model, data = run.model, run.datamodule
+    if model.context_frames != data.context_frames:
+        raise UserError(
+            f"{path}: the model sees {model.context_frames} frames and data.context_frames is "
+            f"{data.context_frames}: set both to the same number"
+        )
+    if model.hparams["channels"] != data.frame_shape[0]:
+        raise UserError(
+            f"{path}: model.channels is {model.hparams['channels']} and frames have {data.frame_shape[0]}: "
+            "set it to that"
+        )
+    return Entry(model.objective, path, settings, model, data)
+
+
+def check_comparable(first: Entry, second: Entry) -> None:
+    """Raises UserError for the first difference that would make the comparison unfair."""
+    budgets = [{key: entry.settings["trainer"].get(key) for key in BUDGET} for entry in (first, second)]
+    data = [dict(_leaves(entry.settings["data"])) for entry in (first, second)]
+    for part, (a, b) in (("trainer", budgets), ("data", data)):
+        for key in sorted(a.keys() | b.keys()):
+            if not key.endswith("workers") and a.get(key) != b.get(key):
+                raise UserError(
+                    f"{part}.{key.removeprefix('init_args.')} is {a.get(key)} in {first.path} and "
+                    f"{b.get(key)} in {second.path}: both need the same"
+                )
+    small, large = sorted((first, second), key=lambda entry: entry.parameters)
+    if large.parameters > (1 + PARAMETER_TOLERANCE) * small.parameters:
+        raise UserError(
+            f"{large.path} has {large.parameters:,} parameters and {small.path} {small.parameters:,}, more "
+            f"than {PARAMETER_TOLERANCE:.0%} apart: change model.width of one"
+        )
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
