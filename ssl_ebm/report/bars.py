@@ -1,0 +1,143 @@
+"""What a comparison is expected to show, and whether it did: set before looking, and reported either way."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One expectation.
+
+    Attributes:
+        what: of which figure, in words.
+        value: the figure, of a results dictionary; None where it does not exist.
+        low, high: it must lie between them.
+    """
+
+    what: str
+    value: Callable[[Results], float | None]
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    @property
+    def wanted(self) -> str:
+        if self.low == float("-inf"):
+            return f"at most {self.high:g}"
+        if self.high == float("inf"):
+            return "above 0" if self.low == 0 else f"at least {self.low:g}"
+        return f"{self.low:g} to {self.high:g}"
+
+
+def block(results: Results, name: str, part: str = "uncertain") -> Mapping[str, Any]:
+    """The figures of a model or control; empty where there are none."""
+    return (results["models"].get(name) or results["controls"].get(name) or {}).get(part) or {}
+
+
+def first(figure: Any) -> float | None:
+    """The value of ``[value, low, high]``."""
+    return None if not figure else figure[0]
+
+
+def _of(name: str, *keys: str) -> Callable[[Results], float | None]:
+    def value(results: Results) -> float | None:
+        found: Any = block(results, name)
+        for key in keys:
+            found = (found or {}).get(key)
+        return first(found)
+
+    return value
+
+
+def _over(control: str, kind: str = "psnr_best_of") -> Callable[[Results], float | None]:
+    """Best of 20 of the latent model over that of a control."""
+
+    def value(results: Results) -> float | None:
+        ours = first((block(results, "latent_ebm").get(kind) or {}).get("20"))
+        theirs = first((block(results, control).get(kind) or {}).get("20"))
+        return None if ours is None or theirs is None else ours - theirs
+
+    return value
+
+
+def _bound(results: Results, key: str) -> float | None:
+    exact = ((results["bounds"] or {}).get("uncertain") or {}).get("posterior_mean") or {}
+    return first(exact.get(key))
+
+
+def _from_bound(key: str, ours: str) -> Callable[[Results], float | None]:
+    """Distance of least squares from the exact posterior mean."""
+
+    def value(results: Results) -> float | None:
+        exact, learnt = _bound(results, key), first(block(results, "least_squares").get(ours))
+        return None if exact is None or learnt is None else abs(learnt - exact)
+
+    return value
+
+
+def _closer_to_one(results: Results) -> float | None:
+    ratios = [
+        first(block(results, name).get("gradient_energy_ratio")) for name in ("least_squares", "latent_ebm")
+    ]
+    return None if None in ratios else abs(ratios[0] - 1) - abs(ratios[1] - 1)  # type: ignore[operator]
+
+
+def _sharp_to_the_end(results: Results) -> float | None:
+    curve = ((results["rollouts"] or {}).get("latent_ebm") or {}).get("gradient_energy_ratio")
+    return first(curve[-1]) if curve else None
+
+
+_SHARPNESS = "gradient energy of the EBM's samples over that of real frames"
+SMALL_WORLD = (
+    Bar("least squares from the exact mean, dB", _from_bound("psnr", "psnr_k1"), high=0.3),
+    Bar(
+        "least squares from the exact mean, gradient energy over that of real frames",
+        _from_bound("gradient_energy_ratio", "gradient_energy_ratio"),
+        high=0.05,
+    ),
+    Bar(_SHARPNESS, _of("latent_ebm", "gradient_energy_ratio"), 0.9, 1.1),
+    Bar("EBM's best of 20 over least squares, dB", _over("least_squares"), 5.0),
+    Bar("EBM's best of 20 over that of matched noise, dB", _over("matched_noise"), 5.0),
+    Bar("EBM's best of 20 over that of the ensemble, dB", _over("ensemble"), 5.0),
+    Bar("share of the possible futures that the EBM's samples cover", _of("latent_ebm", "coverage"), 0.85),
+    Bar("share of the EBM's samples that are a possible future", _of("latent_ebm", "precision"), 0.85),
+    Bar(
+        "total variation of the EBM's samples from the truth", _of("latent_ebm", "total_variation"), high=0.25
+    ),
+    Bar("AUROC against another clip's frame", _of("latent_ebm", "auroc", "other_clip"), 0.99),
+    Bar("AUROC against a digit that goes into the wall", _of("latent_ebm", "auroc", "impossible"), 0.95),
+    Bar("AUROC against the blurred mean", _of("latent_ebm", "auroc", "blurred_mean"), 0.95),
+)
+LARGE_WORLD = (
+    Bar("EBM's best of 20 over least squares, dB", _over("least_squares"), 3.0),
+    Bar(_SHARPNESS, _of("latent_ebm", "gradient_energy_ratio"), 0.85),
+    Bar("the same at the end of the roll-out", _sharp_to_the_end, 0.85),
+)
+UNKNOWN_WORLD = (
+    Bar("EBM's best of 20 over least squares, PSNR in dB", _over("least_squares"), 0.0),
+    Bar("EBM's best of 20 over least squares, SSIM", _over("least_squares", "ssim_best_of"), 0.0),
+    Bar("how much closer to 1 the EBM's gradient-energy ratio is", _closer_to_one, 0.0),
+)
+
+
+def expectations(results: Results) -> tuple[Bar, ...]:
+    """Those of the data at hand."""
+    if results["bounds"] is None:
+        return UNKNOWN_WORLD
+    return SMALL_WORLD if results["data"].get("digits") == 1 else LARGE_WORLD
+
+
+def judge(results: Results) -> list[dict[str, Any]]:
+    """``{"what", "value", "wanted", "holds"}`` for each; on the clips with an uncertain future.
+
+    An expectation whose figure does not exist (an ensemble of one network) is left out.
+    """
+    rows = []
+    for bar in expectations(results):
+        value = bar.value(results)
+        if value is not None:
+            holds = bar.low < value if bar.low == 0 else bar.low <= value <= bar.high
+            rows.append({"what": bar.what, "value": value, "wanted": bar.wanted, "holds": holds})
+    return rows
