@@ -1,0 +1,163 @@
+"""The report of a comparison: one HTML page that needs nothing else, made from ``results.json`` and pictures.
+
+Every number on the page is taken from the results; nothing is computed here.
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import yaml
+
+from ssl_ebm.report.animation import Row
+from ssl_ebm.report.bars import block
+from ssl_ebm.report.findings import caveats, finding, single_guess
+from ssl_ebm.report.progress import clock
+from ssl_ebm.report.sections import (
+    LABELS,
+    best_of,
+    distribution,
+    energies,
+    leakage,
+    next_frames,
+    rollouts,
+    section,
+    sharpness,
+)
+from ssl_ebm.report.style import style_sheet
+from ssl_ebm.report.tables import interval, table, value
+
+Results = Mapping[str, Any]
+
+HOLDS = '<span class="short good">holds</span>'
+FAILS = '<span class="short bad">does not hold</span>'
+NAMED = 3  # failed expectations at the top of the page; the rest is in the table
+
+
+def render(results: Results, clips: Sequence[Row]) -> str:
+    """The whole page."""
+    sections = [
+        next_frames(clips),
+        best_of(results),
+        sharpness(results),
+        distribution(results),
+        energies(results),
+        leakage(results),
+        rollouts(results, clips),
+        _expectations(results),
+        _caveats(results),
+        _setup(results),
+    ]
+    style = style_sheet({(row.context, row.ticks) for row in clips})
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Least squares and a latent-variable EBM: predicting the next frame</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>{escape(finding(results))}</h1>
+<p class="lead">{escape(single_guess(results))}</p>
+{_verdict(results)}
+{_facts(results)}
+<input type="checkbox" class="switch" id="still"><label class="button" for="still"></label>
+{"".join(sections)}
+<p class="soft">All figures, with their 95 % intervals, are in results.json beside this page.</p>
+</main>
+</body>
+</html>
+"""
+
+
+def _verdict(results: Results) -> str:
+    failed = [row for row in results["bars"] if not row["holds"]]
+    count = len(results["bars"])
+    if not failed:
+        held = f'<span class="good">All {count} expectations set beforehand hold</span>'
+        return f'<p>{held} (<a href="#expected">the list</a>).</p>'
+    names = "; ".join(f"{row['what']}: {row['value']:.3g}, wanted {row['wanted']}" for row in failed[:NAMED])
+    more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+    return (
+        f'<p><span class="bad">{len(failed)} of {count} expectations set beforehand do not hold</span> '
+        f'(<a href="#expected">all of them</a>): {escape(names + more)}.</p>'
+    )
+
+
+def _facts(results: Results) -> str:
+    ours, theirs = block(results, "latent_ebm"), block(results, "least_squares")
+    if not ours:
+        return ""
+    k = "20" if "20" in ours["psnr_best_of"] else list(ours["psnr_best_of"])[-1]
+    gain = (results["differences"]["least_squares"].get("uncertain") or {}).get("psnr_best_of", {}).get(k)
+    facts = [
+        (f"{value(gain, 1)} dB", f"best of {k}, EBM over least squares ({interval(gain, 1)})"),
+        (value(ours["gradient_energy_ratio"]), "gradient energy of the EBM's samples, real frames are 1"),
+        (value(theirs["gradient_energy_ratio"]), "the same of least squares"),
+    ]
+    if ours["coverage"] is not None:
+        facts.append(
+            (f"{100 * ours['coverage'][0]:.0f} %", "of the possible futures are among the EBM's samples")
+        )
+    items = "".join(
+        f'<div class="fact"><strong>{escape(number)}</strong><small>{escape(text)}</small></div>'
+        for number, text in facts
+    )
+    return f'<div class="facts">{items}</div>'
+
+
+def _expectations(results: Results) -> str:
+    rows = [
+        (
+            row["what"],
+            [
+                f"{row['value']:.3f}",
+                f'<span class="short">{escape(row["wanted"])}</span>',
+                HOLDS if row["holds"] else FAILS,
+            ],
+        )
+        for row in results["bars"]
+    ]
+    return section(
+        "What was expected",
+        table(["on clips with an uncertain future", "measured", "wanted", ""], rows),
+        "These limits were set before the models were trained. A line that does not hold is a result, too.",
+        "expected",
+    )
+
+
+def _caveats(results: Results) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in caveats(results))
+    return f"<section><h2>What to keep in mind</h2><ul>{items}</ul></section>\n"
+
+
+def _setup(results: Results) -> str:
+    models = results["models"]
+    fields = {
+        "parameters": lambda m: f"{m['parameters']:,}",
+        "optimizer steps": lambda m: f"{m['steps']:,}",
+        "steps per second": lambda m: f"{m['steps_per_second']:.1f}" if m["steps_per_second"] else "–",
+        "seconds of training, each seed": lambda m: ", ".join(
+            f"{t['seconds']:.0f}" for t in m["trainings"].values()
+        ),
+    }
+    rows = [(name, [escape(get(models[m])) for m in models]) for name, get in fields.items()]
+    trained = table(["", *(LABELS[name] for name in models)], rows)
+    phases = ", ".join(f"{name} {clock(seconds)}" for name, seconds in results["seconds_by_phase"].items())
+    about = [
+        ("device", results["device"]),
+        ("seeds", ", ".join(map(str, results["seeds"]))),
+        ("time of this command", f"{clock(results['seconds'])} ({phases})"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in results["versions"].items())),
+    ]
+    facts = table(["", "this comparison"], [(name, [escape(text)]) for name, text in about])
+    data = escape(yaml.safe_dump(dict(results["data"]), sort_keys=False, allow_unicode=True))
+    configs = "".join(
+        f"<details><summary>Settings of {escape(LABELS[name])}: {escape(one['file'])}</summary>"
+        f"<pre>{escape(yaml.safe_dump(one['settings'], sort_keys=False))}</pre></details>"
+        for name, one in results["configs"].items()
+    )
+    folded = f"<details><summary>The data</summary><pre>{data}</pre></details>{configs}"
+    return f"<section><h2>How it was made</h2>{trained}{facts}{folded}</section>\n"
