@@ -54,6 +54,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--config", action="append", required=True, help="a config; give one per model")
     compare.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to train with (default: 0)")
+    compare.add_argument("--clips", type=int, default=1024, help="test clips to measure on (default: 1024)")
+    compare.add_argument("--samples", type=int, default=100, help="futures to draw of each (default: 100)")
     compare.add_argument("--out", required=True, help="folder for report, results and checkpoints")
     compare.set_defaults(run=_compare)
 
@@ -76,9 +78,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.compare import compare
+    from ssl_ebm.report.compare import Protocol, compare
 
-    compare(options.config, options.out, seeds=options.seeds)
+    protocol = Protocol(clips=options.clips, samples=options.samples)
+    compare(options.config, options.out, seeds=options.seeds, protocol=protocol)
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -150,11 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ssl-ebm: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return _interrupted()
+        return _interrupted(arguments)
     except SystemExit as stop:
         # Lightning answers Ctrl-C with an exit of its own.
         if isinstance(stop.__context__, KeyboardInterrupt):
-            return _interrupted()
+            return _interrupted(arguments)
         raise
     except BrokenPipeError:  # `ssl-ebm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -162,8 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _interrupted() -> int:
-    print("ssl-ebm: interrupted; --ckpt_path last goes on from the last checkpoint", file=sys.stderr)
+def _interrupted(arguments: Sequence[str]) -> int:
+    how = "the same command" if arguments and arguments[0] == "compare" else "--ckpt_path last"
+    print(f"ssl-ebm: interrupted; {how} goes on from the last checkpoint", file=sys.stderr)
     return 130
 
 

@@ -1,0 +1,192 @@
+"""``ssl-ebm compare``: least squares and a latent-variable EBM on the same data, budget and seeds."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_ebm import __version__
+from ssl_ebm.errors import UserError
+from ssl_ebm.report.animation import draw_clips
+from ssl_ebm.report.assessment import Assessment, Protocol, assess, rehearse
+from ssl_ebm.report.bars import judge
+from ssl_ebm.report.entries import Entry, read_entries, usable_cores
+from ssl_ebm.report.page import render
+from ssl_ebm.report.progress import Display
+from ssl_ebm.report.training import Training, train
+from ssl_ebm.tasks.checkpoints import load_task
+from ssl_ebm.tasks.frame_prediction import FramePrediction
+
+VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
+
+
+def compare(
+    configs: Sequence[str | Path],
+    out: str | Path,
+    seeds: Sequence[int] = (0,),
+    protocol: Protocol | None = None,
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Trains both models with every seed, measures them on the test split, and writes the report.
+
+    ``out`` then holds ``report.html``, ``results.json`` and, for each model and seed, the folder of a run of
+    ``fit``: ``out/<model>/seed<k>/`` with checkpoint, settings and logs. Trainings that are there already,
+    with the same settings, are used again, so that the same command goes on after an interruption.
+
+    Arguments:
+        configs: two, one with each objective.
+        seeds: of the trainings. The data is the same for all: its seed is a setting of the data.
+        protocol: how the models are measured.
+
+    Returns:
+        What ``results.json`` holds: ``data``, ``seeds``, ``device``, ``seconds`` (of this command in all),
+        ``seconds_by_phase``, ``models``, ``controls``, ``bounds``, ``differences``, ``uncertain_by``,
+        ``rollouts``, ``bars``, ``protocol``, ``configs``, ``versions``. Blocks of figures are those of
+        :func:`ssl_ebm.evaluation.summary.summarise`; a figure is ``[value, low, high]`` with a 95 % interval,
+        or null where it does not exist.
+
+    Raises:
+        UserError: configs that are wrong or do not compare, or a training that failed.
+    """
+    began = time.monotonic()
+    protocol = protocol or Protocol()
+    seeds = list(seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds are {seeds}: give each number once")
+    entries = read_entries(configs)
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}): give another --out") from error
+
+    data = entries["latent_ebm"].data
+    device = torch.device("cuda" if entries["latent_ebm"].uses_gpu else "cpu")
+    trainings = [
+        Training(entry, seed, folder / name / f"seed{seed}")
+        for name, entry in entries.items()
+        for seed in seeds
+    ]
+    with display or Display() as shown:
+        done = [training.name for training in trainings if training.finished]
+        if done:
+            shown.say(f"already trained: {', '.join(done)}")
+        afterwards = rehearse(
+            {name: entry.model for name, entry in entries.items()}, data, protocol, len(seeds)
+        )
+        rehearsed = time.monotonic()
+        train(trainings, shown, afterwards)
+        trained = time.monotonic()
+        models = {
+            name: [load_task(t.checkpoint, FramePrediction) for t in trainings if t.entry.name == name]
+            for name in entries
+        }
+        assessment = assess(
+            models,
+            data,
+            protocol,
+            seeds,
+            device,
+            lambda phase, count, total: shown.show(
+                phase, count, total, "clips", _left(phase, count, total, afterwards, trained)
+            ),
+        )
+        clips = draw_clips(models, data.test_dataset, assessment, device, protocol)
+    measured = time.monotonic()
+    phases = {
+        "checks": rehearsed - began,
+        "training": trained - rehearsed,
+        "evaluation": measured - trained,
+    }
+    results = collect(entries, trainings, assessment, seeds, device, protocol, phases)
+    write(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write(folder / "report.html", render(results, clips))
+    shown.say(f"report: {folder / 'report.html'}")
+    return results
+
+
+def _left(phase: str, done: int, total: int, estimate: float, began: float) -> float:
+    """Seconds to the end, while measuring: what has been done says more than the estimate, the more it is."""
+    elapsed = time.monotonic() - began
+    if phase == "evaluation":
+        return max(estimate - elapsed, elapsed * (total - done) / done)
+    return elapsed * (total - done) / (total + done)
+
+
+def write(path: Path, text: str) -> None:
+    """Writes the file as a whole: a reader never sees half of it."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def collect(
+    entries: dict[str, Entry],
+    trainings: Sequence[Training],
+    assessment: Assessment,
+    seeds: list[int],
+    device: torch.device,
+    protocol: Protocol,
+    phases: dict[str, float],
+) -> dict[str, Any]:
+    """The content of ``results.json``."""
+    figures = assessment.figures
+    data = entries["latent_ebm"].data
+    models: dict[str, Any] = {}
+    for name, entry in entries.items():
+        records = {str(t.seed): t.record for t in trainings if t.entry.name == name}
+        speeds = [record["steps_per_second"] for record in records.values() if record["steps_per_second"]]
+        models[name] = {
+            "parameters": entry.parameters,
+            "steps": entry.steps,
+            "steps_per_second": sum(speeds) / len(speeds) if speeds else None,
+            "trainings": records,
+            **figures["models"][name],
+        }
+    evaluated = {
+        "split": "test",
+        "items": len(assessment.indices),
+        "uncertain_items": int(assessment.evaluation.uncertain.sum()),
+        "uncertain_by": figures["uncertain_by"],
+    }
+    results = {
+        "data": {**data.describe(), "evaluated": evaluated},
+        "seeds": seeds,
+        "device": describe_device(device),
+        "seconds": sum(phases.values()),
+        "seconds_by_phase": phases,
+        "models": models,
+        "controls": {name: blocks for name, blocks in figures["models"].items() if name not in entries},
+        "bounds": figures["bounds"],
+        "differences": figures["differences"],
+        "uncertain_by": figures["uncertain_by"],
+        "rollouts": assessment.rollouts,
+        "protocol": {
+            **vars(protocol),
+            "noise_standard_deviation": dict(zip(map(str, seeds), assessment.noise, strict=True)),
+            "interval": "95 %, bootstrap over test clips and training seeds",
+        },
+        "configs": {name: {"file": str(e.path), "settings": e.settings} for name, e in entries.items()},
+        "versions": versions(),
+    }
+    results["bars"] = judge(results)
+    return results
+
+
+def describe_device(device: torch.device) -> str:
+    """As in ``cpu: x86_64, 2 cores`` or ``cuda: NVIDIA H100``."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"cpu: {platform.machine()}, {usable_cores()} cores"
+
+
+def versions() -> dict[str, str]:
+    """Of Python, this package, and what the figures depend on."""
+    found = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+    return {"python": platform.python_version(), "ssl_ebm": __version__, **found}
