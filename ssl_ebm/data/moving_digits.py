@@ -17,6 +17,10 @@ from ssl_ebm.data.moving_digits_world import World
 from ssl_ebm.data.randomness import integers, uniforms
 from ssl_ebm.errors import UserError
 
+MOTION_ATTEMPTS = (
+    32  # draws for a clip that is to be uncertain; one in six is in the small world, so 32 suffice
+)
+
 
 @dataclass(frozen=True)
 class Futures:
@@ -53,6 +57,9 @@ class MovingDigitsDataset(Dataset[dict[str, Tensor]]):
         context_frames: frames before the one to be predicted, at least 2 (one frame shows no velocity).
         future_frames: frames after the context.
         seed, split: name the random numbers.
+        uncertain_share: this share of the clips is drawn again until the frame after the context is uncertain
+            (the others come as they come). It selects by the context alone, so the distribution of that frame
+            given the context stays what it is.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class MovingDigitsDataset(Dataset[dict[str, Tensor]]):
         future_frames: int,
         seed: int,
         split: str,
+        uncertain_share: float = 0.0,
     ) -> None:
         if context_frames < 2:
             raise UserError(
@@ -76,6 +84,7 @@ class MovingDigitsDataset(Dataset[dict[str, Tensor]]):
         self.future_frames = future_frames
         self.seed = seed
         self.split = split
+        self.uncertain_share = uncertain_share
 
     def __len__(self) -> int:
         return self.clips
@@ -90,12 +99,27 @@ class MovingDigitsDataset(Dataset[dict[str, Tensor]]):
 
     def _states(self, index: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Positions and velocities (N, T, digits, 2), and the chosen glyphs (N, digits)."""
-        draws = self.world.draws(self.frames)
-        position, velocity = self.world.simulate(
-            uniforms(self.seed, f"{self.split}/motion", index, draws), self.frames
-        )
+        position, velocity = self._motion(index, "motion")
+        if self.uncertain_share > 0:
+            wanted = uniforms(self.seed, f"{self.split}/wanted", index, 1)[:, 0] < self.uncertain_share
+            for attempt in range(MOTION_ATTEMPTS):
+                again = np.flatnonzero(wanted & ~self._is_uncertain(position))
+                if len(again) == 0:
+                    break
+                position[again], velocity[again] = self._motion(np.asarray(index)[again], f"motion/{attempt}")
         chosen = uniforms(self.seed, f"{self.split}/glyph", index, self.world.digits)
         return position, velocity, integers(chosen, 0, len(self.glyphs) - 1)
+
+    def _motion(
+        self, index: Sequence[int] | NDArray[np.int64], stream: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        draws = uniforms(self.seed, f"{self.split}/{stream}", index, self.world.draws(self.frames))
+        return self.world.simulate(draws, self.frames)
+
+    def _is_uncertain(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the frame after the context has several possible values: (N, T, digits, 2) -> (N,)."""
+        uncertain: NDArray[np.bool_] = self.world.is_uncertain(position[:, self.context_frames - 1])
+        return np.asarray(uncertain.any(axis=-1))
 
     def _draw(self, position: NDArray[np.int64], glyph: NDArray[np.int64]) -> NDArray[np.float32]:
         """Frames (M, H, W) of digits inside them: position (M, digits, 2), glyph (M, digits)."""
@@ -115,14 +139,13 @@ class MovingDigitsDataset(Dataset[dict[str, Tensor]]):
         position, velocity, glyph = self._states(indices)
         count, frames = position.shape[:2]
         video = self._draw(position.reshape(count * frames, -1, 2), glyph.repeat(frames, axis=0))
-        last = position[:, self.context_frames - 1]
         columns = {
             "video": torch.from_numpy(video.reshape(count, frames, 1, *video.shape[1:])),
             "clip": torch.as_tensor(indices, dtype=torch.int64),
             "label": torch.from_numpy(self.glyphs.labels[glyph[:, 0]]),
             "position": torch.from_numpy(position.astype(np.float32)),
             "velocity": torch.from_numpy(velocity.astype(np.float32)),
-            "uncertain": torch.from_numpy(self.world.is_uncertain(last).any(axis=-1)),
+            "uncertain": torch.from_numpy(self._is_uncertain(position)),
         }
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -191,7 +214,7 @@ class MovingDigits(ClipData):
     """Digits that move in a square frame and bounce off its walls with a velocity drawn anew.
 
     The defaults are the small world: one digit, 15 equally likely velocities at a wall. The large one is
-    digits=2, size=64, digit_size=20, normal_speed=4, tangential_speed=4: 36 velocities at a wall.
+    digits=2, size=64, digit_size=28, normal_speed=4, tangential_speed=4: 36 velocities at a wall.
 
     Args:
         digits: digits in a frame.
@@ -203,6 +226,8 @@ class MovingDigits(ClipData):
         future_frames: frames that follow them in a training clip.
         eval_future_frames: frames that follow them in a validation or test clip; null: as in training.
         train_clips: fresh clips in each epoch.
+        train_uncertain_share: share of the training clips that are chosen to end their context at a wall
+            (that is where futures differ); validation and test clips come as they come.
         val_clips: clips of the validation split, the same in each epoch.
         test_clips: clips of the test split.
         glyphs_per_digit: shapes of each digit; every split has its own.
@@ -223,6 +248,7 @@ class MovingDigits(ClipData):
         future_frames: int = 1,
         eval_future_frames: int | None = None,
         train_clips: int = 32768,
+        train_uncertain_share: float = 0.0,
         val_clips: int = 512,
         test_clips: int = 2048,
         glyphs_per_digit: int = 100,
@@ -252,6 +278,9 @@ class MovingDigits(ClipData):
         }.items():
             if value < 1:
                 raise UserError(f"{name} is {value}: use at least 1")
+        if not 0 <= train_uncertain_share <= 1:
+            raise UserError(f"train_uncertain_share is {train_uncertain_share}: use a share, 0 to 1")
+        self.train_uncertain_share = train_uncertain_share
         self.clips = {"train": train_clips, "val": val_clips, "test": test_clips}
         self.glyphs_per_digit = glyphs_per_digit
         self.mnist = mnist
@@ -275,6 +304,7 @@ class MovingDigits(ClipData):
             self.future_frames if split == "train" else self.eval_future_frames,
             self.seed,
             split,
+            self.train_uncertain_share if split == "train" else 0.0,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -283,6 +313,7 @@ class MovingDigits(ClipData):
             "digit_size": self.world.digit_size,
             "normal_speed": self.world.normal_speed,
             "tangential_speed": self.world.tangential_speed,
+            "train_uncertain_share": self.train_uncertain_share,
             "glyphs": "font" if self.mnist is None else "MNIST files",
             "glyphs_per_digit": self.glyphs_per_digit,
             "speed_unit": "pixels per frame",

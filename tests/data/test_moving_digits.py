@@ -240,3 +240,20 @@ def test_describe_tells_sizes_seed_and_units() -> None:
     assert described["seed"] == 3
     assert described["frame_shape"] == list(data.train_dataset[0]["video"].shape[1:])
     assert described["speed_unit"] == "pixels per frame"
+
+
+def test_uncertain_share_selects_by_the_context_alone() -> None:
+    """More training clips end at a wall, and what follows a wall keeps its distribution."""
+    data = MovingDigits(train_uncertain_share=0.75, train_clips=3000)
+    data.setup("fit")
+    items = data.train_dataset.__getitems__(range(3000))
+    uncertain = [item for item in items if item["uncertain"]]
+    natural = np.mean([bool(item["uncertain"]) for item in data.val_dataset.__getitems__(range(512))])
+    assert len(uncertain) / 3000 == pytest.approx(0.75 + 0.25 * natural, abs=0.03)
+    # Velocities away from the left wall, not in a corner: 15 equally likely ones.
+    at_left = [i for i in uncertain if i["position"][3, 0, 1] == 0 and 0 < i["position"][3, 0, 0] < 18]
+    seen = np.array([tuple(i["velocity"][3, 0].tolist()) for i in at_left])
+    values, counts = np.unique(seen, axis=0, return_counts=True)
+    assert len(values) == 15
+    expected = len(at_left) / 15
+    assert ((counts - expected) ** 2 / expected).sum() < 36.1  # chi-square, 14 degrees of freedom: p = 0.001
