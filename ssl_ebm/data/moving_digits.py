@@ -214,7 +214,7 @@ class MovingDigits(ClipData):
     """Digits that move in a square frame and bounce off its walls with a velocity drawn anew.
 
     The defaults are the small world: one digit, 15 equally likely velocities at a wall. The large one is
-    digits=2, size=64, digit_size=28, normal_speed=4, tangential_speed=4: 36 velocities at a wall.
+    digits=2, size=64, digit_size=20, normal_speed=4, tangential_speed=4: 36 velocities at a wall.
 
     Args:
         digits: digits in a frame.
