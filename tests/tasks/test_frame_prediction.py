@@ -72,6 +72,21 @@ def test_least_squares_has_one_energy_at_every_temperature() -> None:
         torch.testing.assert_close(task.free_energy(x, y, beta), error)
 
 
+@pytest.mark.parametrize("settings", ALL, ids=name_of)
+@torch.no_grad()
+def test_free_energies_of_several_futures_are_those_of_each(settings: dict[str, Any]) -> None:
+    task = small(**settings).eval()
+    x, y = texture(2, 2, 1, 16, 16), texture(2, 3, 1, 16, 16, seed=1)
+    betas = [0.5, math.inf, 4.0]
+    torch.manual_seed(0)
+    together = task.free_energies(x, y, betas)
+    assert together.shape == (3, 2, 3)
+    for b, beta in enumerate(betas):
+        torch.manual_seed(0)
+        each = [task.free_energy(x, y[:, n], beta) for n in range(3)]
+        torch.testing.assert_close(together[b], torch.stack(each, 1))
+
+
 @torch.no_grad()
 def test_the_context_is_computed_once_whatever_the_number_of_candidates() -> None:
     task = small(codes=16)
