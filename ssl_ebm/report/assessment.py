@@ -159,11 +159,13 @@ def noise_strength(
     return float(np.sqrt(np.mean(each[most_diverse(each[None], UNCERTAIN_SHARE)] ** 2)))
 
 
-def rehearse(models: Mapping[str, FramePrediction], data: ClipData, protocol: Protocol, seeds: int) -> float:
+def rehearse(
+    models: Mapping[str, FramePrediction], data: ClipData, protocol: Protocol, seeds: int
+) -> tuple[float, float]:
     """Measures untrained models on a few clips: what would fail after hours of training fails now.
 
     Returns:
-        Seconds that the whole assessment will take, roughly.
+        Seconds that evaluation and roll-outs will take, roughly.
     """
     few = Protocol(
         clips=REHEARSED_CLIPS,
@@ -176,8 +178,5 @@ def rehearse(models: Mapping[str, FramePrediction], data: ClipData, protocol: Pr
         done = assess({name: [model] for name, model in models.items()}, data, few, [0])
     clips = min(protocol.clips, len(data.test_dataset))
     rolled = min(protocol.rollout_clips, len(data.test_dataset))
-    return seeds * (
-        done.seconds["preparation"]
-        + done.seconds["evaluation"] * clips / len(done.indices)
-        + done.seconds["rollouts"] * rolled / ROLLED_OUT
-    )
+    frames = done.seconds["preparation"] + done.seconds["evaluation"] * clips / len(done.indices)
+    return seeds * frames, seeds * done.seconds["rollouts"] * rolled / ROLLED_OUT

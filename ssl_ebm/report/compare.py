@@ -77,11 +77,13 @@ def compare(
         done = [training.name for training in trainings if training.finished]
         if done:
             shown.say(f"already trained: {', '.join(done)}")
-        afterwards = rehearse(
-            {name: entry.model for name, entry in entries.items()}, data, protocol, len(seeds)
-        )
+        data.setup()  # all splits: a clip that cannot be read is found before the training
+        description = data.describe()
+        data.train_dataset = None  # the trainings read it for themselves
+        untrained = {name: entry.model for name, entry in entries.items()}
+        evaluating, rolling = rehearse(untrained, data, protocol, len(seeds))
         rehearsed = time.monotonic()
-        train(trainings, shown, afterwards)
+        train(trainings, shown, evaluating + rolling)
         trained = time.monotonic()
         models = {
             name: [load_task(t.checkpoint, FramePrediction) for t in trainings if t.entry.name == name]
@@ -93,9 +95,7 @@ def compare(
             protocol,
             seeds,
             device,
-            lambda phase, count, total: shown.show(
-                phase, count, total, "clips", _left(phase, count, total, afterwards, trained)
-            ),
+            _Watch(shown, rolling),
         )
         clips = draw_clips(models, data.test_dataset, assessment, device, protocol)
     measured = time.monotonic()
@@ -104,19 +104,28 @@ def compare(
         "training": trained - rehearsed,
         "evaluation": measured - trained,
     }
-    results = collect(entries, trainings, assessment, seeds, device, protocol, phases)
+    results = collect(entries, trainings, assessment, seeds, device, protocol, phases, description)
     write(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write(folder / "report.html", render(results, clips))
     shown.say(f"report: {folder / 'report.html'}")
     return results
 
 
-def _left(phase: str, done: int, total: int, estimate: float, began: float) -> float:
-    """Seconds to the end, while measuring: what has been done says more than the estimate, the more it is."""
-    elapsed = time.monotonic() - began
-    if phase == "evaluation":
-        return max(estimate - elapsed, elapsed * (total - done) / done)
-    return elapsed * (total - done) / (total + done)
+class _Watch:
+    """Shows how far measuring is. ``rolling`` are the seconds that roll-outs will take."""
+
+    def __init__(self, display: Display, rolling: float) -> None:
+        self.display, self.rolling = display, rolling
+        self.began = time.monotonic()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        left = (now - self.began) * (total - done) / done
+        if phase == "evaluation":
+            left += self.rolling
+        if done == total:
+            self.began = now
+        self.display.show(phase, done, total, "clips", left)
 
 
 def write(path: Path, text: str) -> None:
@@ -134,10 +143,10 @@ def collect(
     device: torch.device,
     protocol: Protocol,
     phases: dict[str, float],
+    description: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of ``results.json``."""
     figures = assessment.figures
-    data = entries["latent_ebm"].data
     models: dict[str, Any] = {}
     for name, entry in entries.items():
         records = {str(t.seed): t.record for t in trainings if t.entry.name == name}
@@ -156,7 +165,7 @@ def collect(
         "uncertain_by": figures["uncertain_by"],
     }
     results = {
-        "data": {**data.describe(), "evaluated": evaluated},
+        "data": {**description, "evaluated": evaluated},
         "seeds": seeds,
         "device": describe_device(device),
         "seconds": sum(phases.values()),

@@ -111,7 +111,9 @@ def best_of(results: Results) -> str:
         numbers = table(["PSNR in dB", *(f"best of {k}" for k in ks)], rows)
         folded = f"<details><summary>The numbers</summary>{numbers}{_spread(results, part)}</details>"
         count = block(results, "latent_ebm", part)["items"]
-        parts.append(f"<h3>{escape(title)} ({count})</h3>{charts}{legend(psnr)}{folded}")
+        if part == "uncertain" and results["uncertain_by"] != "the data":
+            title += f", judged by {results['uncertain_by']}"
+        parts.append(f"<h3>{escape(title)}: {count}</h3>{charts}{legend(psnr)}{folded}")
     dotted = (
         " The dotted line is the exact posterior mean, the best that one prediction can be."
         if results["bounds"]
