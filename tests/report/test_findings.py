@@ -1,0 +1,52 @@
+"""The sentences follow the figures, also where these are not what one hopes for."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ssl_ebm.report.findings import caveats, finding, single_guess
+
+Make = Callable[..., dict[str, Any]]
+
+
+def with_gain(results: dict[str, Any], gain: list[float]) -> dict[str, Any]:
+    results["differences"]["least_squares"]["uncertain"] = {"psnr_best_of": {"20": gain}}
+    return results
+
+
+def test_a_gain_is_said_with_its_size(make_results: Make) -> None:
+    sentence = finding(with_gain(make_results(), [6.25, 5.75, 6.85]))
+    assert "best of 20 samples of the latent-variable EBM comes 6.2 dB nearer" in sentence
+    assert "chance" not in sentence
+
+
+def test_a_gain_that_may_be_chance_is_called_so(make_results: Make) -> None:
+    assert "may be chance (95 % interval -0.4 to 1.1)" in finding(with_gain(make_results(), [0.3, -0.4, 1.1]))
+
+
+def test_a_loss_is_no_gain(make_results: Make) -> None:
+    assert "no nearer to what happened than least squares (-1.5 dB)" in finding(
+        with_gain(make_results(), [-1.5, -2.0, -1.0])
+    )
+
+
+def test_who_wins_with_one_guess(make_results: Make) -> None:
+    results = make_results()
+    blocks = {name: results["models"][name]["uncertain"] for name in results["models"]}
+    blocks["least_squares"]["psnr_k1"], blocks["latent_ebm"]["psnr_k1"] = [17.5, 17, 18], [14.5, 14, 15]
+    assert "least squares wins PSNR, 17.50 dB against 14.50 dB" in single_guess(results)
+    blocks["latent_ebm"]["psnr_k1"] = [18.5, 18, 19]
+    assert "least squares loses PSNR, 17.50 dB against 18.50 dB" in single_guess(results)
+
+
+def test_without_uncertain_clips_all_are_spoken_of(make_results: Make) -> None:
+    results = make_results()
+    for blocks in (*results["models"].values(), *results["controls"].values()):
+        blocks["uncertain"] = None
+    assert finding(results).startswith("On all clips")
+
+
+def test_caveats_tell_seeds_and_controls(make_results: Make) -> None:
+    one, three = (" ".join(caveats(make_results(seeds=n))) for n in (1, 3))
+    assert "say nothing about other trainings" in one
+    assert "needs two seeds" in one
+    assert "With 3 seeds the spread between trainings is underestimated" in three
