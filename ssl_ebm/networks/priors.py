@@ -125,7 +125,7 @@ class MixturePrior(nn.Module):
     def remember(self, z: Tensor) -> None:
         """Writes inferred z (B, D) into the bank, over the oldest."""
         place = (self.remembered + torch.arange(len(z), device=z.device)) % BANK_SIZE
-        self.bank[place] = z
+        self.bank[place] = z.to(self.bank)
         self.remembered += len(z)
 
     def sample(

@@ -101,7 +101,7 @@ class TransportPredictor(nn.Module):
 
     @torch.no_grad()
     def _start_simply(self) -> None:
-        """At first the rest goes on as it moved, or stays where nothing shows a motion; the layers share evenly."""
+        """At first the rest goes on as it moved, or stays where nothing shows a motion."""
         assert self.flow.bias is not None
         nn.init.zeros_(self.flow.weight)
         self.flow.bias.zero_()[shifts(self.radius) // 2] = 2.0

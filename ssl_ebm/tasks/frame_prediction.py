@@ -150,6 +150,8 @@ class FramePrediction(LightningModule):
     def _make_inference(self, space: Latent, basis: int) -> Inference:
         settings = self.hparams
         kind = settings["inference"]
+        if settings["objective"] == "least_squares":
+            return Enumeration()  # of its one value
         if kind is None:
             kind = "enumeration" if isinstance(space, FiniteLatent) else "amortised_refined"
         if (kind == "enumeration") != isinstance(space, FiniteLatent):
@@ -181,10 +183,17 @@ class FramePrediction(LightningModule):
         return max(end, start + (end - start) * share)
 
     def _infer(self, x: Tensor, y: Tensor) -> Inferred:
-        return self.energy.infer(self.inference, y, self.energy.context(x))
+        generator = torch.Generator().manual_seed(0)
+        return self.energy.infer(self.inference, y, self.energy.context(x), generator)
 
     def energies_by_code(self, x: Tensor, y: Tensor) -> Tensor:
-        """E(x, y, k) for every value of a finite latent: (B, K)."""
+        """E(x, y, k) for every value of a finite latent: (B, K).
+
+        Raises:
+            UserError: the latent is continuous.
+        """
+        if not isinstance(self.latent, FiniteLatent):
+            raise UserError(f"a {self.hparams['latent']} latent has no codes: ask for free_energy")
         return self._infer(x, y).energies
 
     def free_energy(self, x: Tensor, y: Tensor, beta: float = math.inf) -> Tensor:
@@ -210,7 +219,8 @@ class FramePrediction(LightningModule):
 
     def _free_energies_of(self, h: Context, y: Tensor, betas: Sequence[float]) -> Tensor:
         """(len(betas), B)."""
-        found = self.energy.infer(self.inference, y, h)
+        generator = torch.Generator().manual_seed(0)
+        found = self.energy.infer(self.inference, y, h, generator)
         if isinstance(self.latent, FiniteLatent):
             return torch.stack([free_energy(found.energies, beta) for beta in betas])
         if all(map(math.isinf, betas)):
@@ -275,6 +285,9 @@ class FramePrediction(LightningModule):
         Each predicted frame joins the context of the next. Least squares repeats its one prediction S times.
         """
         self._check_context(x)
+        for name, value in (("samples", samples), ("horizon", horizon)):
+            if value < 1:
+                raise UserError(f"{name} is {value}: use at least 1")
         draws = 1 if self.objective == "least_squares" else samples
         h = self.energy.context(x)
         z = self._draw(h.features, draws, generator, source)
@@ -314,7 +327,8 @@ class FramePrediction(LightningModule):
     def losses(self, x: Tensor, y: Tensor, beta: float) -> dict[str, Tensor]:
         """The terms of the loss, means over the batch; `loss` is their weighted sum."""
         h = self.energy.context(x)
-        found = self.energy.infer(self.inference, y, h)
+        generator = None if self.training else torch.Generator().manual_seed(0)
+        found = self.energy.infer(self.inference, y, h, generator)
         if self.prior is None:
             return {"loss": found.energy.mean(), "energy": found.energy.detach().mean()}
         if isinstance(self.latent, FiniteLatent):
@@ -322,7 +336,11 @@ class FramePrediction(LightningModule):
             inferred = posterior(found.energies.detach(), beta)  # (B, K)
         else:
             inferred = found.z
-            fit = self.energy.energy(y, h, self.latent.perturb(inferred)[:, None])[:, 0]
+            z = inferred
+            if isinstance(self.inference, Amortised):
+                assert found.proposal is not None
+                z = self.latent.project(found.proposal)
+            fit = self.energy.energy(y, h, (self.latent.perturb(z) if self.training else z)[:, None])[:, 0]
             if found.proposal is not None:  # the encoder learns to foresee where the descent ends
                 fit = fit + (found.proposal - inferred).square().sum(1)
         surprise = self.prior.surprise(h.features, inferred)
@@ -336,7 +354,8 @@ class FramePrediction(LightningModule):
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        terms = self.losses(*self.split(batch), beta=1 / self.temperature)
+        beta = 1 / self.temperature if self.temperature > 0 else math.inf
+        terms = self.losses(*self.split(batch), beta)
         self.diverged |= ~torch.isfinite(terms["loss"].detach())
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
         if self.objective == "latent_ebm":
@@ -348,11 +367,14 @@ class FramePrediction(LightningModule):
             self._stop_if_diverged()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._stop_if_diverged()  # a checkpoint never holds weights that a non-finite loss has touched
+        # A checkpoint never holds weights that a non-finite loss, or gradient, has touched.
+        for weights in self.parameters():
+            self.diverged |= ~weights.detach().isfinite().all()
+        self._stop_if_diverged()
         checkpoint["task"] = type(self).__name__
 
     def _stop_if_diverged(self) -> None:
-        if bool(self.diverged):
+        if self.trainer.strategy.reduce_boolean_decision(bool(self.diverged), all=False):
             raise UserError(
                 f"{self.objective}: the training loss is not finite at or shortly before optimizer step "
                 f"{self.global_step}; lower lr ({self.hparams['lr']}) or set trainer.gradient_clip_val"
@@ -364,9 +386,12 @@ class FramePrediction(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, batch_idx, "test")
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _evaluate(self, batch: Batch, batch_idx: int, split: str) -> None:
         """Logs the loss at the final beta, and squared errors of predictions that do not know y."""
-        x, y = self.split(batch)
+        # Inference by gradient steps takes no tensors that were made under inference_mode.
+        x, y = self.split({"video": batch["video"].clone()})
         terms = self.losses(x, y, self.hparams["beta"])
         generator = torch.Generator().manual_seed(
             batch_idx

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from lightning import LightningModule
 
+from ssl_ebm.errors import UserError
+
 
 def total_steps(module: LightningModule) -> float:
     """Optimizer steps of the whole training, inf where it has no end (max_steps = max_epochs = -1)."""
@@ -23,6 +25,9 @@ def progress_of(module: LightningModule) -> float:
 def adamw_with_cosine(module: LightningModule, lr: float, weight_decay: float, warmup_steps: int) -> Any:
     """AdamW (decay on matrices and convolutions alone), linear warm-up, cosine to zero at the last step.
 
+    Raises:
+        UserError: the training has no end.
+
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019).
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -32,11 +37,16 @@ def adamw_with_cosine(module: LightningModule, lr: float, weight_decay: float, w
     ]
     # beta2 below the usual 0.999: a few thousand steps are too few for a memory of thousands
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=module.device.type == "cuda")
-    total = total_steps(module)
+    total = max(1, total_steps(module))
+    if math.isinf(total):
+        raise UserError(
+            "the training has no end, which its learning rate and temperature need: set trainer.max_steps or "
+            "trainer.max_epochs"
+        )
 
     def factor(step: int) -> float:
         warm = min(1.0, (step + 1) / (warmup_steps + 1))
-        return warm if math.isinf(total) else warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

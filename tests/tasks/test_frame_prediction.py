@@ -105,7 +105,6 @@ def test_the_context_is_computed_once_whatever_the_number_of_candidates() -> Non
         assert len(calls) == expected
 
 
-@pytest.mark.xfail(reason="gradient steps start from the global random numbers")
 @pytest.mark.parametrize("settings", CONTINUOUS, ids=name_of)
 def test_inference_does_not_change_with_what_ran_before(settings: dict[str, Any]) -> None:
     """A free energy is a function of x and y."""
@@ -193,7 +192,6 @@ def test_gradient_of_the_network_is_taken_at_the_minimiser(settings: dict[str, A
         torch.testing.assert_close(*pairs[id(p)])
 
 
-@pytest.mark.xfail(reason='no gradient reaches the encoder of "amortised"')
 @pytest.mark.parametrize("settings", [s for s in CONTINUOUS if s["inference"] != "gradient"], ids=name_of)
 def test_the_encoder_learns(settings: dict[str, Any]) -> None:
     task = small(**settings)

@@ -68,7 +68,6 @@ def test_a_clip_without_a_next_frame_is_refused() -> None:
         small().split({"video": torch.rand(1, 2, 1, 16, 16)})
 
 
-@pytest.mark.xfail(reason="least squares refuses the inference of a continuous latent")
 @pytest.mark.parametrize("latent", ["one_hot", "quantised", "gaussian", "ball"])
 def test_one_config_serves_both_objectives(latent: str) -> None:
     """Least squares has no use for the latent and its inference, and does not complain of them."""

@@ -53,7 +53,6 @@ def test_two_processes_share_the_clips_of_one(seen: tuple[Any, Any, Any], model:
         assert len(set(whole)) == len(whole)
 
 
-@pytest.mark.xfail(reason="the flag stays in its process")
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_process_is_not_saved_by_the_other(tmp_path: Path) -> None:
     """Its gradient reaches the weights of all processes; the first one writes the checkpoint."""
