@@ -1,0 +1,98 @@
+"""The command ``benchmark``: measures speed and writes it down, with the machine it was measured on."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ssl_ebm.errors import UserError
+from ssl_ebm.report.benchmarks.machine import describe_machine, measured_device
+from ssl_ebm.report.benchmarks.rows import Row, as_table
+from ssl_ebm.report.benchmarks.suites import Part, Suite, find_suites
+from ssl_ebm.report.benchmarks.timing import Effort
+from ssl_ebm.report.progress import Display
+
+WIDTH = 150  # columns of the table where the output is no terminal
+
+
+def run(suite: str | None, out: str | Path, repeats: int = 15, seconds: float = 0.25) -> list[dict[str, Any]]:
+    """Measures a suite, prints a table, and writes ``OUT/benchmark.json`` and ``OUT/machine.json``.
+
+    benchmark.json is a list of rows {suite, case, dtype, ours, unit, peer, peer_name, ratio, ceiling_share},
+    explained in `Row`; every rate is a median of blocks of work that took turns with the peer's in one
+    process. machine.json says what machine that was, with which versions, and when.
+
+    Args:
+        suite: name of a suite; None: all.
+        out: folder.
+        repeats: blocks of each work; the lesser measurements take half as many.
+        seconds: length of a block, about; 0: one unit of work.
+
+    Returns:
+        The rows.
+
+    Raises:
+        UserError: no such suite; a folder that cannot be made; a number out of range.
+    """
+    if repeats < 1 or not seconds >= 0:
+        raise UserError(f"repeats is {repeats} and seconds {seconds}: use at least 1 and 0")
+    suites = find_suites(suite)
+    folder = _make_folder(Path(out))
+    effort = Effort(repeats, seconds, measured_device())
+    rows: dict[str, list[Row]] = {}
+    with Display(seconds=0) as display:
+        for name, chosen in suites.items():
+            rows[name] = measure(name, chosen, effort, display)
+    everything = [row.as_dict() for one in rows.values() for row in one]
+    _write(folder / "benchmark.json", everything)
+    _write(folder / "machine.json", machine := describe_machine())
+    _print(rows, suites, machine)
+    print(folder / "benchmark.json")
+    return everything
+
+
+def measure(name: str, suite: Suite, effort: Effort, display: Display) -> list[Row]:
+    """Runs the parts of a suite, showing how far it is."""
+    rows: list[Row] = []
+    display.say(f"{name}: getting ready")
+    parts = suite.parts(effort)
+    began = time.monotonic()
+    for number, part in enumerate(parts):
+        left = _left(parts, number, time.monotonic() - began)
+        display.show(name, number, len(parts), "parts", left, f"now {part.name}")
+        rows += part.rows()
+    display.show(name, len(parts), len(parts), "parts", 0.0)
+    return rows
+
+
+def _left(parts: list[Part], done: int, elapsed: float) -> float:
+    """Seconds to the end: the guesses of what is to come, in proportion to how those so far were wrong."""
+    guessed = sum(part.seconds for part in parts[:done])
+    pace = elapsed / guessed if guessed else 1.0
+    return pace * sum(part.seconds for part in parts[done:])
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {path} ({error.strerror}): give another folder with --out"
+        ) from error
+    return path
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _print(rows: dict[str, list[Row]], suites: dict[str, Suite], machine: dict[str, Any]) -> None:
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
+    for name, measured in rows.items():
+        console.print(as_table(measured))
+        for line in suites[name].summary(measured):
+            console.print(line)
+    console.print(", ".join(f"{key} {value}" for key, value in machine.items() if value is not None))

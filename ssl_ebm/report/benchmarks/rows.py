@@ -1,0 +1,68 @@
+"""What a benchmark reports: rows of one format, whatever was measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement, beside a peer's in the same run where there is one.
+
+    Attributes:
+        suite, case: what was measured.
+        dtype: of the arithmetic.
+        ours: the measured figure. More is better wherever there is a peer: rates, never durations.
+        unit: of ``ours`` and ``peer``.
+        peer: the same figure of what ours is compared with; None: there is no peer.
+        peer_name: what that is.
+        ceiling_share: share of the rate at which the machine multiplies matrices, measured in the same run;
+            None where that is no limit.
+    """
+
+    suite: str
+    case: str
+    dtype: str
+    ours: float
+    unit: str
+    peer: float | None = None
+    peer_name: str | None = None
+    ceiling_share: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """ours / peer: above 1, ours is faster."""
+        return None if self.peer is None else self.ours / self.peer
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as it stands in ``benchmark.json``."""
+        return {
+            "suite": self.suite,
+            "case": self.case,
+            "dtype": self.dtype,
+            "ours": self.ours,
+            "unit": self.unit,
+            "peer": self.peer,
+            "peer_name": self.peer_name,
+            "ratio": self.ratio,
+            "ceiling_share": self.ceiling_share,
+        }
+
+
+def as_table(rows: Sequence[Row]) -> Table:
+    """The rows for a person."""
+    table = Table("case", "dtype", "ours", "unit", "peer", "ours / peer", "of ceiling", title_justify="left")
+    for column in (2, 5, 6):
+        table.columns[column].justify = "right"
+    for row in rows:
+        peer = "" if row.peer is None else f"{_number(row.peer)}  {row.peer_name}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
+        share = "" if row.ceiling_share is None else f"{row.ceiling_share:.0%}"
+        table.add_row(row.case, row.dtype, _number(row.ours), row.unit, peer, ratio, share)
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -1,0 +1,51 @@
+"""What a suite is: parts to run one after the other, and the lines that sum them up."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+from ssl_ebm.errors import UserError
+from ssl_ebm.report.benchmarks.rows import Row
+from ssl_ebm.report.benchmarks.timing import Effort
+
+SUITES = {"frames": "ssl_ebm.report.benchmarks.frames"}  # modules, imported when they run
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of a suite.
+
+    Attributes:
+        name: for the progress.
+        seconds: about how long it takes on a small machine; only for the time left.
+        rows: measures.
+    """
+
+    name: str
+    seconds: float
+    rows: Callable[[], Iterable[Row]]
+
+
+class Suite(Protocol):
+    """A module of this folder."""
+
+    def parts(self, effort: Effort) -> list[Part]:
+        """What the suite measures, in order."""
+        ...
+
+    def summary(self, rows: Sequence[Row]) -> list[str]:
+        """What is promised of this suite, and what was measured."""
+        ...
+
+
+def find_suites(name: str | None) -> dict[str, Suite]:
+    """The suite of this name; None: all.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name is not None and name not in SUITES:
+        raise UserError(f"no benchmark suite {name!r}: use one of {', '.join(SUITES)}, or none for all")
+    chosen = SUITES if name is None else {name: SUITES[name]}
+    return {one: cast(Suite, import_module(module)) for one, module in chosen.items()}
