@@ -50,7 +50,9 @@ def make_parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, add_help=False)  # main passes their arguments on
 
     compare = commands.add_parser(
-        "compare", help="train configs on the same data, budget and seeds; write a report"
+        "compare",
+        help="train configs on the same data, budget and seeds; write a report",
+        epilog="Any setting of fit, such as --data.folder DIR, is set for both configs.",
     )
     compare.add_argument("--config", action="append", required=True, help="a config; give one per model")
     compare.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to train with (default: 0)")
@@ -81,7 +83,7 @@ def _compare(options: argparse.Namespace) -> None:
     from ssl_ebm.report.compare import Protocol, compare
 
     protocol = Protocol(clips=options.clips, samples=options.samples)
-    compare(options.config, options.out, seeds=options.seeds, protocol=protocol)
+    compare(options.config, options.out, seeds=options.seeds, protocol=protocol, overrides=options.settings)
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -118,7 +120,10 @@ def dispatch(arguments: Sequence[str]) -> None:
         _run_trainer(arguments[0], arguments[1:])
         return
     parser = make_parser()
-    options = parser.parse_args(arguments)
+    options, settings = parser.parse_known_args(arguments)
+    if settings and options.command != "compare":
+        parser.error(f"unrecognized arguments: {' '.join(settings)}")
+    options.settings = settings
     if options.command is None:
         parser.print_help()
         return

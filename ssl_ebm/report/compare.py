@@ -31,6 +31,7 @@ def compare(
     out: str | Path,
     seeds: Sequence[int] = (0,),
     protocol: Protocol | None = None,
+    overrides: Sequence[str] = (),
     display: Display | None = None,
 ) -> dict[str, Any]:
     """Trains both models with every seed, measures them on the test split, and writes the report.
@@ -43,6 +44,7 @@ def compare(
         configs: two, one with each objective.
         seeds: of the trainings. The data is the same for all: its seed is a setting of the data.
         protocol: how the models are measured.
+        overrides: settings for both configs, as on the command line: ``["--trainer.max_steps", "500"]``.
 
     Returns:
         What ``results.json`` holds: ``data``, ``seeds``, ``device``, ``seconds`` (of this command in all),
@@ -59,7 +61,7 @@ def compare(
     seeds = list(seeds)
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds are {seeds}: give each number once")
-    entries = read_entries(configs)
+    entries = read_entries(configs, overrides)
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)

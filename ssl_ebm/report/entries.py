@@ -40,6 +40,7 @@ class Entry:
         settings: the config with all defaults filled in, as ``fit`` will save it.
         model: the network, untrained.
         data: its clips.
+        overrides: settings that were given beside the config, as on the command line.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Entry:
     settings: dict[str, Any]
     model: FramePrediction
     data: ClipData
+    overrides: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -68,8 +70,10 @@ class Entry:
         )
 
 
-def read_entries(paths: Sequence[str | Path]) -> dict[str, Entry]:
+def read_entries(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> dict[str, Entry]:
     """Parses the configs with the parser of ``fit``, builds their models, and checks that they compare.
+
+    ``overrides`` are settings for both, as on the command line: ``["--data.folder", "clips"]``.
 
     Raises:
         UserError: a config is wrong by itself, or the two differ in what they must share.
@@ -77,7 +81,7 @@ def read_entries(paths: Sequence[str | Path]) -> dict[str, Entry]:
     """
     entries: dict[str, Entry] = {}
     for path in paths:
-        entry = _read(Path(path))
+        entry = _read(Path(path), tuple(overrides))
         if entry.name in entries:
             raise UserError(
                 f"{entries[entry.name].path} and {path} both have objective {entry.name}: give one config "
@@ -102,11 +106,11 @@ def trained_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in OF_THE_RUN}
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path, overrides: tuple[str, ...]) -> Entry:
     if not path.is_file():
         raise UserError(f"no config at {path}: give the path of a .yaml file")
     try:
-        run = Run("fit", ["--config", str(path), "--wandb", "off"])
+        run = Run("fit", ["--config", str(path), *overrides, "--wandb", "off"])
     except argparse.ArgumentError as error:
         error.message = f"{path}: {error.message}"
         raise
@@ -131,7 +135,7 @@ def _read(path: Path) -> Entry:
             f"{path}: model.channels is {model.hparams['channels']} and frames have {data.frame_shape[0]}: "
             "set it to that"
         )
-    return Entry(model.objective, path, settings, model, data)
+    return Entry(model.objective, path, settings, model, data, overrides)
 
 
 def check_comparable(first: Entry, second: Entry) -> None:

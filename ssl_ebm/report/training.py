@@ -95,7 +95,8 @@ class Training:
 
     @property
     def command(self) -> list[str]:
-        arguments = ["--config", str(self.entry.path), "--seed_everything", str(self.seed)]
+        arguments = ["--config", str(self.entry.path), *self.entry.overrides]
+        arguments += ["--seed_everything", str(self.seed)]
         arguments += ["--run_dir", str(self.folder)]
         if self.step:
             arguments += ["--ckpt_path", "last"]

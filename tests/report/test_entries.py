@@ -79,6 +79,15 @@ def test_difference_is_named(write: Write, changes: dict[str, object], words: li
         assert word in message, message
 
 
+def test_settings_beside_the_configs_hold_for_both(write: Write) -> None:
+    configs = [write("least_squares"), write("latent_ebm")]
+    entries = read_entries(configs, ["--trainer.max_steps", "7", "--data.normal_speed", "2"])
+    for entry in entries.values():
+        assert entry.steps == 7
+        assert entry.settings["data"]["init_args"]["normal_speed"] == 2
+        assert entry.overrides == ("--trainer.max_steps", "7", "--data.normal_speed", "2")
+
+
 def test_workers_may_differ(write: Write) -> None:
     read_entries([write("least_squares"), write("latent_ebm", {"data.init_args.workers": 1})])
 
