@@ -17,6 +17,7 @@ Sources: motion as a distribution over displacements, masks per moving thing: Fi
 Sun, Yang, Liu, Kautz, "PWC-Net" (2018), there called cost volume.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -64,6 +65,7 @@ class TransportPredictor(nn.Module):
         layers: things that may move in an uncertain way at the same time.
         paints: painted pictures that the latent may add.
         features: size of the feature vector.
+        cover: share of every pixel that the layers hold before training, above 0 and below 1.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class TransportPredictor(nn.Module):
         layers: int,
         paints: int,
         features: int,
+        cover: float = 0.5,
     ) -> None:
         super().__init__()
         self.cell = cell
@@ -90,7 +93,7 @@ class TransportPredictor(nn.Module):
         self.flow_inertia = nn.Parameter(torch.tensor(1.0))
         self.pixels = nn.Conv2d(width, (channels + layers + 1 + channels * paints) * cell**2, 1)
         self.splits = [channels, layers + 1, channels * paints]
-        self._start_simply()
+        self._start_simply(channels, cover)
         self.summary = nn.Sequential(
             nn.LayerNorm(layers * (width + kernel) + 2 * width),
             nn.Linear(layers * (width + kernel) + 2 * width, features),
@@ -100,9 +103,12 @@ class TransportPredictor(nn.Module):
         self.layer_inertia = nn.Linear(features, layers)
 
     @torch.no_grad()
-    def _start_simply(self) -> None:
+    def _start_simply(self, channels: int, cover: float) -> None:
         """At first the rest goes on as it moved, or stays where nothing shows a motion."""
         assert self.flow.bias is not None
+        assert self.pixels.bias is not None
+        rest = channels + self.layers  # its logit comes after those of the layers
+        self.pixels.bias.view(-1, self.cell**2)[rest] = math.log(self.layers * (1 - cover) / cover)
         nn.init.zeros_(self.flow.weight)
         self.flow.bias.zero_()[shifts(self.radius) // 2] = 2.0
 

@@ -85,6 +85,7 @@ class FramePrediction(LightningModule):
         radius: largest displacement between two frames, pixels.
         layers: things that may move in an uncertain way at once.
         paints: painted pictures that z may add.
+        cover: share of every pixel that the layers hold before training; small where most of a picture rests.
         features: size of the representation.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on matrices and convolutions.
@@ -116,6 +117,7 @@ class FramePrediction(LightningModule):
         radius: int = 3,
         layers: int = 1,
         paints: int = 4,
+        cover: float = 0.5,
         features: int = 128,
         lr: float = 2e-3,
         weight_decay: float = 1e-4,
@@ -134,7 +136,7 @@ class FramePrediction(LightningModule):
             TransportDecoder(space.dim, features, radius, layers, paints),
             space,
             TransportPredictor(
-                channels, context_frames, width, levels, blocks, cell, radius, layers, paints, features
+                channels, context_frames, width, levels, blocks, cell, radius, layers, paints, features, cover
             ),
         )
         self.inference = self._make_inference(space, basis)
@@ -443,5 +445,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
             raise UserError(f"{name} is {settings[name]}: use a number above 0")
     if settings["width"] % 8:
         raise UserError(f"width is {settings['width']}: use a multiple of 8 (the normalisation has 8 groups)")
+    if not 0 < settings["cover"] < 1:
+        raise UserError(f"cover is {settings['cover']}: use a share above 0 and below 1")
     if settings["anneal"] > 1:
         raise UserError(f"anneal is {settings['anneal']}: use a share of the training, 0 to 1")
