@@ -18,7 +18,7 @@ from ssl_ebm.report.progress import Display
 WIDTH = 150  # columns of the table where the output is no terminal
 
 
-def run(suite: str | None, out: str | Path, repeats: int = 15, seconds: float = 0.25) -> list[dict[str, Any]]:
+def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 0.25) -> list[dict[str, Any]]:
     """Measures a suite, prints a table, and writes ``OUT/benchmark.json`` and ``OUT/machine.json``.
 
     benchmark.json is a list of rows {suite, case, dtype, ours, unit, peer, peer_name, ratio, ceiling_share},

@@ -282,6 +282,7 @@ def test_all_suites_are_found() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # every loader and network at full size; minutes where others use the cores
 def test_frames(tmp_path: Path) -> None:
     """Every measurement once: the suite runs as it stands."""
     rows = benchmark.run("frames", tmp_path, repeats=1, seconds=0)
