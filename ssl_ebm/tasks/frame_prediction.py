@@ -359,9 +359,10 @@ class FramePrediction(LightningModule):
         beta = 1 / self.temperature if self.temperature > 0 else math.inf
         terms = self.losses(*self.split(batch), beta)
         self.diverged |= ~torch.isfinite(terms["loss"].detach())
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
-        if self.objective == "latent_ebm":
-            self.log("train/temperature", self.temperature)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+            if self.objective == "latent_ebm":
+                self.log("train/temperature", self.temperature)
         return terms["loss"]
 
     def on_train_batch_end(self, *_: Any) -> None:

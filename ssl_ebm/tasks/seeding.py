@@ -28,4 +28,11 @@ class SeededSteps(Callback):
         self._batch_of_step = self._batch_of_step + 1 if trainer.global_step == self._step else 0
         self._step = trainer.global_step
         place = (self.seed, trainer.global_rank, self._step, self._batch_of_step)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+        _seed_torch(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+
+
+def _seed_torch(seed: int) -> None:
+    """As `torch.manual_seed`, which spends a stack trace on every call where CUDA is absent."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed(seed)

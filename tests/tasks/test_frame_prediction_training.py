@@ -152,7 +152,7 @@ def test_mixed_precision_takes_the_steps_of_full_precision(settings: dict[str, A
     losses = []
     for precision in ("32-true", "bf16-mixed"):
         task = small(latent_noise=0.0, **settings)
-        fitter = trainer(3, precision=precision)
+        fitter = trainer(3, precision=precision, log_every_n_steps=1)
         fitter.fit(task, loader(batch_of(*both_futures()), 3))
         assert all(p.dtype == torch.float32 and p.isfinite().all() for p in task.parameters())
         losses.append(float(fitter.logged_metrics["train/energy"]))

@@ -1,0 +1,93 @@
+"""Every command and every line of Python in the README runs, with sizes made small."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from encoded_clips import write_clip
+
+from ssl_ebm.cli import main
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+SMALL = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--model.width", "8"]
+SMALL_WORLD = ["--data.train_clips", "64", "--data.val_clips", "16", "--data.test_clips", "48"]
+# What each command is given beside the README's arguments, so that it takes seconds.
+EXTRA = {
+    "fit": SMALL,
+    "compare": [*SMALL, "--clips", "12", "--samples", "20"],
+    "sample": ["--horizon", "2"],
+    "scripts/quickstart.sh": [*SMALL, *SMALL_WORLD, "--clips", "12", "--samples", "20"],
+    "scripts/launch_multi_gpu.sh": SMALL,
+}
+RUN_BY_CI = {"scripts/test.sh"}  # this very run
+
+
+def commands() -> list[list[str]]:
+    """The command lines of the README's code blocks, without comments."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```|((?:^    .*\n)+)", README, re.M | re.S)
+    lines = "".join(fenced or indented for fenced, indented in blocks).replace("\\\n", " ").splitlines()
+    inline = [command for command in re.findall(r"`([^`\n]+)`", README) if command.endswith(".yaml")]
+    called = [line.strip() for line in [*lines, *inline] if re.match(r"\s*(ssl-ebm|scripts/\w+\.sh)\b", line)]
+    return [shlex.split(line, comments=True) for line in called]
+
+
+def test_the_commands_are_found() -> None:
+    programs = [words[0] for words in commands()]
+    assert {"ssl-ebm", "scripts/quickstart.sh", "scripts/test.sh", "scripts/launch_multi_gpu.sh"} <= set(
+        programs
+    )
+    assert len(programs) >= 6
+
+
+@pytest.fixture
+def place(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like a fresh clone, with clips in it, where the README's relative paths mean something."""
+    (tmp_path / "configs").symlink_to(repository / "configs")
+    noise = np.random.default_rng(0)
+    for number in range(6):
+        frames = noise.integers(0, 255, (24, 72, 96, 3), dtype=np.uint8)
+        write_clip(tmp_path / "DIR" / f"clip{number}.mp4", frames, rate=10)
+    (tmp_path / "CLIP.mp4").symlink_to(tmp_path / "DIR" / "clip0.mp4")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_commands_run(place: Path, repository: Path) -> None:
+    for words in commands():
+        program, arguments = words[0], words[1:]
+        if program in RUN_BY_CI:
+            continue
+        if program == "ssl-ebm":
+            assert main([*arguments, *EXTRA.get(arguments[0], [])]) == 0, words
+            continue
+        if "quickstart" in program:
+            arguments = [*arguments, "--out", str(place / "runs" / "quickstart")]
+        arguments = [
+            word.replace("FILE.yaml", "configs/frame_prediction/quickstart_latent_ebm.yaml")
+            for word in arguments
+        ]
+        arguments = ["2" if word == "8" else word for word in arguments]  # processes
+        done = subprocess.run(
+            [str(repository / program), *arguments, *EXTRA[program]],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (place / "futures.gif").is_file()
+    assert (place / "runs" / "quickstart" / "report.html").is_file()
+    assert (place / "runs" / "my_clips" / "results.json").is_file()
+
+    # The Python of the README, with the model that the commands have trained.
+    [code] = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    names = {"x": torch.rand(2, 4, 3, 64, 64), "y": torch.rand(2, 3, 64, 64)}
+    exec(code, names)  # the README's own lines
+    assert names["futures"].shape == (2, 16, 10, 3, 64, 64)
+    assert names["score"].shape == (2,)
+    assert names["features"].shape == (2, 128)
