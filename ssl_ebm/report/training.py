@@ -150,7 +150,7 @@ class Training:
         steps = before["steps"] + max(0, self.step - self.first_step)
         total = before["seconds"] + seconds
         # Between two progress lines nothing is started or saved; a short training has too few of them.
-        speed = median(speeds) if len(speeds) >= 3 else before["steps_per_second"] or steps / total
+        speed = median(speeds) if len(speeds) >= 3 else before["steps_per_second"] or steps / total or None
         record = {"seconds": total, "steps": steps, "threads": self.threads, "steps_per_second": speed}
         (self.folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 
@@ -229,6 +229,7 @@ def train(trainings: Sequence[Training], display: Display, afterwards: float = 0
             if training.process is not None:
                 training.process.kill()  # checkpoints are written whole: nothing is lost but a few steps
                 training.process.wait()
+                training.step = max(training.step, training._saved_step())
                 training.keep_time()
 
 
