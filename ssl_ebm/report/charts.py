@@ -91,7 +91,7 @@ def lines(
         parts.append(
             f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>'
         )
-    for one in series:
+    for one in reversed(series):  # what is compared comes first in the legend and lies on top
         known = [(place, figure) for place, figure in zip(at, one.points, strict=True) if _finite(figure)]
         banded = [(place, f) for place, f in known if f and len(_finite(f)) == 3]
         if len(banded) > 1:

@@ -18,7 +18,8 @@ SETTINGS = {"seed_everything": 0, "trainer": {"max_steps": 10}, "model": {"width
 
 
 def entry(name: str = "latent_ebm", steps: int = 10) -> Any:
-    return SimpleNamespace(name=name, steps=steps, settings=SETTINGS, path=Path("a.yaml"), uses_gpu=False)
+    given = {"path": Path("a.yaml"), "overrides": ("--data.size", "20"), "uses_gpu": False}
+    return SimpleNamespace(name=name, steps=steps, settings=SETTINGS, **given)
 
 
 def saved(folder: Path, step: int, **changes: Any) -> Path:
@@ -41,6 +42,7 @@ def test_an_interrupted_one_goes_on(tmp_path: Path) -> None:
     training = Training(entry(), 0, saved(tmp_path / "a", 6))
     assert not training.finished
     assert training.command[-2:] == ["--ckpt_path", "last"]
+    assert "--data.size 20" in " ".join(training.command)
 
 
 @pytest.mark.parametrize(
