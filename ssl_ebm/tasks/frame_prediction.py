@@ -78,6 +78,9 @@ class FramePrediction(LightningModule):
         initial_temperature: 1 / beta at the start of training, same unit inverted.
         anneal: share of the training steps over which the temperature falls, linearly.
         prior_weight: weight of the prior's cross-entropy in the loss, squared intensity per nat.
+        self_fed: every other training step begins from a context whose last frames, 1 to self_fed of them in
+            turn, are the model's own predictions: those that come nearest to the true frames. So it learns to
+            go on from what it sees in a roll-out. Needs as many more future frames in the training clips.
         width: channels of the finest features, a multiple of 8.
         levels: halvings of the feature map.
         blocks: residual blocks at each level.
@@ -110,6 +113,7 @@ class FramePrediction(LightningModule):
         initial_temperature: float = 10.0,
         anneal: float = 0.5,
         prior_weight: float = 0.3,
+        self_fed: int = 0,
         width: int = 48,
         levels: int = 2,
         blocks: int = 1,
@@ -326,6 +330,30 @@ class FramePrediction(LightningModule):
         self._check_context(x)
         return x, video[:, self.context_frames]
 
+    def _training_pair(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """x and y of this step: clips (B, T, C, H, W), T of at least context_frames + 1 + self_fed."""
+        at_most = self.hparams["self_fed"]
+        x, y = self.split({"video": video})
+        if video.shape[1] <= self.context_frames + at_most:
+            raise UserError(
+                f"self_fed is {at_most}, but training clips have {video.shape[1]} frames: set "
+                f"data.future_frames to {at_most + 1}"
+            )
+        turn, odd = divmod(self.global_step, 2)
+        fed = 1 + turn % at_most if odd and at_most else 0
+        for step in range(fed):
+            x = self._advance(x, y)
+            y = video[:, self.context_frames + step + 1]
+        return x, y
+
+    @torch.no_grad()
+    def _advance(self, x: Tensor, y: Tensor) -> Tensor:
+        """The context one frame later, with the prediction nearest to y in the place of y."""
+        h = self.energy.context(x)
+        z = self.energy.infer(self.inference, y, h).z
+        frame = self.energy.decode(h, z[:, None]).clamp(0, 1)  # (B, 1, C, H, W)
+        return torch.cat([x[:, 1:], frame], 1)
+
     def losses(self, x: Tensor, y: Tensor, beta: float) -> dict[str, Tensor]:
         """The terms of the loss, means over the batch; `loss` is their weighted sum."""
         h = self.energy.context(x)
@@ -357,7 +385,7 @@ class FramePrediction(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         beta = 1 / self.temperature if self.temperature > 0 else math.inf
-        terms = self.losses(*self.split(batch), beta)
+        terms = self.losses(*self._training_pair(batch["video"]), beta)
         self.diverged |= ~torch.isfinite(terms["loss"].detach())
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
@@ -436,7 +464,8 @@ def _check_settings(settings: dict[str, Any]) -> None:
     least = {
         "channels": 1, "context_frames": 2, "codes": 1, "latent_dim": 1, "inference_steps": 1, "width": 8,
         "levels": 1, "blocks": 1, "cell": 1, "radius": 1, "layers": 1, "paints": 0, "features": 1,
-        "warmup_steps": 0, "latent_noise": 0, "prior_weight": 0, "weight_decay": 0, "anneal": 0,
+        "warmup_steps": 0, "self_fed": 0, "latent_noise": 0, "prior_weight": 0, "weight_decay": 0,
+        "anneal": 0,
     }  # fmt: skip
     for name, low in least.items():
         if not settings[name] >= low:

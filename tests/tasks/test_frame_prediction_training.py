@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import PropertyMock, patch
 
 import pytest
 import torch
@@ -271,3 +272,31 @@ def test_a_training_step_never_waits_for_the_device(settings: dict[str, Any]) ->
     trainer(3).fit(task, loader(batch_of(*both_futures()), 3))
     with pytest.raises(AssertionError, match="waits"), NoWaiting():
         torch.ones(()).item()
+
+
+def test_self_fed_steps_begin_from_the_nearest_predictions() -> None:
+    """Steps 0, 2, 4 see true contexts; 1, 3, 5 contexts that end in 1, 2, 1 predictions with the best z."""
+    task = small(self_fed=2).eval()
+    video = torch.rand(2, 6, 1, 16, 16)
+    context = task.context_frames
+
+    def pair(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        with patch.object(FramePrediction, "global_step", PropertyMock(return_value=step)):
+            return task._training_pair(video)
+
+    expected = video[:, :context]
+    for fed, step in ((0, 0), (1, 1), (2, 3)):
+        if fed:
+            y = video[:, context + fed - 1]
+            codes = torch.eye(task.hparams["codes"]).expand(2, -1, -1)
+            candidates = task.decode(expected, codes)  # clipped: the nearest before clipping is what counts
+            nearest = task.infer(expected, y).argmax(1)
+            frame = candidates[torch.arange(2), nearest]
+            expected = torch.cat([expected[:, 1:], frame[:, None]], 1)
+        x, target = pair(step)
+        torch.testing.assert_close(x, expected)
+        assert torch.equal(target, video[:, context + fed])
+    assert torch.equal(pair(2)[0], video[:, :context])
+    torch.testing.assert_close(pair(5)[0], pair(1)[0])
+    with pytest.raises(UserError, match=r"data\.future_frames to 5"):
+        small(self_fed=4)._training_pair(video)
