@@ -10,25 +10,16 @@ from torch import Tensor
 
 from ssl_ebm.energy import (
     Amortised,
-    AmortisedRefined,
-    Ball,
-    Enumeration,
     FiniteLatent,
-    Gaussian,
-    GradientDescent,
-    Inference,
     Inferred,
     Latent,
-    OneHot,
     PredictiveEnergy,
-    Quantised,
     check_beta,
     free_energy,
     posterior,
 )
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks import (
-    BasisEncoder,
     CodePrior,
     Context,
     MixturePrior,
@@ -37,9 +28,14 @@ from ssl_ebm.networks import (
     TransportPredictor,
     shifts,
 )
+from ssl_ebm.tasks.frame_parts import check_settings, make_inference, make_latent
 from ssl_ebm.tasks.optimization import adamw_with_cosine, progress_of
 
 Batch = dict[str, Tensor]
+
+# Optimizer steps between two looks at the loss, each of which waits for the device.
+DIVERGENCE_CHECK_STEPS = 50
+PRIOR_DRAWS = 256  # z that a finite-temperature free energy averages over where z is continuous
 
 
 class FramePrediction(LightningModule):
@@ -128,13 +124,12 @@ class FramePrediction(LightningModule):
         warmup_steps: int = 100,
     ) -> None:
         super().__init__()
-        check_beta(beta)
-        _check_settings(locals())
         self.save_hyperparameters()
+        check_settings(self.hparams)
         self.objective = objective
         self.context_frames = context_frames
 
-        space = _make_latent(objective, latent, codes, latent_dim, latent_noise)
+        space = make_latent(self.hparams)
         basis = layers * shifts(radius) + paints
         self.energy = PredictiveEnergy(
             TransportDecoder(space.dim, features, radius, layers, paints),
@@ -143,7 +138,7 @@ class FramePrediction(LightningModule):
                 channels, context_frames, width, levels, blocks, cell, radius, layers, paints, features, cover
             ),
         )
-        self.inference = self._make_inference(space, basis)
+        self.inference = make_inference(self.hparams, space, basis)
         self.prior: CodePrior | MixturePrior | None = None
         if objective == "latent_ebm":
             self.prior = (
@@ -152,26 +147,6 @@ class FramePrediction(LightningModule):
                 else MixturePrior(features, space.dim)
             )
         self.register_buffer("diverged", torch.zeros((), dtype=torch.bool), persistent=False)
-
-    def _make_inference(self, space: Latent, basis: int) -> Inference:
-        settings = self.hparams
-        kind = settings["inference"]
-        if settings["objective"] == "least_squares":
-            return Enumeration()  # of its one value
-        if kind is None:
-            kind = "enumeration" if isinstance(space, FiniteLatent) else "amortised_refined"
-        if (kind == "enumeration") != isinstance(space, FiniteLatent):
-            raise UserError(
-                f"inference is {kind} and the latent is {settings['latent']}: enumeration goes with one_hot "
-                "and quantised, the others with gaussian and ball"
-            )
-        steps, lr = settings["inference_steps"], settings["inference_lr"]
-        if kind == "enumeration":
-            return Enumeration()
-        if kind == "gradient":
-            return GradientDescent(steps, lr, "adam")
-        encoder = BasisEncoder(basis, settings["features"], space.dim)
-        return Amortised(encoder) if kind == "amortised" else AmortisedRefined(encoder, steps, lr, "adam")
 
     # -- energies ----------------------------------------------------------------------------------------
 
@@ -441,41 +416,3 @@ class FramePrediction(LightningModule):
     def configure_optimizers(self) -> Any:
         settings = self.hparams
         return adamw_with_cosine(self, settings["lr"], settings["weight_decay"], settings["warmup_steps"])
-
-
-DIVERGENCE_CHECK_STEPS = (
-    50  # optimizer steps between two looks at the loss, each of which waits for the device
-)
-PRIOR_DRAWS = 256  # z that a finite-temperature free energy averages over where z is continuous
-
-
-def _make_latent(objective: str, latent: str, codes: int, dim: int, noise: float) -> Latent:
-    if objective == "least_squares":
-        return OneHot(1)
-    if latent == "one_hot":
-        return OneHot(codes)
-    if latent == "quantised":
-        return Quantised(codes, dim)
-    return Gaussian(dim, noise) if latent == "gaussian" else Ball(dim, 1.0)
-
-
-def _check_settings(settings: dict[str, Any]) -> None:
-    """Raises UserError for a setting that is out of range, naming it."""
-    least = {
-        "channels": 1, "context_frames": 2, "codes": 1, "latent_dim": 1, "inference_steps": 1, "width": 8,
-        "levels": 1, "blocks": 1, "cell": 1, "radius": 1, "layers": 1, "paints": 0, "features": 1,
-        "warmup_steps": 0, "self_fed": 0, "latent_noise": 0, "prior_weight": 0, "weight_decay": 0,
-        "anneal": 0,
-    }  # fmt: skip
-    for name, low in least.items():
-        if not settings[name] >= low:
-            raise UserError(f"{name} is {settings[name]}: use at least {low}")
-    for name in ("lr", "inference_lr", "initial_temperature"):
-        if not 0 < settings[name] < math.inf:
-            raise UserError(f"{name} is {settings[name]}: use a number above 0")
-    if settings["width"] % 8:
-        raise UserError(f"width is {settings['width']}: use a multiple of 8 (the normalisation has 8 groups)")
-    if not 0 < settings["cover"] < 1:
-        raise UserError(f"cover is {settings['cover']}: use a share above 0 and below 1")
-    if settings["anneal"] > 1:
-        raise UserError(f"anneal is {settings['anneal']}: use a share of the training, 0 to 1")

@@ -1,0 +1,82 @@
+"""The exchangeable parts of a frame-prediction model, made from its settings."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ssl_ebm.energy import (
+    Amortised,
+    AmortisedRefined,
+    Ball,
+    Enumeration,
+    FiniteLatent,
+    Gaussian,
+    GradientDescent,
+    Inference,
+    Latent,
+    OneHot,
+    Quantised,
+    check_beta,
+)
+from ssl_ebm.errors import UserError
+from ssl_ebm.networks import BasisEncoder
+
+
+def make_latent(settings: Mapping[str, Any]) -> Latent:
+    """The space of z; least squares has one value, which says nothing."""
+    latent, dim = settings["latent"], settings["latent_dim"]
+    if settings["objective"] == "least_squares":
+        return OneHot(1)
+    if latent == "one_hot":
+        return OneHot(settings["codes"])
+    if latent == "quantised":
+        return Quantised(settings["codes"], dim)
+    return Gaussian(dim, settings["latent_noise"]) if latent == "gaussian" else Ball(dim, 1.0)
+
+
+def make_inference(settings: Mapping[str, Any], space: Latent, basis: int) -> Inference:
+    """How z is found in `space`, for a decoder with `basis` pictures.
+
+    Raises:
+        UserError: the inference does not go with the latent.
+    """
+    kind = settings["inference"]
+    if settings["objective"] == "least_squares":
+        return Enumeration()  # of its one value
+    if kind is None:
+        kind = "enumeration" if isinstance(space, FiniteLatent) else "amortised_refined"
+    if (kind == "enumeration") != isinstance(space, FiniteLatent):
+        raise UserError(
+            f"inference is {kind} and the latent is {settings['latent']}: enumeration goes with one_hot "
+            "and quantised, the others with gaussian and ball"
+        )
+    steps, lr = settings["inference_steps"], settings["inference_lr"]
+    if kind == "enumeration":
+        return Enumeration()
+    if kind == "gradient":
+        return GradientDescent(steps, lr, "adam")
+    encoder = BasisEncoder(basis, settings["features"], space.dim)
+    return Amortised(encoder) if kind == "amortised" else AmortisedRefined(encoder, steps, lr, "adam")
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raises UserError for a setting that is out of range, naming it."""
+    check_beta(settings["beta"])
+    least = {
+        "channels": 1, "context_frames": 2, "codes": 1, "latent_dim": 1, "inference_steps": 1, "width": 8,
+        "levels": 1, "blocks": 1, "cell": 1, "radius": 1, "layers": 1, "paints": 0, "features": 1,
+        "warmup_steps": 0, "self_fed": 0, "latent_noise": 0, "prior_weight": 0, "weight_decay": 0,
+        "anneal": 0,
+    }  # fmt: skip
+    for name, low in least.items():
+        if not settings[name] >= low:
+            raise UserError(f"{name} is {settings[name]}: use at least {low}")
+    for name in ("lr", "inference_lr", "initial_temperature"):
+        if not 0 < settings[name] < math.inf:
+            raise UserError(f"{name} is {settings[name]}: use a number above 0")
+    if settings["width"] % 8:
+        raise UserError(f"width is {settings['width']}: use a multiple of 8 (the normalisation has 8 groups)")
+    if not 0 < settings["cover"] < 1:
+        raise UserError(f"cover is {settings['cover']}: use a share above 0 and below 1")
+    if settings["anneal"] > 1:
+        raise UserError(f"anneal is {settings['anneal']}: use a share of the training, 0 to 1")
