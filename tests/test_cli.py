@@ -87,7 +87,7 @@ except SystemExit as stop:
 assert not {{"torch", "lightning", "jsonargparse", "numpy"}} & set(sys.modules)
 sys.exit(status)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     assert "usage: ssl-ebm" in done.stdout
 
@@ -231,7 +231,7 @@ def test_a_killed_run_goes_on(config: Callable[..., str], tmp_path: Path) -> Non
     _wait_for(Path("runs/toy/checkpoints/last.ckpt"), killed)
     time.sleep(0.5)
     killed.send_signal(signal.SIGKILL)
-    _, messages = killed.communicate(timeout=60)
+    _, messages = killed.communicate(timeout=180)
     assert killed.returncode == -signal.SIGKILL
     assert "starts from scratch" in messages
     assert torch.load("runs/toy/checkpoints/last.ckpt", weights_only=True)["global_step"] < 60
@@ -247,7 +247,7 @@ def test_ctrl_c_keeps_the_last_checkpoint(config: Callable[..., str], tmp_path: 
     run = subprocess.Popen(command, cwd=tmp_path, env=thread_limit(), stderr=subprocess.PIPE, text=True)
     _wait_for(Path("runs/toy/checkpoints/last.ckpt"), run)
     run.send_signal(signal.SIGINT)
-    _, messages = run.communicate(timeout=60)
+    _, messages = run.communicate(timeout=180)
     assert run.returncode == 130
     assert messages.splitlines()[-1].startswith("ssl-ebm: interrupted")
     assert "Traceback" not in messages

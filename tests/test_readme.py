@@ -13,7 +13,7 @@ from encoded_clips import write_clip
 from ssl_ebm.cli import main
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
-SMALL = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--model.width", "8"]
+SMALL = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2"]
 SMALL_WORLD = ["--data.train_clips", "64", "--data.val_clips", "16", "--data.test_clips", "48"]
 # What each command is given beside the README's arguments, so that it takes seconds.
 EXTRA = {
