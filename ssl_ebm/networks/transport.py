@@ -42,6 +42,7 @@ class Context(NamedTuple):
         features: (B, F), what is known of the layers and the scene; the representation of x.
         inertia: (B, layers, shifts), logits of the displacement that continues each layer's motion.
         masks: (B, layers, H, W) in [0, 1], summing to at most 1 over the layers.
+        sharpness: factor on the logits of masks and displacements.
     """
 
     rest: Tensor
@@ -49,6 +50,7 @@ class Context(NamedTuple):
     features: Tensor
     inertia: Tensor
     masks: Tensor
+    sharpness: float = 1.0
 
 
 class TransportPredictor(nn.Module):
@@ -112,24 +114,28 @@ class TransportPredictor(nn.Module):
         nn.init.zeros_(self.flow.weight)
         self.flow.bias.zero_()[shifts(self.radius) // 2] = 2.0
 
-    def forward(self, x: Tensor) -> Context:
+    def forward(self, x: Tensor, sharpness: float = 1.0) -> Context:
+        """h = Pred(x).
+
+        A displacement is a distribution, and moving by it averages. Above 1, `sharpness` makes masks and
+        displacements more decided; towards infinity each block and layer moves by its likeliest displacement.
+        """
         height, width = x.shape[-2:]
         ragged = (-width % self.cell, -height % self.cell)  # frames are filled up to whole cells, then cut
         if any(ragged):
             x = F.pad(x, (0, ragged[0], 0, ragged[1]))
         last, before = x[:, -1], x[:, -2]
         cost = block_matching(before, last, self.radius, self.cell)  # (B, shifts, h, w)
-        nearby = F.avg_pool2d(
-            cost, 3, 1, 1, count_include_pad=False
-        )  # a block's edge belongs to its neighbours
+        # A block at the edge of what moves shows little of it: its neighbours are asked too.
+        nearby = F.avg_pool2d(cost, 3, 1, 1, count_include_pad=False)
         match = (MATCH_SHARPNESS * (nearby.amin(1, keepdim=True) - nearby)).clamp_min(-MATCH_RANGE)
         blocks = F.pixel_unshuffle(x.flatten(1, 2), self.cell)  # (B, T C cell^2, h, w)
         fine, coarse = self.unet(torch.cat([2 * blocks, match.exp(), coordinates(blocks)], 1))
 
         fill, mask_logits, paint = F.pixel_shuffle(self.pixels(fine), self.cell).split(self.splits, 1)
-        masks = mask_logits.softmax(1)[:, : self.layers]  # (B, M, H, W)
+        masks = (sharpness * mask_logits).softmax(1)[:, : self.layers]  # (B, M, H, W)
         covered = masks.sum(1, keepdim=True)
-        flow = (self.flow(fine) + self.flow_inertia * match).softmax(1)  # (B, shifts, h, w)
+        flow = (sharpness * (self.flow(fine) + self.flow_inertia * match)).softmax(1)  # (B, shifts, h, w)
         rest = self._move_blocks((1 - covered) * last + covered * fill.sigmoid(), flow)
         basis = torch.cat(
             [self._layer_basis(last, masks, rest), paint.tanh().unflatten(1, (-1, last.shape[1]))], 1
@@ -147,6 +153,7 @@ class TransportPredictor(nn.Module):
             features,
             inertia,
             masks[..., :height, :width],
+            sharpness,
         )
 
     def _move_blocks(self, frame: Tensor, flow: Tensor) -> Tensor:
@@ -201,8 +208,7 @@ class TransportDecoder(nn.Module):
     def forward(self, h: Context, z: Tensor) -> Tensor:
         """z (B, S, D) -> frames (B, S, C, H, W)."""
         logits, paint = self.weights(h.features[:, None] + self.latent(z)).split(self.splits, -1)
-        kernel = ((logits + self.anchors(z)).unflatten(-1, (self.layers, -1)) + h.inertia[:, None]).softmax(
-            -1
-        )  # (B, S, M, shifts)
+        logits = (logits + self.anchors(z)).unflatten(-1, (self.layers, -1)) + h.inertia[:, None]
+        kernel = (h.sharpness * logits).softmax(-1)  # (B, S, M, shifts)
         change = torch.cat([kernel.flatten(2), paint], -1) @ h.basis  # (B, S, C H W)
         return h.rest[:, None] + change.unflatten(-1, h.rest.shape[1:])

@@ -71,7 +71,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name, low in least.items():
         if not settings[name] >= low:
             raise UserError(f"{name} is {settings[name]}: use at least {low}")
-    for name in ("lr", "inference_lr", "initial_temperature"):
+    for name in ("lr", "inference_lr", "initial_temperature", "rollout_sharpness"):
         if not 0 < settings[name] < math.inf:
             raise UserError(f"{name} is {settings[name]}: use a number above 0")
     if settings["width"] % 8:

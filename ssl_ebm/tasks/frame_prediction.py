@@ -77,6 +77,8 @@ class FramePrediction(LightningModule):
         self_fed: every other training step begins from a context whose last frames, 1 to self_fed of them in
             turn, are the model's own predictions: those that come nearest to the true frames. So it learns to
             go on from what it sees in a roll-out. Needs as many more future frames in the training clips.
+        rollout_sharpness: factor on the logits of masks and displacements, from a roll-out's second frame on:
+            predictions of predictions blur more and more unless what moves has one displacement.
         width: channels of the finest features, a multiple of 8.
         levels: halvings of the feature map.
         blocks: residual blocks at each level.
@@ -110,6 +112,7 @@ class FramePrediction(LightningModule):
         anneal: float = 0.5,
         prior_weight: float = 0.3,
         self_fed: int = 0,
+        rollout_sharpness: float = 1.0,
         width: int = 48,
         levels: int = 2,
         blocks: int = 1,
@@ -275,9 +278,11 @@ class FramePrediction(LightningModule):
         frame = self.energy.decode(h, z).clamp(0, 1)  # (B, S, C, H, W)
         frames = [frame]
         context = x[:, None].expand(-1, draws, -1, -1, -1, -1).flatten(0, 1)  # (B S, T, C, H, W)
+        predictor = self.energy.predictor
+        assert predictor is not None
         for _ in range(horizon - 1):
             context = torch.cat([context[:, 1:], frame.flatten(0, 1)[:, None]], 1)
-            h = self.energy.context(context)
+            h = predictor(context, self.hparams["rollout_sharpness"])
             z = self._draw(h.features, 1, generator, source)
             frame = self.energy.decode(h, z).clamp(0, 1).view_as(frame)
             frames.append(frame)

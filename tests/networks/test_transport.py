@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ssl_ebm.networks import Context, TransportDecoder, TransportPredictor, displacements, shifts
+from ssl_ebm.networks import Context, TransportDecoder, TransportPredictor, displacements, shifted, shifts
 
 Array = NDArray[np.float64]
 CELL, RADIUS, FEATURES = 4, 2, 16
@@ -265,3 +265,26 @@ def test_anchors_start_codes_at_displacements_of_their_own() -> None:
     assert kernel.min() > 0.9
     starts = decoder(9).anchors.weight.argmax(0).tolist()
     assert starts == [0, 3, 6, 9, 12, 15, 18, 21, 24]
+
+
+@torch.no_grad()
+def test_a_sharp_flow_moves_every_block_by_one_displacement() -> None:
+    """In the limit the rest is, block by block, one shifted copy of the last frame; and 1 changes nothing."""
+    torch.manual_seed(0)
+    cell, radius = 4, 2
+    predictor = TransportPredictor(
+        1, 2, 8, 1, 1, cell, radius, 1, 1, 16, cover=1e-6
+    )
+    predictor.flow.weight.normal_()
+    x = torch.rand(3, 2, 1, 16, 20)
+    sharp, soft = predictor(x, 1e4), predictor(x)
+    assert torch.equal(soft.rest, predictor(x, 1.0).rest)
+    copies = shifted(x[:, -1], radius)[:, 0]  # (B, shifts, H, W)
+
+    def nearest(rest: torch.Tensor) -> torch.Tensor:
+        """Largest difference of each block from the copy it is nearest to: (B, blocks)."""
+        difference = (copies - rest).abs().unfold(2, cell, cell).unfold(3, cell, cell)
+        return difference.amax((4, 5)).amin(1)
+
+    assert nearest(sharp.rest).max() < 1e-4
+    assert nearest(soft.rest).max() > 0.05

@@ -284,3 +284,11 @@ def test_a_checkpoint_alone_gives_the_same_predictions(settings: dict[str, Any],
         expected = task.free_energy(x, y)
         torch.manual_seed(0)
         assert torch.equal(again.free_energy(x, y), expected)
+
+
+@torch.no_grad()
+def test_rollout_sharpness_begins_with_the_second_frame() -> None:
+    x = torch.rand(2, 2, 1, 16, 16)
+    plain, sharp = (small(rollout_sharpness=s).eval().sample(x, 3, 3, seeded()) for s in (1.0, 50.0))
+    assert torch.equal(plain[:, :, 0], sharp[:, :, 0])
+    assert not torch.allclose(plain[:, :, 1], sharp[:, :, 1], atol=1e-3)
