@@ -272,9 +272,7 @@ def test_a_sharp_flow_moves_every_block_by_one_displacement() -> None:
     """In the limit the rest is, block by block, one shifted copy of the last frame; and 1 changes nothing."""
     torch.manual_seed(0)
     cell, radius = 4, 2
-    predictor = TransportPredictor(
-        1, 2, 8, 1, 1, cell, radius, 1, 1, 16, cover=1e-6
-    )
+    predictor = TransportPredictor(1, 2, 8, 1, 1, cell, radius, 1, 1, 16, cover=1e-6)
     predictor.flow.weight.normal_()
     x = torch.rand(3, 2, 1, 16, 20)
     sharp, soft = predictor(x, 1e4), predictor(x)
