@@ -244,7 +244,15 @@ def test_a_killed_run_goes_on(config: Callable[..., str], tmp_path: Path) -> Non
 def test_ctrl_c_keeps_the_last_checkpoint(config: Callable[..., str], tmp_path: Path) -> None:
     name = config({"trainer.max_steps": 10_000, "model.init_args.pause": 0.05})
     command = [*COMMAND, "fit", "--config", name, "--checkpoint_every", "1"]
-    run = subprocess.Popen(command, cwd=tmp_path, env=thread_limit(), stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=thread_limit(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, Ctrl-C is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     _wait_for(Path("runs/toy/checkpoints/last.ckpt"), run)
     run.send_signal(signal.SIGINT)
     _, messages = run.communicate(timeout=180)
