@@ -65,8 +65,9 @@ class Effort:
         return max(1, min(MOST_UNITS, round(self.seconds / took)))
 
     def rate(self, work: Work, units: int) -> float:
-        """Units of work per second, of one block."""
+        """Units of work per second, of one block; a unit goes before, untimed."""
         work.before()
+        work.run(1)
         began = self.clock()
         work.run(units)
         took = self.clock() - began

@@ -96,7 +96,8 @@ class Turns(Callback):
 
     A block of `fit` goes from the end of one training batch to the end of another, so it holds all that
     Lightning does between: loading, hooks, logging, progress. (What it does more rarely than once a block,
-    such as writing the log, is in some blocks only; a median does not tell.)
+    such as writing the log, is in some blocks only; a median does not tell.) Every block begins with a unit
+    that is not timed: after other work, caches are cold and the processor's clock may be slower.
 
     Attributes:
         rates: units per second, of the peers and of "fit": medians.
@@ -112,7 +113,7 @@ class Turns(Callback):
         self.block = block
         self.effort = effort
         self._end = WARM_UP_STEPS
-        self._began: float | None = None
+        self._began = 0.0
         self._found: dict[str, list[float]] = {"fit": [], **{name: [] for name in peers}}
         self._units: dict[str, int] = {}
 
@@ -121,17 +122,18 @@ class Turns(Callback):
         return {name: median(values) for name, values in self._found.items()}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self._end - self.block:  # the step that is not timed is over
+            self._began = self.effort.clock()
         if trainer.global_step < self._end:
             return
-        if self._began is None:  # the end of the warm-up
+        if not self._units:  # the end of the warm-up
             self._units = {name: self.effort.block(work) for name, work in self.peers.items()}
         else:
             self._found["fit"].append(self.block / (self.effort.clock() - self._began))
             for name, work in self.peers.items():
                 self._found[name].append(self.effort.rate(work, self._units[name]))
         trainer.should_stop = len(self._found["fit"]) == self.effort.repeats
-        self._end += self.block
-        self._began = self.effort.clock()
+        self._end += self.block + 1
 
 
 def make_fit(
