@@ -1,8 +1,12 @@
 """Shifting pictures, and measuring how they shifted."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+MOTION_SHARPNESS = 2.0  # logits per squared intensity, summed over a part
 
 
 def shifts(radius: int) -> int:
@@ -44,3 +48,35 @@ def block_matching(before: Tensor, after: Tensor, radius: int, cell: int) -> Ten
     """
     difference = shifted(before, radius) - after[:, :, None]  # (B, C, shifts, H, W)
     return F.avg_pool2d(difference.square_().mean(1), cell) * cell**2
+
+
+def part_motions(weight: Tensor, cost: Tensor) -> Tensor:
+    """How each part of the frame has moved, as a distribution over displacements.
+
+        motions[part] = softmax_s(-MOTION_SHARPNESS sum over blocks of weight[part, block] cost[s, block])
+
+    Args:
+        weight: share of each block that belongs to the part, (B, parts, h, w).
+        cost: of `block_matching`, (B, shifts, h, w).
+
+    Returns:
+        (B, parts, shifts).
+    """
+    return (-MOTION_SHARPNESS * torch.einsum("bmhw,bshw->bms", weight, cost)).softmax(-1)
+
+
+def moved_by(pictures: Tensor, motions: Tensor) -> Tensor:
+    """Each picture moved as a whole by its distribution over displacements: the mean of its copies.
+
+    Args:
+        pictures: (B, M, C, H, W).
+        motions: (B, M, shifts), in the order of `displacements`.
+
+    Returns:
+        (B, M, C, H, W); zeros come in at the edges.
+    """
+    batch, parts, colours, height, width = pictures.shape
+    side = math.isqrt(motions.shape[-1])
+    kernels = motions.reshape(batch * parts, 1, side, side).repeat_interleave(colours, 0)
+    flat = pictures.reshape(1, batch * parts * colours, height, width)
+    return F.conv2d(flat, kernels, padding=side // 2, groups=flat.shape[1]).view_as(pictures)

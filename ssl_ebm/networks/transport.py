@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_ebm.networks.convolutions import UNet, coordinates
-from ssl_ebm.networks.motion import block_matching, shifted, shifts
+from ssl_ebm.networks.motion import block_matching, part_motions, shifted, shifts
+from ssl_ebm.networks.refinement import Refinement
 
 ANCHOR_LOGIT = 6.0  # a kernel of 49 displacements that starts with 0.89 of its weight on one of them
 
@@ -68,6 +69,7 @@ class TransportPredictor(nn.Module):
         paints: painted pictures that the latent may add.
         features: size of the feature vector.
         cover: share of every pixel that the layers hold before training, above 0 and below 1.
+        detail: channels of the network that draws masks pixel by pixel; 0: they follow from the blocks alone.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class TransportPredictor(nn.Module):
         paints: int,
         features: int,
         cover: float = 0.5,
+        detail: int = 0,
     ) -> None:
         super().__init__()
         self.cell = cell
@@ -96,6 +99,8 @@ class TransportPredictor(nn.Module):
         self.pixels = nn.Conv2d(width, (channels + layers + 1 + channels * paints) * cell**2, 1)
         self.splits = [channels, layers + 1, channels * paints]
         self._start_simply(channels, cover)
+        self.refinement = Refinement(channels, frames, layers + 1, detail, cell) if detail else None
+        self.rest_inertia = nn.Parameter(torch.tensor(1.0)) if detail else None
         self.summary = nn.Sequential(
             nn.LayerNorm(layers * (width + kernel) + 2 * width),
             nn.Linear(layers * (width + kernel) + 2 * width, features),
@@ -133,10 +138,15 @@ class TransportPredictor(nn.Module):
         fine, coarse = self.unet(torch.cat([2 * blocks, match.exp(), coordinates(blocks)], 1))
 
         fill, mask_logits, paint = F.pixel_shuffle(self.pixels(fine), self.cell).split(self.splits, 1)
+        flow = self.flow(fine) + self.flow_inertia * match  # (B, shifts, h, w)
+        if self.refinement is not None:
+            fill, mask_logits, motions = self.refinement(x, cost, fill, mask_logits)
+            # Where things overlap, a block's own match misleads.
+            flow = flow + self.rest_inertia * motions[:, -1, :, None, None]
         masks = (sharpness * mask_logits).softmax(1)[:, : self.layers]  # (B, M, H, W)
         covered = masks.sum(1, keepdim=True)
-        flow = (sharpness * (self.flow(fine) + self.flow_inertia * match)).softmax(1)  # (B, shifts, h, w)
-        rest = self._move_blocks((1 - covered) * last + covered * fill.sigmoid(), flow)
+        rest = (1 - covered) * last + covered * fill.sigmoid()
+        rest = self._move_blocks(rest, (sharpness * flow).softmax(1))
         basis = torch.cat(
             [self._layer_basis(last, masks, rest), paint.tanh().unflatten(1, (-1, last.shape[1]))], 1
         )
@@ -144,7 +154,7 @@ class TransportPredictor(nn.Module):
         weight = F.avg_pool2d(masks, self.cell)  # (B, M, h, w)
         share = weight / (weight.sum((2, 3), keepdim=True) + 1e-3)
         seen = torch.einsum("bmhw,bdhw->bmd", share, fine)
-        motion = (-2 * torch.einsum("bmhw,bshw->bms", weight, cost)).softmax(-1)  # (B, M, shifts)
+        motion = part_motions(weight, cost)  # (B, M, shifts)
         features = self.summary(torch.cat([seen.flatten(1), motion.flatten(1), coarse.amax((2, 3))], 1))
         inertia = 8 * self.layer_inertia(features).sigmoid()[:, :, None] * motion
         return Context(

@@ -1,5 +1,6 @@
 """Measures trained models and their controls on test clips."""
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,8 @@ def assess(
         everyone["ensemble"] = [Ensemble(least_squares)]
     everyone["bank"] = [Bank(cast(LatentPredictor, model)) for model in latent]
 
+    if latent[0].hparams["sharpness"] != 1:
+        everyone["sharpened"] = sharpened(least_squares, latent[0])
     indices = evenly(protocol.clips, len(data.test_dataset))
     prepared = time.monotonic()
     evaluation = evaluate_frames(
@@ -123,8 +126,11 @@ def assess(
     rollouts = None
     horizon = min(protocol.horizon, data.eval_future_frames)
     if horizon > 1:
+        rolling = {"least_squares": least_squares, "latent_ebm": latent}
+        if latent[0].hparams["rollout_sharpness"] != 1:
+            rolling["sharpened"] = sharpened(least_squares, latent[0])
         rolled = evaluate_rollouts(
-            {name: models[name] for name in ("least_squares", "latent_ebm")},
+            rolling,
             data.test_dataset,
             evenly(protocol.rollout_clips, len(data.test_dataset)),
             horizon=horizon,
@@ -140,6 +146,14 @@ def assess(
         "rollouts": time.monotonic() - frames_done,
     }
     return Assessment(figures, rollouts, evaluation, indices, noise, seconds)
+
+
+def sharpened(least_squares: Sequence[FramePrediction], like: FramePrediction) -> list[FramePrediction]:
+    """Least squares whose predictions are as decided as those of `like`: the control for what that gains."""
+    copies = [copy.deepcopy(model) for model in least_squares]
+    for model in copies:
+        model.hparams.update({name: like.hparams[name] for name in ("sharpness", "rollout_sharpness")})
+    return copies
 
 
 def noise_strength(

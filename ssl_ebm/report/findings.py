@@ -89,6 +89,11 @@ def caveats(results: Results) -> list[str]:
         "The noise control adds noise of the EBM's own standard deviation on validation clips with an "
         "uncertain future, and clips the result to the range of pixel values."
     )
+    if "sharpened" in {**results["controls"], **(results["rollouts"] or {})}:
+        said.append(
+            "The EBM's predictions take displacements more decided than in training (sharpness, "
+            "rollout_sharpness), which blurs less and errs more. Sharpened least squares does the same."
+        )
     said.append(
         "The test of moving z to another clip is trivial for a decoder that only moves pixels of the "
         "context; this one can also paint, if little."

@@ -19,6 +19,7 @@ LABELS = {
     "latent_ebm": "latent-variable EBM",
     "matched_noise": "least squares + noise",
     "ensemble": "least-squares ensemble",
+    "sharpened": "least squares, sharpened",
     "bank": "EBM, z whatever x is",
 }
 NEGATIVES = {

@@ -8,6 +8,7 @@ COLOURS = {  # kind: (light page, dark page)
     "latent_ebm": ("#0069a8", "#5cb8f2"),
     "matched_noise": ("#777777", "#a5a5a5"),
     "ensemble": ("#a87400", "#e8b93c"),
+    "sharpened": ("#6b4fbb", "#a893f0"),
     "bank": ("#a8477f", "#e08fbd"),
     "exact": ("#007a58", "#3ecf9f"),
     "truth": ("#007a58", "#3ecf9f"),

@@ -66,12 +66,12 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         "channels": 1, "context_frames": 2, "codes": 1, "latent_dim": 1, "inference_steps": 1, "width": 8,
         "levels": 1, "blocks": 1, "cell": 1, "radius": 1, "layers": 1, "paints": 0, "features": 1,
         "warmup_steps": 0, "self_fed": 0, "latent_noise": 0, "prior_weight": 0, "weight_decay": 0,
-        "anneal": 0,
+        "anneal": 0, "detail": 0,
     }  # fmt: skip
     for name, low in least.items():
         if not settings[name] >= low:
             raise UserError(f"{name} is {settings[name]}: use at least {low}")
-    for name in ("lr", "inference_lr", "initial_temperature", "rollout_sharpness"):
+    for name in ("lr", "inference_lr", "initial_temperature", "sharpness", "rollout_sharpness"):
         if not 0 < settings[name] < math.inf:
             raise UserError(f"{name} is {settings[name]}: use a number above 0")
     if settings["width"] % 8:

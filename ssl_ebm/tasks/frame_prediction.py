@@ -77,8 +77,10 @@ class FramePrediction(LightningModule):
         self_fed: every other training step begins from a context whose last frames, 1 to self_fed of them in
             turn, are the model's own predictions: those that come nearest to the true frames. So it learns to
             go on from what it sees in a roll-out. Needs as many more future frames in the training clips.
-        rollout_sharpness: factor on the logits of masks and displacements, from a roll-out's second frame on:
-            predictions of predictions blur more and more unless what moves has one displacement.
+        sharpness: factor on the logits of masks and displacements in predictions (not in energies). A
+            displacement is a distribution; above 1 it is more decided, which blurs less and errs more.
+        rollout_sharpness: the same from a roll-out's second frame on: predictions of predictions blur more
+            and more unless what moves has one displacement.
         width: channels of the finest features, a multiple of 8.
         levels: halvings of the feature map.
         blocks: residual blocks at each level.
@@ -87,6 +89,7 @@ class FramePrediction(LightningModule):
         layers: things that may move in an uncertain way at once.
         paints: painted pictures that z may add.
         cover: share of every pixel that the layers hold before training; small where most of a picture rests.
+        detail: channels of the network that draws masks pixel by pixel, for things that overlap; 0: none.
         features: size of the representation.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on matrices and convolutions.
@@ -112,6 +115,7 @@ class FramePrediction(LightningModule):
         anneal: float = 0.5,
         prior_weight: float = 0.3,
         self_fed: int = 0,
+        sharpness: float = 1.0,
         rollout_sharpness: float = 1.0,
         width: int = 48,
         levels: int = 2,
@@ -121,6 +125,7 @@ class FramePrediction(LightningModule):
         layers: int = 1,
         paints: int = 4,
         cover: float = 0.5,
+        detail: int = 0,
         features: int = 128,
         lr: float = 2e-3,
         weight_decay: float = 1e-4,
@@ -138,7 +143,18 @@ class FramePrediction(LightningModule):
             TransportDecoder(space.dim, features, radius, layers, paints),
             space,
             TransportPredictor(
-                channels, context_frames, width, levels, blocks, cell, radius, layers, paints, features, cover
+                channels=channels,
+                frames=context_frames,
+                width=width,
+                levels=levels,
+                blocks=blocks,
+                cell=cell,
+                radius=radius,
+                layers=layers,
+                paints=paints,
+                features=features,
+                cover=cover,
+                detail=detail,
             ),
         )
         self.inference = make_inference(self.hparams, space, basis)
@@ -219,13 +235,19 @@ class FramePrediction(LightningModule):
 
     def decode(self, x: Tensor, z: Tensor) -> Tensor:
         """Dec(Pred(x), z): z (B, S, D) -> frames (B, S, C, H, W) in [0, 1]."""
-        return self.energy.decode(self.energy.context(x), z).clamp(0, 1)
+        return self.energy.decode(self._foresee(x, self.hparams["sharpness"]), z).clamp(0, 1)
 
     def representation(self, x: Tensor) -> Tensor:
         """Features of the context: (B, T, C, H, W) -> (B, F)."""
         return self.energy.context(x).features
 
     # -- prediction: z from x alone ----------------------------------------------------------------------
+
+    def _foresee(self, x: Tensor, sharpness: float) -> Context:
+        """h = Pred(x), as predictions take it."""
+        predictor = self.energy.predictor
+        assert predictor is not None
+        return predictor(x, sharpness)
 
     def _draw(
         self,
@@ -273,16 +295,14 @@ class FramePrediction(LightningModule):
             if value < 1:
                 raise UserError(f"{name} is {value}: use at least 1")
         draws = 1 if self.objective == "least_squares" else samples
-        h = self.energy.context(x)
+        h = self._foresee(x, self.hparams["sharpness"])
         z = self._draw(h.features, draws, generator, source)
         frame = self.energy.decode(h, z).clamp(0, 1)  # (B, S, C, H, W)
         frames = [frame]
         context = x[:, None].expand(-1, draws, -1, -1, -1, -1).flatten(0, 1)  # (B S, T, C, H, W)
-        predictor = self.energy.predictor
-        assert predictor is not None
         for _ in range(horizon - 1):
             context = torch.cat([context[:, 1:], frame.flatten(0, 1)[:, None]], 1)
-            h = predictor(context, self.hparams["rollout_sharpness"])
+            h = self._foresee(context, self.hparams["rollout_sharpness"])
             z = self._draw(h.features, 1, generator, source)
             frame = self.energy.decode(h, z).clamp(0, 1).view_as(frame)
             frames.append(frame)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from ssl_ebm.networks import block_matching, displacements, shifted, shifts
+from ssl_ebm.networks import block_matching, displacements, moved_by, part_motions, shifted, shifts
 
 
 def moved(picture: NDArray[np.float64], down: int, right: int) -> NDArray[np.float64]:
@@ -84,3 +85,33 @@ def test_block_matching_finds_a_known_motion(motion: tuple[int, int], generator:
 def test_block_matching_has_no_gradient() -> None:
     before = torch.rand(1, 1, 4, 4, requires_grad=True)
     assert not block_matching(before, before, 1, 2).requires_grad
+
+
+def test_moved_by_one_displacement_is_the_shifted_copy(generator: torch.Generator) -> None:
+    pictures = torch.rand(2, 3, 2, 9, 7, generator=generator, dtype=torch.float64)
+    for s in range(shifts(2)):
+        motions = F.one_hot(torch.tensor(s), shifts(2)).double().expand(2, 3, -1)
+        moved = moved_by(pictures, motions)
+        torch.testing.assert_close(moved, shifted(pictures.flatten(1, 2), 2)[:, :, s].view_as(moved))
+
+
+def test_moved_by_a_distribution_is_the_mean_of_the_copies(generator: torch.Generator) -> None:
+    pictures = torch.rand(2, 3, 2, 9, 7, generator=generator, dtype=torch.float64)
+    motions = torch.rand(2, 3, shifts(1), generator=generator, dtype=torch.float64).softmax(-1)
+    copies = shifted(pictures.flatten(1, 2), 1).unflatten(1, (3, 2))
+    torch.testing.assert_close(
+        moved_by(pictures, motions), torch.einsum("bms,bmcsij->bmcij", motions, copies)
+    )
+
+
+def test_parts_with_motions_of_their_own_are_told_apart(generator: torch.Generator) -> None:
+    before = torch.zeros(1, 1, 24, 24, dtype=torch.float64)
+    before[..., 4:8, 4:8] = 0.5 + torch.rand(4, 4, generator=generator, dtype=torch.float64) / 2
+    before[..., 16:20, 12:16] = 0.5 + torch.rand(4, 4, generator=generator, dtype=torch.float64) / 2
+    after = torch.zeros_like(before)
+    after[..., 6:10, 3:7] = before[..., 4:8, 4:8]  # 2 down, 1 left
+    after[..., 16:20, 14:18] = before[..., 16:20, 12:16]  # 2 right
+    upper = torch.zeros(1, 2, 6, 6, dtype=torch.float64)
+    upper[:, 0, :3], upper[:, 1, 3:] = 1.0, 1.0
+    found = part_motions(10 * upper, block_matching(before, after, 2, 4)).argmax(-1)[0]
+    assert displacements(2)[found].tolist() == [[2, -1], [0, 2]]

@@ -287,6 +287,17 @@ def test_a_checkpoint_alone_gives_the_same_predictions(settings: dict[str, Any],
 
 
 @torch.no_grad()
+def test_sharpness_is_of_predictions_and_not_of_energies() -> None:
+    x, y = torch.rand(2, 2, 1, 16, 16), torch.rand(2, 1, 16, 16)
+    plain, sharp = (small(sharpness=s).eval() for s in (1.0, 50.0))
+    assert torch.equal(plain.free_energy(x, y), sharp.free_energy(x, y))
+    drawn, decided = (task.sample(x, 3, 1, seeded()) for task in (plain, sharp))
+    assert not torch.allclose(drawn, decided, atol=1e-3)
+    z = sharp.prior_sample(x, 3, seeded())
+    assert torch.equal(decided[:, :, 0], sharp.decode(x, z))
+
+
+@torch.no_grad()
 def test_rollout_sharpness_begins_with_the_second_frame() -> None:
     x = torch.rand(2, 2, 1, 16, 16)
     plain, sharp = (small(rollout_sharpness=s).eval().sample(x, 3, 3, seeded()) for s in (1.0, 50.0))
