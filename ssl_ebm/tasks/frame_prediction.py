@@ -9,14 +9,12 @@ from lightning import LightningModule
 from torch import Tensor
 
 from ssl_ebm.energy import (
-    Amortised,
     FiniteLatent,
     Inferred,
     Latent,
     PredictiveEnergy,
     check_beta,
     free_energy,
-    posterior,
 )
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks import (
@@ -28,7 +26,7 @@ from ssl_ebm.networks import (
     TransportPredictor,
     shifts,
 )
-from ssl_ebm.tasks.frame_parts import check_settings, make_inference, make_latent
+from ssl_ebm.tasks.frame_parts import check_settings, explanation, make_inference, make_latent
 from ssl_ebm.tasks.optimization import adamw_with_cosine, progress_of
 
 Batch = dict[str, Tensor]
@@ -361,18 +359,7 @@ class FramePrediction(LightningModule):
         found = self.energy.infer(self.inference, y, h, generator)
         if self.prior is None:
             return {"loss": found.energy.mean(), "energy": found.energy.detach().mean()}
-        if isinstance(self.latent, FiniteLatent):
-            fit = free_energy(found.energies, beta)  # (B,)
-            inferred = posterior(found.energies.detach(), beta)  # (B, K)
-        else:
-            inferred = found.z
-            z = inferred
-            if isinstance(self.inference, Amortised):
-                assert found.proposal is not None
-                z = self.latent.project(found.proposal)
-            fit = self.energy.energy(y, h, (self.latent.perturb(z) if self.training else z)[:, None])[:, 0]
-            if found.proposal is not None:  # the encoder learns to foresee where the descent ends
-                fit = fit + (found.proposal - inferred).square().sum(1)
+        fit, inferred = explanation(self.energy, self.inference, y, h, found, beta, self.training)
         surprise = self.prior.surprise(h.features, inferred)
         if self.training:
             self.prior.remember(inferred)
