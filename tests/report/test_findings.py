@@ -50,3 +50,19 @@ def test_caveats_tell_seeds_and_controls(make_results: Make) -> None:
     assert "say nothing about other trainings" in one
     assert "needs two seeds" in one
     assert "With 3 seeds the spread between trainings is underestimated" in three
+
+
+def test_an_ignored_latent_is_named(make_results: Make) -> None:
+    results = make_results()
+    ours = results["models"]["latent_ebm"]["uncertain"]
+    ours["psnr_k1"] = [21.74, 20.0, 23.0]
+    for gain, named in ((0.04, True), (0.6, False)):
+        ours["psnr_best_of"] = {"1": [21.74, 20.0, 23.0], "100": [21.74 + gain, 20.0, 23.0]}
+        assert ("The latent is ignored" in " ".join(caveats(results))) == named
+
+
+def test_sharpened_predictions_are_told(make_results: Make) -> None:
+    results = make_results()
+    assert "harpened" not in " ".join(caveats(results))
+    results["controls"]["sharpened"] = results["controls"]["bank"]
+    assert "Sharpened least squares does the same" in " ".join(caveats(results))
