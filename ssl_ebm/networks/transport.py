@@ -70,6 +70,7 @@ class TransportPredictor(nn.Module):
         features: size of the feature vector.
         cover: share of every pixel that the layers hold before training, above 0 and below 1.
         detail: channels of the network that draws masks pixel by pixel; 0: they follow from the blocks alone.
+        faint_paints: start with paints a tenth as strong, for a decoder with `paint_anchors`.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class TransportPredictor(nn.Module):
         features: int,
         cover: float = 0.5,
         detail: int = 0,
+        faint_paints: bool = False,
     ) -> None:
         super().__init__()
         self.cell = cell
@@ -99,6 +101,8 @@ class TransportPredictor(nn.Module):
         self.pixels = nn.Conv2d(width, (channels + layers + 1 + channels * paints) * cell**2, 1)
         self.splits = [channels, layers + 1, channels * paints]
         self._start_simply(channels, cover)
+        if faint_paints:
+            self._start_faintly(channels)
         self.refinement = Refinement(channels, frames, layers + 1, detail, cell) if detail else None
         self.rest_inertia = nn.Parameter(torch.tensor(1.0)) if detail else None
         self.summary = nn.Sequential(
@@ -118,6 +122,13 @@ class TransportPredictor(nn.Module):
         self.pixels.bias.view(-1, self.cell**2)[rest] = math.log(self.layers * (1 - cover) / cover)
         nn.init.zeros_(self.flow.weight)
         self.flow.bias.zero_()[shifts(self.radius) // 2] = 2.0
+
+    @torch.no_grad()
+    def _start_faintly(self, channels: int) -> None:
+        assert self.pixels.bias is not None
+        first = (channels + self.layers + 1) * self.cell**2
+        self.pixels.weight[first:] *= 0.1
+        self.pixels.bias[first:] *= 0.1
 
     def forward(self, x: Tensor, sharpness: float = 1.0) -> Context:
         """h = Pred(x).
@@ -189,15 +200,28 @@ class TransportDecoder(nn.Module):
         latent_dim: D, size of z.
         features: size of the context's feature vector.
         radius, layers, paints: those of the predictor.
+        paint_anchors: start every direction of z with a weight of 1 or -1 on a paint of its own. Where no
+            displacement explains what is uncertain, codes can still come apart along the paints.
     """
 
-    def __init__(self, latent_dim: int, features: int, radius: int, layers: int, paints: int) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        features: int,
+        radius: int,
+        layers: int,
+        paints: int,
+        paint_anchors: bool = False,
+    ) -> None:
         super().__init__()
         self.layers = layers
         self.splits = [layers * shifts(radius), paints]
         self.latent = nn.Linear(latent_dim, features, bias=False)
         self.anchors = nn.Linear(latent_dim, layers * shifts(radius), bias=False)
         self._spread_anchors()
+        self.paint_anchors = nn.Linear(latent_dim, paints, bias=False) if paint_anchors else None
+        if self.paint_anchors is not None:
+            self._spread_over_paints(self.paint_anchors)
         self.weights = nn.Sequential(
             nn.SiLU(), nn.Linear(features, features), nn.SiLU(), nn.Linear(features, sum(self.splits))
         )
@@ -215,9 +239,19 @@ class TransportDecoder(nn.Module):
             start[torch.arange(latent_dim), :, nearest] = ANCHOR_LOGIT
         self.anchors.weight.copy_(start.flatten(1).T)
 
+    @staticmethod
+    @torch.no_grad()
+    def _spread_over_paints(anchors: nn.Linear) -> None:
+        """Directions 2p and 2p + 1 of z start as the two signs of paint p, over and over."""
+        nn.init.zeros_(anchors.weight)
+        direction = torch.arange(anchors.in_features)
+        anchors.weight[direction // 2 % anchors.out_features, direction] = 1.0 - 2.0 * (direction % 2)
+
     def forward(self, h: Context, z: Tensor) -> Tensor:
         """z (B, S, D) -> frames (B, S, C, H, W)."""
         logits, paint = self.weights(h.features[:, None] + self.latent(z)).split(self.splits, -1)
+        if self.paint_anchors is not None:
+            paint = paint + self.paint_anchors(z)
         logits = (logits + self.anchors(z)).unflatten(-1, (self.layers, -1)) + h.inertia[:, None]
         kernel = (h.sharpness * logits).softmax(-1)  # (B, S, M, shifts)
         change = torch.cat([kernel.flatten(2), paint], -1) @ h.basis  # (B, S, C H W)

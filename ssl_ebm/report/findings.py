@@ -85,8 +85,8 @@ def caveats(results: Results) -> list[str]:
     one, best = ours["psnr_k1"], ours["psnr_best_of"][most]
     if one and best and None not in (one[0], best[0]) and best[0] - one[0] < IGNORED_GAIN:
         said.append(
-            f"The latent is ignored: the best of {most} samples gains {best[0] - one[0]:.2f} dB over one. Train "
-            "again with a higher model.initial_temperature, or another seed."
+            f"The latent is ignored: the best of {most} samples gains {best[0] - one[0]:.2f} dB over one. "
+            "Train again with a higher model.initial_temperature, or another seed."
         )
     if "ensemble" not in results["controls"]:
         said.append(

@@ -116,5 +116,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise UserError(f"width is {settings['width']}: use a multiple of 8 (the normalisation has 8 groups)")
     if not 0 < settings["cover"] < 1:
         raise UserError(f"cover is {settings['cover']}: use a share above 0 and below 1")
+    if settings["paint_anchors"] and not settings["paints"]:
+        raise UserError("paint_anchors is on and paints is 0: use at least 1 paint")
     if settings["anneal"] > 1:
         raise UserError(f"anneal is {settings['anneal']}: use a share of the training, 0 to 1")

@@ -86,6 +86,8 @@ class FramePrediction(LightningModule):
         radius: largest displacement between two frames, pixels.
         layers: things that may move in an uncertain way at once.
         paints: painted pictures that z may add.
+        paint_anchors: start every code with a paint of its own, added or taken away, as well as with a
+            displacement of its own: for real clips, where no one displacement explains what is uncertain.
         cover: share of every pixel that the layers hold before training; small where most of a picture rests.
         detail: channels of the network that draws masks pixel by pixel, for things that overlap; 0: none.
         features: size of the representation.
@@ -122,6 +124,7 @@ class FramePrediction(LightningModule):
         radius: int = 3,
         layers: int = 1,
         paints: int = 4,
+        paint_anchors: bool = False,
         cover: float = 0.5,
         detail: int = 0,
         features: int = 128,
@@ -138,7 +141,7 @@ class FramePrediction(LightningModule):
         space = make_latent(self.hparams)
         basis = layers * shifts(radius) + paints
         self.energy = PredictiveEnergy(
-            TransportDecoder(space.dim, features, radius, layers, paints),
+            TransportDecoder(space.dim, features, radius, layers, paints, paint_anchors),
             space,
             TransportPredictor(
                 channels=channels,
@@ -153,6 +156,7 @@ class FramePrediction(LightningModule):
                 features=features,
                 cover=cover,
                 detail=detail,
+                faint_paints=paint_anchors,
             ),
         )
         self.inference = make_inference(self.hparams, space, basis)

@@ -268,6 +268,33 @@ def test_anchors_start_codes_at_displacements_of_their_own() -> None:
 
 
 @torch.no_grad()
+def test_paint_anchors_start_pairs_of_codes_as_a_paint_and_its_negative() -> None:
+    """Codes 2p and 2p + 1 add paint p and take it away: 5 codes, 2 paints."""
+    network = TransportDecoder(5, FEATURES, RADIUS, 1, 2, paint_anchors=True).double().eval()
+    moves(network, [[STAY]] * 5)
+    rest, paints = video(1, 1, 6, 6), video(1, 2, 36, seed=1)
+    basis = torch.cat([torch.zeros(1, shifts(RADIUS), 36, dtype=torch.float64), paints], 1)
+    inertia = torch.zeros(1, 1, shifts(RADIUS), dtype=torch.float64)
+    features = torch.zeros(1, FEATURES, dtype=torch.float64)
+    frames = network(Context(rest, basis, features, inertia, rest), torch.eye(5, dtype=torch.float64)[None])
+    first, second = (paint.view(1, 6, 6) for paint in paints[0])
+    for found, change in zip(frames[0] - rest, (first, -first, second, -second, first), strict=True):
+        torch.testing.assert_close(found, change)
+
+
+@torch.no_grad()
+def test_faint_paints_are_a_tenth_as_strong() -> None:
+    networks = []
+    for faint in (False, True):
+        torch.manual_seed(0)
+        networks.append(TransportPredictor(1, 2, 8, 1, 1, CELL, RADIUS, 1, 2, FEATURES, faint_paints=faint))
+    x = video(2, 2, 1, 16, 16).float()
+    plain, faint_ = (network(x).basis[:, -2:].atanh() for network in networks)
+    torch.testing.assert_close(faint_, plain / 10)
+    torch.testing.assert_close(networks[0](x).rest, networks[1](x).rest)
+
+
+@torch.no_grad()
 def test_a_sharp_flow_moves_every_block_by_one_displacement() -> None:
     """In the limit the rest is, block by block, one shifted copy of the last frame; and 1 changes nothing."""
     torch.manual_seed(0)
