@@ -32,7 +32,10 @@ class SeededSteps(Callback):
 
 
 def _seed_torch(seed: int) -> None:
-    """As `torch.manual_seed`, which spends a stack trace on every call where CUDA is absent."""
+    """As `torch.manual_seed`, which spends a stack trace on every call where CUDA is absent.
+
+    A GPU that trains has been initialised; asking whether one exists looks for its driver at every step.
+    """
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed)
