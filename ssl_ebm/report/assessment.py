@@ -103,8 +103,9 @@ def assess(
         everyone["ensemble"] = [Ensemble(least_squares)]
     everyone["bank"] = [Bank(cast(LatentPredictor, model)) for model in latent]
 
+    decided = sharpened(least_squares, latent[0])
     if latent[0].hparams["sharpness"] != 1:
-        everyone["sharpened"] = sharpened(least_squares, latent[0])
+        everyone["sharpened"] = decided
     indices = evenly(protocol.clips, len(data.test_dataset))
     prepared = time.monotonic()
     evaluation = evaluate_frames(
@@ -128,7 +129,7 @@ def assess(
     if horizon > 1:
         rolling = {"least_squares": least_squares, "latent_ebm": latent}
         if latent[0].hparams["rollout_sharpness"] != 1:
-            rolling["sharpened"] = sharpened(least_squares, latent[0])
+            rolling["sharpened"] = decided
         rolled = evaluate_rollouts(
             rolling,
             data.test_dataset,

@@ -86,7 +86,7 @@ def caveats(results: Results) -> list[str]:
     if one and best and None not in (one[0], best[0]) and best[0] - one[0] < IGNORED_GAIN:
         said.append(
             f"The latent is ignored: the best of {most} samples gains {best[0] - one[0]:.2f} dB over one. "
-            "Train again with a higher model.initial_temperature, or another seed."
+            "Train again with model.paint_anchors, or another seed."
         )
     if "ensemble" not in results["controls"]:
         said.append(
