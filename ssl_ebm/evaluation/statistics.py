@@ -30,6 +30,10 @@ class Interval:
     low: float
     high: float
 
+    def times(self, factor: float) -> Interval:
+        """In another unit; the factor is above 0."""
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
+
     def to_json(self) -> list[float | None]:
         """``[value, low, high]``; what is infinite or undefined becomes ``None``: JSON has no such
         numbers."""

@@ -21,14 +21,14 @@ WIDTH = 150  # columns of the table where the output is no terminal
 def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 0.25) -> list[dict[str, Any]]:
     """Measures a suite, prints a table, and writes ``OUT/benchmark.json`` and ``OUT/machine.json``.
 
-    benchmark.json is a list of rows {suite, case, dtype, ours, unit, peer, peer_name, ratio, ceiling_share},
-    explained in `Row`; every rate is a median of blocks of work that took turns with the peer's in one
-    process. machine.json says what machine that was, with which versions, and when.
+    benchmark.json is a list of rows {suite, case, dtype, ours, unit, peer, peer_name, ratio, ratio_interval,
+    ceiling_share}, explained in `Row`; every rate is a median of blocks of work that took turns with the
+    peer's in one process. machine.json says what machine that was, with which versions, and when.
 
     Args:
         suite: name of a suite; None: all.
         out: folder.
-        repeats: blocks of each work; the lesser measurements take half as many.
+        repeats: blocks of each work; small differences take three times as many, large ones half as many.
         seconds: length of a block, about; 0: one unit of work.
 
     Returns:

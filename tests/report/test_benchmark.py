@@ -1,17 +1,22 @@
 """The benchmark: what it writes, its arithmetic, and that ours and the peer do the same work."""
 
 import json
+import math
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import av
+import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 from ssl_ebm.cli import main
 from ssl_ebm.data import MovingDigits, load_clip
 from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.statistics import Interval
 from ssl_ebm.report import benchmark
 from ssl_ebm.report.benchmarks import frames, suites, timing
 from ssl_ebm.report.benchmarks.inference_cost import (
@@ -22,7 +27,7 @@ from ssl_ebm.report.benchmarks.inference_cost import (
 from ssl_ebm.report.benchmarks.loading_rates import Loading, loading_rows, write_clips
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.suites import Part
-from ssl_ebm.report.benchmarks.timing import Effort, Work, matmul, matmul_flops
+from ssl_ebm.report.benchmarks.timing import Effort, Rates, Work, matmul, matmul_flops, median_interval
 from ssl_ebm.report.benchmarks.training_loops import (
     WARM_UP_STEPS,
     BareLoop,
@@ -36,48 +41,57 @@ from ssl_ebm.tasks import FramePrediction
 CPU = torch.device("cpu")
 ONCE = Effort(repeats=1, seconds=0, device=CPU)
 SMALL = ["--model.width", "8", "--model.features", "8", "--model.codes", "3", "--data.batch_size", "4"]
-FIELDS = {"suite", "case", "dtype", "ours", "unit", "peer", "peer_name", "ratio", "ceiling_share"}
+FIELDS = {"suite", "case", "dtype", "ours", "unit", "peer", "peer_name", "ratio", "ratio_interval"}
+FIELDS |= {"ceiling_share"}
 
 
-def check_rows(rows: Sequence[dict[str, object]]) -> None:
+def check_rows(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         assert set(row) == FIELDS
         assert isinstance(row["ours"], float)
         assert row["ours"] > 0
         assert (row["peer"] is None) == (row["peer_name"] is None) == (row["ratio"] is None)
         if row["peer"] is not None:
-            assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])  # type: ignore[operator]
+            low, high = row["ratio_interval"]
+            assert low <= row["ratio"] <= high
+            if low == high:  # one turn
+                assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
 
 
 # -- rows ------------------------------------------------------------------------------------------------
 
 
-def test_ratio_is_ours_over_peer() -> None:
-    assert Row("s", "c", "float32", 30.0, "steps/s", 20.0, "a peer").as_dict() == {
+def test_a_row_says_how_sure_its_ratio_is() -> None:
+    ratio = Interval(1.5, 1.4, 1.7)
+    assert Row("s", "c", "float32", 30.0, "steps/s", 20.0, "a peer", ratio).as_dict() == {
         "suite": "s", "case": "c", "dtype": "float32", "ours": 30.0, "unit": "steps/s", "peer": 20.0,
-        "peer_name": "a peer", "ratio": 1.5, "ceiling_share": None,
+        "peer_name": "a peer", "ratio": 1.5, "ratio_interval": [1.4, 1.7], "ceiling_share": None,
     }  # fmt: skip
-    assert Row("s", "c", "float32", 30.0, "GFLOP").ratio is None
+    assert Row("s", "c", "float32", 30.0, "GFLOP").as_dict()["ratio"] is None
 
 
 def test_rows_of_a_training_and_what_is_said_of_them() -> None:
     # A step of 2e9 operations, matrix products of 2 * 2048^3 each, and Lightning at 96 of 100 steps.
     products = 8.0
     ceiling = products * 2 * 2048**3
-    rates = {"fit": 9.6, "bare": 10.0, "least_squares": 15.0, "ceiling": products}
+    rates = Rates({"fit": [9.6], "bare": [10.0], "least_squares": [15.0], "ceiling": [products]})
     rows = list(frames._training_rows("latent_ebm", torch.bfloat16, rates, flops=2_000_000_000))
     check_rows([row.as_dict() for row in rows])
     fit, step, flops, achieved = rows
-    assert (fit.ratio, fit.peer_name) == (pytest.approx(0.96), "bare PyTorch loop")
+    assert fit.peer_name == "bare PyTorch loop"
+    assert fit.ratio is not None
+    assert fit.ratio.value == pytest.approx(0.96)
     assert fit.ceiling_share == pytest.approx(9.6 * 2e9 / ceiling)
-    assert step.ratio == pytest.approx(10 / 15)
+    assert step.ratio is not None
+    assert step.ratio.value == pytest.approx(10 / 15)
     assert (flops.ours, flops.unit, flops.ceiling_share) == (2.0, "GFLOP", None)
     assert achieved.ours == pytest.approx(20.0)
-    assert achieved.ratio == achieved.ceiling_share == pytest.approx(2e10 / ceiling)
+    assert achieved.ratio is not None
+    assert achieved.ratio.value == pytest.approx(achieved.ceiling_share) == pytest.approx(2e10 / ceiling)
     lines = frames.summary(rows)
     assert len(lines) == 2
     assert "adds 4.2%" in lines[0]  # 10 / 9.6 - 1
-    assert "lasts 1.50 least-squares steps" in lines[1]
+    assert "lasts 1.50 (1.50 to 1.50) least-squares steps" in lines[1]
 
 
 # -- timing ----------------------------------------------------------------------------------------------
@@ -99,10 +113,29 @@ def test_rates_are_medians_of_blocks_in_turn(monkeypatch: pytest.MonkeyPatch) ->
     effort = Effort(repeats=3, seconds=2.0, device=CPU)
     rates = effort.rates({"fast": make("fast", 0.1), "slow": make("slow", 0.5)})
     assert not trouble
-    assert rates == pytest.approx({"fast": 10.0, "slow": 2.0})
+    assert (rates["fast"], rates["slow"]) == pytest.approx((10.0, 2.0))
     fast, slow = ("fast", 20), ("slow", 4)  # 2 seconds each
     assert order[5::2] == [fast, slow, slow, fast, fast, slow]
     assert {units for _, units in order[4::2]} == {1}  # not timed
+
+
+def test_a_ratio_compares_blocks_of_one_turn() -> None:
+    # The machine slows down by half, and one block of the peer is disturbed: ours takes 0.9 of its time.
+    pace = [2.0, 2.0, 1.5, 1.2, 1.0]
+    rates = Rates({"ours": [10 * p for p in pace], "peer": [9 * p for p in pace[:4]] + [3.0]})
+    assert rates.ratio("ours", "peer").value == pytest.approx(10 / 9)
+    assert rates.ratio("ours", "peer").high == pytest.approx(10 / 3)  # five turns: the range
+    assert rates["ours"] / rates["peer"] == pytest.approx(15 / 13.5)
+
+
+@pytest.mark.parametrize("count", [6, 9, 12, 25])
+def test_interval_of_a_median_holds_the_truth_as_often_as_it_says(count: int) -> None:
+    generator = np.random.default_rng(count)
+    found = [median_interval(list(generator.exponential(size=count))) for _ in range(4000)]
+    hits = np.mean([one.low <= math.log(2) <= one.high for one in found])
+    least = 1 - 2 * binom.cdf(binom.ppf(0.025, count, 0.5) - 1, count, 0.5)  # its exact coverage
+    assert least >= 0.95
+    assert hits == pytest.approx(least, abs=4 * math.sqrt(0.05 * 0.95 / 4000))
 
 
 def test_operations_of_the_ceiling() -> None:
@@ -148,8 +181,9 @@ def test_turns_of_fit_and_its_peers(tmp_path: Path) -> None:
     first = WARM_UP_STEPS
     looks = [first, first]  # for the length of the block
     assert done == [*looks, *(step for step in (first + 3, first + 6, first + 9) for _ in range(2))]
-    assert fit.trainer.global_step == first + 9
-    assert set(rates) == {"fit", "peer"}
+    assert fit.trainer.global_step == first + 12  # a block of fit before and after every block of the peer
+    assert rates.turns.keys() == {"fit", "peer"}
+    assert {len(values) for values in rates.turns.values()} == {3}
     assert 0 < rates["fit"] < rates["peer"]
 
 
@@ -226,11 +260,14 @@ def test_generated_clips_move(tmp_path: Path) -> None:
 # -- the command -----------------------------------------------------------------------------------------
 
 
+EVEN = Interval(1.5, 1.5, 1.5)
+
+
 class FakeSuite:
     """Two parts, of one row each."""
 
     def __init__(self) -> None:
-        self.row = Row("fake", "a case", "float32", 3.0, "steps/s", 2.0, "a peer", 0.25)
+        self.row = Row("fake", "a case", "float32", 3.0, "steps/s", 2.0, "a peer", EVEN, 0.25)
         self.rest = Row("fake", "another", "float32", 1.0, "GFLOP")
 
     def parts(self, effort: Effort) -> list[Part]:

@@ -57,9 +57,22 @@ def inference_rows(
         if count == codes[0]:
             yield row()
             continue
-        yield row(peer=rates[f"each of {count}"] * clips, peer_name=f"{count} decodes, one by one")
-        yield row(peer=rates[f"one of {count}"] * clips / count, peer_name=f"{count} full forward passes")
-        yield row(peer=rates[f"all {codes[0]}"] * clips, peer_name=f"the same, codes: {codes[0]}")
+        everything, one = f"all {count}", f"one of {count}"
+        yield row(
+            peer=rates[f"each of {count}"] * clips,
+            peer_name=f"{count} decodes, one by one",
+            ratio=rates.ratio(everything, f"each of {count}"),
+        )
+        yield row(
+            peer=rates[one] * clips / count,
+            peer_name=f"{count} full forward passes",
+            ratio=rates.ratio(everything, one).times(count),
+        )
+        yield row(
+            peer=rates[f"all {codes[0]}"] * clips,
+            peer_name=f"the same, codes: {codes[0]}",
+            ratio=rates.ratio(everything, f"all {codes[0]}"),
+        )
 
 
 def energies_one_by_one(model: FramePrediction, x: Tensor, y: Tensor) -> Tensor:

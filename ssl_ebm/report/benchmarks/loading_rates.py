@@ -89,6 +89,7 @@ def loading_rows(
             "clips/s",
             rates["step"] * clips,
             "least-squares training step",
+            rates.ratio(f"workers {workers}", "step"),
         )
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from ssl_ebm.evaluation.statistics import Interval
+
 
 @dataclass(frozen=True)
 class Row:
@@ -18,6 +20,9 @@ class Row:
         unit: of ``ours`` and ``peer``.
         peer: the same figure of what ours is compared with; None: there is no peer.
         peer_name: what that is.
+        ratio: ours / peer, with its 95 % interval; above 1, ours is faster. The median of the ratios of
+            blocks that were neighbours in time, so it need not be the ratio of the two figures, which are
+            medians themselves.
         ceiling_share: share of the rate at which the machine multiplies matrices, measured in the same run;
             None where that is no limit.
     """
@@ -29,12 +34,8 @@ class Row:
     unit: str
     peer: float | None = None
     peer_name: str | None = None
+    ratio: Interval | None = None
     ceiling_share: float | None = None
-
-    @property
-    def ratio(self) -> float | None:
-        """ours / peer: above 1, ours is faster."""
-        return None if self.peer is None else self.ours / self.peer
 
     def as_dict(self) -> dict[str, Any]:
         """The row as it stands in ``benchmark.json``."""
@@ -46,7 +47,8 @@ class Row:
             "unit": self.unit,
             "peer": self.peer,
             "peer_name": self.peer_name,
-            "ratio": self.ratio,
+            "ratio": None if self.ratio is None else self.ratio.value,
+            "ratio_interval": None if self.ratio is None else [self.ratio.low, self.ratio.high],
             "ceiling_share": self.ceiling_share,
         }
 
@@ -58,7 +60,8 @@ def as_table(rows: Sequence[Row]) -> Table:
         table.columns[column].justify = "right"
     for row in rows:
         peer = "" if row.peer is None else f"{_number(row.peer)}  {row.peer_name}"
-        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
+        r = row.ratio
+        ratio = "" if r is None else f"{r.value:.3g} ({r.low:.3g} to {r.high:.3g})"
         share = "" if row.ceiling_share is None else f"{row.ceiling_share:.0%}"
         table.add_row(row.case, row.dtype, _number(row.ours), row.unit, peer, ratio, share)
     return table

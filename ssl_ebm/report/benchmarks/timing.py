@@ -1,16 +1,20 @@
 """Rates that can be compared: everything is measured in turns, again and again, in one process.
 
 What disturbs a machine (other programs, its temperature) comes and goes over seconds. Short blocks of work in
-turn suffer from it alike, and the median over the turns leaves out the blocks that it hit.
+turn suffer from it alike: blocks of one turn are compared with each other, and the median over the turns
+leaves out those that it hit.
 """
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import median
 
 import torch
+
+from ssl_ebm.evaluation.statistics import Interval
 
 MATMUL_SIDE = 2048  # of the square matrices whose product is the machine's ceiling
 MOST_UNITS = 1000  # of work in a block
@@ -32,6 +36,48 @@ class Work:
     run: Callable[[int], object]
     before: Callable[[], object] = _nothing
     after: Callable[[], object] = _nothing
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Units per second of each work, a figure for each turn: figures of one turn are neighbours in time.
+
+    Attributes:
+        turns: by name of the work; as many figures for each.
+    """
+
+    turns: Mapping[str, Sequence[float]]
+
+    def __getitem__(self, name: str) -> float:
+        """The median over the turns."""
+        return median(self.turns[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.turns
+
+    def ratio(self, name: str, peer: str) -> Interval:
+        """How many times the peer's rate: the median over the turns of the ratio within a turn, with its 95 %
+        interval.
+
+        Both halves of a ratio met the same machine, so it scatters less than the ratio of two medians.
+        """
+        return median_interval([a / b for a, b in zip(self.turns[name], self.turns[peer], strict=True)])
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """The median and its interval between two order statistics, which assumes no distribution.
+
+    Of n independent values, the number below the true median is binomial (n, 1/2): the k lowest and the k
+    highest are left out, for the largest k with P(at most k below) <= (1 - level) / 2. Up to 5 values are too
+    few for 95 %, and the interval is their range.
+
+    Source: Conover, "Practical nonparametric statistics" (1999), section 3.2.
+    """
+    n, left_out, tail = len(values), 0, 0.5 ** len(values)
+    while (tail := tail + math.comb(n, left_out + 1) * 0.5**n) <= (1 - level) / 2:
+        left_out += 1
+    ordered = sorted(values)
+    return Interval(median(ordered), ordered[left_out], ordered[n - 1 - left_out])
 
 
 @dataclass(frozen=True)
@@ -74,14 +120,14 @@ class Effort:
         work.after()
         return units / took
 
-    def rates(self, works: Mapping[str, Work]) -> dict[str, float]:
-        """Units per second of each work: medians of blocks in turn, every second turn in reverse order."""
+    def rates(self, works: Mapping[str, Work]) -> Rates:
+        """A block of each work in every turn, every second turn in reverse order."""
         blocks = {name: self.block(work) for name, work in works.items()}
         found: dict[str, list[float]] = {name: [] for name in works}
         for turn in range(self.repeats):
             for name in list(works) if turn % 2 == 0 else reversed(list(works)):
                 found[name].append(self.rate(works[name], blocks[name]))
-        return {name: median(values) for name, values in found.items()}
+        return Rates(found)
 
 
 def matmul(dtype: torch.dtype, device: torch.device) -> Work:

@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import harmonic_mean
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_ebm.evaluation.runs import Run
-from ssl_ebm.report.benchmarks.timing import Effort, Work
+from ssl_ebm.report.benchmarks.timing import Effort, Rates, Work
 from ssl_ebm.tasks.frame_prediction import FramePrediction
 
 STEPS = 2500  # of the training whose beginning is measured
@@ -99,8 +99,8 @@ class Turns(Callback):
     such as writing the log, is in some blocks only; a median does not tell.) Every block begins with a unit
     that is not timed: after other work, caches are cold and the processor's clock may be slower.
 
-    Attributes:
-        rates: units per second, of the peers and of "fit": medians.
+    Blocks of `fit` stand before and after those of its peers, which change their order from turn to turn. So
+    a machine that slowly gets faster or slower favours nobody.
 
     Args:
         peers: what to measure between two blocks of `fit`.
@@ -114,12 +114,15 @@ class Turns(Callback):
         self.effort = effort
         self._end = WARM_UP_STEPS
         self._began = 0.0
-        self._found: dict[str, list[float]] = {"fit": [], **{name: [] for name in peers}}
+        self._fit: list[float] = []  # steps per second; one block more than there are turns
+        self._found: dict[str, list[float]] = {name: [] for name in peers}
         self._units: dict[str, int] = {}
 
     @property
-    def rates(self) -> dict[str, float]:
-        return {name: median(values) for name, values in self._found.items()}
+    def rates(self) -> Rates:
+        """Units per second of the peers and of "fit": that of its two blocks around the turn."""
+        around = zip(self._fit, self._fit[1:], strict=False)
+        return Rates({"fit": [harmonic_mean(pair) for pair in around], **self._found})
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.global_step == self._end - self.block:  # the step that is not timed is over
@@ -129,11 +132,15 @@ class Turns(Callback):
         if not self._units:  # the end of the warm-up
             self._units = {name: self.effort.block(work) for name, work in self.peers.items()}
         else:
-            self._found["fit"].append(self.block / (self.effort.clock() - self._began))
-            for name, work in self.peers.items():
-                self._found[name].append(self.effort.rate(work, self._units[name]))
-        trainer.should_stop = len(self._found["fit"]) == self.effort.repeats
+            self._fit.append(self.block / (self.effort.clock() - self._began))
+            trainer.should_stop = len(self._fit) == self.effort.repeats + 1
+            if not trainer.should_stop:
+                self._measure_peers(backwards=len(self._fit) % 2 == 0)
         self._end += self.block + 1
+
+    def _measure_peers(self, backwards: bool) -> None:
+        for name in reversed(list(self.peers)) if backwards else self.peers:
+            self._found[name].append(self.effort.rate(self.peers[name], self._units[name]))
 
 
 def make_fit(
@@ -164,7 +171,7 @@ def bare_twin(run: Run, dtype: torch.dtype, device: torch.device) -> BareLoop:
     return BareLoop(model.to(device), endless(data.train_dataloader()), run.trainer.max_steps, dtype)
 
 
-def execute(run: Run, turns: Turns) -> dict[str, float]:
+def execute(run: Run, turns: Turns) -> Rates:
     """Runs ``fit`` until the turns are over; returns the rates."""
     run.trainer.callbacks.append(turns)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
     with _silent():
