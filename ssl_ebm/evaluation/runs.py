@@ -23,6 +23,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.loggers import WandbMode, make_loggers
 from ssl_ebm.evaluation.progress import ProgressLines
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint
+from ssl_ebm.tasks.memory import keep_freed_memory
 from ssl_ebm.tasks.saving import LastCheckpoint, WholeFileIO, last_checkpoint, put_aside_checkpoints
 from ssl_ebm.tasks.seeding import SeededSteps
 
@@ -62,6 +63,7 @@ class Run(LightningCLI):
         self.command = command
         self.arguments = list(arguments)
         _quieten()
+        keep_freed_memory()
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
