@@ -120,12 +120,13 @@ def test_rates_are_medians_of_blocks_in_turn(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_ratio_compares_blocks_of_one_turn() -> None:
-    # The machine slows down by half, and one block of the peer is disturbed: ours takes 0.9 of its time.
+    # The machine slows down by half, and the peer's first block is disturbed: ours takes 0.9 of its time.
     pace = [2.0, 2.0, 1.5, 1.2, 1.0]
-    rates = Rates({"ours": [10 * p for p in pace], "peer": [9 * p for p in pace[:4]] + [3.0]})
-    assert rates.ratio("ours", "peer").value == pytest.approx(10 / 9)
-    assert rates.ratio("ours", "peer").high == pytest.approx(10 / 3)  # five turns: the range
-    assert rates["ours"] / rates["peer"] == pytest.approx(15 / 13.5)
+    rates = Rates({"ours": [10 * p for p in pace], "peer": [3.0, *(9 * p for p in pace[1:])]})
+    ratio = rates.ratio("ours", "peer")
+    assert ratio.value == pytest.approx(10 / 9)
+    assert (ratio.low, ratio.high) == pytest.approx((10 / 9, 20 / 3))  # five turns: the range
+    assert rates["ours"] / rates["peer"] == pytest.approx(15 / 10.8)  # medians of different turns mislead
 
 
 @pytest.mark.parametrize("count", [6, 9, 12, 25])

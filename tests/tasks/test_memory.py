@@ -9,20 +9,19 @@ import pytest
 
 from ssl_ebm.tasks import memory
 
-BLOCKS, PAGES = 20, 4096
+BLOCKS, SIZE = 20, 64 << 20  # bytes; glibc's own threshold goes up to 32 MiB
 PROGRAM = f"""
 import ctypes, resource, runpy
 keep_freed_memory = runpy.run_path({memory.__file__!r})["keep_freed_memory"]  # alone: the package loads torch
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
-size = {PAGES} * resource.getpagesize() * 4  # 64 MiB: glibc's own threshold goes up to 32
 done = keep_freed_memory()
 for block in range({BLOCKS} + 1):
     if block == 1:  # the first takes its pages from the system in any case
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    place = libc.malloc(size)
-    ctypes.memset(place, 1, size)
+    place = libc.malloc({SIZE})
+    ctypes.memset(place, 1, {SIZE})
     libc.free(place)
 print(int(done), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
+from two_futures import trainer
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks.optimization import adamw_with_cosine
@@ -32,18 +33,16 @@ class Linear(LightningModule):
         return adamw_with_cosine(self, LR, DECAY, WARM_UP)
 
 
-def train(gradients: Tensor, **settings: Any) -> Linear:
-    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+def train(gradients: Tensor, steps: int, **settings: Any) -> Linear:
     model = Linear()
-    loader = DataLoader(list(gradients), batch_size=None)
-    Trainer(accelerator="cpu", **dict.fromkeys(quiet, False), **settings).fit(model, loader)
+    trainer(steps, **settings).fit(model, DataLoader(list(gradients), batch_size=None))
     return model
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_weights_are_those_of_the_formula(precision: str) -> None:
     gradients = torch.randn(STEPS, 3, 3, generator=torch.Generator().manual_seed(1))
-    model = train(gradients, max_steps=STEPS, precision=precision, gradient_clip_val=CLIP)
+    model = train(gradients, STEPS, precision=precision, gradient_clip_val=CLIP)
 
     start = Linear()
     weights = np.concatenate([start.matrix.detach().numpy(), start.bias.detach().numpy()[None]]).astype(float)
@@ -66,4 +65,4 @@ def test_weights_are_those_of_the_formula(precision: str) -> None:
 
 def test_a_training_without_end_is_refused() -> None:
     with pytest.raises(UserError, match=r"max_steps or trainer\.max_epochs"):
-        train(torch.zeros(1, 3, 3), max_steps=-1, max_epochs=-1)
+        train(torch.zeros(1, 3, 3), steps=-1)

@@ -138,14 +138,14 @@ def summary(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.ratio is None:
             continue
+        # How long a step lasts, in steps of the peer.
+        low, value, high = (1 / rate for rate in (row.ratio.high, row.ratio.value, row.ratio.low))
         if row.peer_name == BARE:
-            low, value, high = (1 / r - 1 for r in (row.ratio.high, row.ratio.value, row.ratio.low))
             lines.append(
-                f"{row.case} ({row.dtype}): Lightning adds {value:.1%} ({low:.1%} to {high:.1%}) to the bare "
-                f"loop (promised: at most {OVERHEAD:.0%})"
+                f"{row.case} ({row.dtype}): Lightning adds {value - 1:.1%} ({low - 1:.1%} to {high - 1:.1%}) "
+                f"to the bare loop (promised: at most {OVERHEAD:.0%})"
             )
         if row.case == STEP_OF_EBM:
-            low, value, high = (1 / r for r in (row.ratio.high, row.ratio.value, row.ratio.low))
             lines.append(
                 f"{row.case} ({row.dtype}): lasts {value:.2f} ({low:.2f} to {high:.2f}) least-squares steps "
                 f"(promised: at most {STEP_RATIO})"
