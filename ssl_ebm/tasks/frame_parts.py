@@ -25,7 +25,14 @@ from ssl_ebm.energy import (
     posterior,
 )
 from ssl_ebm.errors import UserError
-from ssl_ebm.networks import BasisEncoder
+from ssl_ebm.networks import (
+    BasisEncoder,
+    CodePrior,
+    MixturePrior,
+    TransportDecoder,
+    TransportPredictor,
+    shifts,
+)
 
 
 def make_latent(settings: Mapping[str, Any]) -> Latent:
@@ -40,8 +47,35 @@ def make_latent(settings: Mapping[str, Any]) -> Latent:
     return Gaussian(dim, settings["latent_noise"]) if latent == "gaussian" else Ball(dim, 1.0)
 
 
-def make_inference(settings: Mapping[str, Any], space: Latent, basis: int) -> Inference:
-    """How z is found in `space`, for a decoder with `basis` pictures.
+def make_energy(settings: Mapping[str, Any]) -> PredictiveEnergy:
+    """E(x, y, z), with its networks and its latent."""
+    space = make_latent(settings)
+    shared = {name: settings[name] for name in ("features", "radius", "layers", "paints")}
+    own = ("channels", "width", "levels", "blocks", "cell", "cover", "detail")
+    anchors = settings["paint_anchors"]
+    return PredictiveEnergy(
+        TransportDecoder(space.dim, paint_anchors=anchors, **shared),
+        space,
+        TransportPredictor(
+            frames=settings["context_frames"],
+            faint_paints=anchors,
+            **shared,
+            **{name: settings[name] for name in own},
+        ),
+    )
+
+
+def make_prior(settings: Mapping[str, Any], space: Latent) -> CodePrior | MixturePrior | None:
+    """p(z | x) over `space`; least squares has none."""
+    if settings["objective"] == "least_squares":
+        return None
+    if isinstance(space, FiniteLatent):
+        return CodePrior(settings["features"], space.codes)
+    return MixturePrior(settings["features"], space.dim)
+
+
+def make_inference(settings: Mapping[str, Any], space: Latent) -> Inference:
+    """How z is found in `space`.
 
     Raises:
         UserError: the inference does not go with the latent.
@@ -61,6 +95,7 @@ def make_inference(settings: Mapping[str, Any], space: Latent, basis: int) -> In
         return Enumeration()
     if kind == "gradient":
         return GradientDescent(steps, lr, "adam")
+    basis = settings["layers"] * shifts(settings["radius"]) + settings["paints"]  # pictures of the decoder
     encoder = BasisEncoder(basis, settings["features"], space.dim)
     return Amortised(encoder) if kind == "amortised" else AmortisedRefined(encoder, steps, lr, "adam")
 

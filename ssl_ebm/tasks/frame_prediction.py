@@ -12,27 +12,17 @@ from ssl_ebm.energy import (
     FiniteLatent,
     Inferred,
     Latent,
-    PredictiveEnergy,
     check_beta,
     free_energy,
 )
 from ssl_ebm.errors import UserError
-from ssl_ebm.networks import (
-    CodePrior,
-    Context,
-    MixturePrior,
-    Source,
-    TransportDecoder,
-    TransportPredictor,
-    shifts,
-)
-from ssl_ebm.tasks.frame_parts import check_settings, explanation, make_inference, make_latent
+from ssl_ebm.networks import Context, Source
+from ssl_ebm.tasks.divergence import CHECK_STEPS, DivergenceWatch
+from ssl_ebm.tasks.frame_parts import check_settings, explanation, make_energy, make_inference, make_prior
 from ssl_ebm.tasks.optimization import adamw_with_cosine, progress_of
 
 Batch = dict[str, Tensor]
 
-# Optimizer steps between two looks at the loss, each of which waits for the device.
-DIVERGENCE_CHECK_STEPS = 50
 PRIOR_DRAWS = 256  # z that a finite-temperature free energy averages over where z is continuous
 
 
@@ -96,8 +86,6 @@ class FramePrediction(LightningModule):
         warmup_steps: optimizer steps of linear warm-up; a cosine to zero follows.
     """
 
-    diverged: Tensor
-
     def __init__(
         self,
         objective: Literal["least_squares", "latent_ebm"] = "latent_ebm",
@@ -138,36 +126,10 @@ class FramePrediction(LightningModule):
         self.objective = objective
         self.context_frames = context_frames
 
-        space = make_latent(self.hparams)
-        basis = layers * shifts(radius) + paints
-        self.energy = PredictiveEnergy(
-            TransportDecoder(space.dim, features, radius, layers, paints, paint_anchors),
-            space,
-            TransportPredictor(
-                channels=channels,
-                frames=context_frames,
-                width=width,
-                levels=levels,
-                blocks=blocks,
-                cell=cell,
-                radius=radius,
-                layers=layers,
-                paints=paints,
-                features=features,
-                cover=cover,
-                detail=detail,
-                faint_paints=paint_anchors,
-            ),
-        )
-        self.inference = make_inference(self.hparams, space, basis)
-        self.prior: CodePrior | MixturePrior | None = None
-        if objective == "latent_ebm":
-            self.prior = (
-                CodePrior(features, space.codes)
-                if isinstance(space, FiniteLatent)
-                else MixturePrior(features, space.dim)
-            )
-        self.register_buffer("diverged", torch.zeros((), dtype=torch.bool), persistent=False)
+        self.energy = make_energy(self.hparams)
+        self.inference = make_inference(self.hparams, self.latent)
+        self.prior = make_prior(self.hparams, self.latent)
+        self.divergence = DivergenceWatch()
 
     # -- energies ----------------------------------------------------------------------------------------
 
@@ -377,7 +339,7 @@ class FramePrediction(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         beta = 1 / self.temperature if self.temperature > 0 else math.inf
         terms = self.losses(*self._training_pair(batch["video"]), beta)
-        self.diverged |= ~torch.isfinite(terms["loss"].detach())
+        self.divergence.see(terms["loss"])
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
             if self.objective == "latent_ebm":
@@ -385,22 +347,15 @@ class FramePrediction(LightningModule):
         return terms["loss"]
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if self.global_step % DIVERGENCE_CHECK_STEPS == 0:
-            self._stop_if_diverged()
+        if self.global_step % CHECK_STEPS == 0:
+            self.divergence.stop_if_diverged(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A checkpoint never holds weights that a non-finite loss, or gradient, has touched.
         for weights in self.parameters():
-            self.diverged |= ~weights.detach().isfinite().all()
-        self._stop_if_diverged()
+            self.divergence.see(weights)
+        self.divergence.stop_if_diverged(self)
         checkpoint["task"] = type(self).__name__
-
-    def _stop_if_diverged(self) -> None:
-        if self.trainer.strategy.reduce_boolean_decision(bool(self.diverged), all=False):
-            raise UserError(
-                f"{self.objective}: the training loss is not finite at or shortly before optimizer step "
-                f"{self.global_step}; lower lr ({self.hparams['lr']}) or set trainer.gradient_clip_val"
-            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, batch_idx, "val")
