@@ -1,9 +1,10 @@
-"""What the figures of a comparison say, in sentences: the finding, and what to keep in mind."""
+"""What the figures of a comparison say, in sentences: the finding, its limits, what to keep in mind."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_ebm.report.bars import block
+from ssl_ebm.report.bars import block, first
+from ssl_ebm.report.sections import LABELS
 from ssl_ebm.report.tables import interval, value
 
 Results = Mapping[str, Any]
@@ -59,6 +60,66 @@ def single_guess(results: Results) -> str:
     return f"With a single guess least squares loses PSNR, {figures}: it is not trained to its best.{bound}"
 
 
+def reasons(results: Results) -> list[str]:
+    """Why the EBM gains no more than it does, as far as the figures tell; empty where nothing stands out.
+
+    Of the best of 20 (or the most there are): gains that may be chance, or that one sample's loss eats up;
+    a prior p(z | x) that does not help; sharpness that does not come from the latent.
+    """
+    part = _part(results)
+    ours, theirs = block(results, "latent_ebm", part), block(results, "least_squares", part)
+    k = "20" if "20" in ours["psnr_best_of"] else max(ours["psnr_best_of"], key=int)
+    gains = {
+        name: {kind: curve[k] for kind, curve in (parts.get(part) or {}).items()}
+        for name, parts in results["differences"].items()
+    }
+    said = []
+    unsure = [
+        f"{kind} over {LABELS[name]} ({interval(gain, digits)})"
+        for name in ("least_squares", "sharpened")
+        for kind, key, digits in (("PSNR", "psnr_best_of", 2), ("SSIM", "ssim_best_of", 3))
+        if (gain := gains.get(name, {}).get(key)) and None not in gain and gain[1] <= 0 < gain[2]
+    ]
+    if unsure:
+        said.append(
+            f"Zero lies within the interval of the gain in {' and in '.join(unsure)}: {ours['clips']} test "
+            "clips do not tell whether it is there."
+        )
+    costs = _numbers(
+        gains.get("least_squares", {}).get("psnr_best_of"),
+        theirs["psnr_k1"],
+        ours["psnr_k1"],
+        ours["psnr_best_of"][k],
+    )
+    if costs and costs[0] <= 0:
+        _, mean, one, best = costs
+        said.append(
+            f"Why there is no gain: one sample costs {mean - one:.2f} dB against least squares, for it has "
+            f"to choose a future, and the best of {k} wins {best - one:.2f} dB back."
+        )
+    foresight = gains.get("bank", {}).get("psnr_best_of")
+    if foresight and None not in foresight and foresight[1] <= 0:
+        said.append(
+            f"The prior p(z | x) is not seen to help: the best of {k} samples with z from x comes "
+            f"{value(foresight)} dB ({interval(foresight)}) nearer than with z drawn whatever x is. The "
+            "codes say what changed; what is likely to change, the model does not know."
+        )
+    names = ("least_squares", "latent_ebm", "sharpened")
+    ratios = _numbers(*(block(results, name, part).get("gradient_energy_ratio") for name in names))
+    if ratios and ratios[0] < ratios[1] <= ratios[2]:
+        said.append(
+            f"The sharpness is that of more decided displacements, not of the latent: least squares with the "
+            f"same setting has a gradient energy of {ratios[2]:.2f} of real frames, the EBM {ratios[1]:.2f}."
+        )
+    return said
+
+
+def _numbers(*figures: Any) -> list[float]:
+    """The values of ``[value, low, high]``; empty if one of them is missing."""
+    values = [number for number in map(first, figures) if number is not None]
+    return values if len(values) == len(figures) else []
+
+
 def caveats(results: Results) -> list[str]:
     """What limits the figures, in sentences."""
     part = _part(results)
@@ -66,6 +127,7 @@ def caveats(results: Results) -> list[str]:
     everything = block(results, "latent_ebm", "all")
     seeds = len(results["seeds"])
     said = [
+        *reasons(results),
         "Best of K looks at what came to choose among the samples. It measures whether the true future is "
         "among those that a model proposes; nobody can choose so when predicting. Compare it with the "
         "controls.",

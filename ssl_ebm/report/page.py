@@ -82,7 +82,7 @@ def _verdict(results: Results) -> str:
     more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     return (
         f'<p><span class="bad">{len(failed)} of {count} expectations set beforehand do not hold</span> '
-        f'(<a href="#expected">all of them</a>): {escape(names + more)}.</p>'
+        f'(<a href="#expected">all of them</a>, <a href="#caveats">why</a>): {escape(names + more)}.</p>'
     )
 
 
@@ -130,7 +130,7 @@ def _expectations(results: Results) -> str:
 
 def _caveats(results: Results) -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in caveats(results))
-    return f"<section><h2>What to keep in mind</h2><ul>{items}</ul></section>\n"
+    return f'<section id="caveats"><h2>What to keep in mind</h2><ul>{items}</ul></section>\n'
 
 
 def _setup(results: Results) -> str:
