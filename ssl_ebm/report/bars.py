@@ -31,8 +31,18 @@ class Bar:
         return f"{self.low:g} to {self.high:g}"
 
 
-def block(results: Results, name: str, part: str = "uncertain") -> Mapping[str, Any]:
-    """The figures of a model or control; empty where there are none."""
+def judged_part(results: Results) -> str:
+    """The clips that a comparison is judged on: those with an uncertain future where the data says which they
+    are, else all. Where a model's own samples say so, its opinion must not choose the clips it is judged on.
+    """
+    known = results["bounds"] is not None and results["models"]["latent_ebm"]["uncertain"]
+    return "uncertain" if known else "all"
+
+
+def block(results: Results, name: str, part: str | None = None) -> Mapping[str, Any]:
+    """The figures of a model or control on a part of the clips (None: `judged_part`); empty where there are
+    none."""
+    part = part or judged_part(results)
     return (results["models"].get(name) or results["controls"].get(name) or {}).get(part) or {}
 
 
@@ -131,7 +141,7 @@ def expectations(results: Results) -> tuple[Bar, ...]:
 
 
 def judge(results: Results) -> list[dict[str, Any]]:
-    """``{"what", "value", "wanted", "holds"}`` for each; on the clips with an uncertain future.
+    """``{"what", "value", "wanted", "holds"}`` for each; on the clips of `judged_part`.
 
     An expectation whose figure does not exist (an ensemble of one network) is left out.
     """

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_ebm.report.bars import block, first
+from ssl_ebm.report.bars import block, first, judged_part
 from ssl_ebm.report.sections import LABELS
 from ssl_ebm.report.tables import interval, value
 
@@ -12,13 +12,9 @@ Results = Mapping[str, Any]
 IGNORED_GAIN = 0.1  # dB from one sample to the best of all: samples that gain less hardly differ
 
 
-def _part(results: Results) -> str:
-    return "uncertain" if block(results, "latent_ebm") else "all"
-
-
 def finding(results: Results) -> str:
     """The finding in a sentence: the best of 20 samples against one prediction, and sharpness."""
-    part = _part(results)
+    part = judged_part(results)
     ours, theirs = block(results, "latent_ebm", part), block(results, "least_squares", part)
     k = "20" if "20" in ours["psnr_best_of"] else max(ours["psnr_best_of"], key=int)
     gain = results["differences"]["least_squares"][part]["psnr_best_of"][k]
@@ -41,7 +37,7 @@ def finding(results: Results) -> str:
 
 def single_guess(results: Results) -> str:
     """Who wins with one guess, and why."""
-    part = _part(results)
+    part = judged_part(results)
     ours, theirs = (block(results, name, part)["psnr_k1"] for name in ("latent_ebm", "least_squares"))
     figures = f"{value(theirs)} dB against {value(ours)} dB for one sample of the EBM"
     exact = ((results["bounds"] or {}).get(part) or {}).get("posterior_mean", {}).get("psnr")
@@ -66,7 +62,7 @@ def reasons(results: Results) -> list[str]:
     Of the best of 20 (or the most there are): gains that may be chance, or that one sample's loss eats up;
     a prior p(z | x) that does not help; sharpness that does not come from the latent.
     """
-    part = _part(results)
+    part = judged_part(results)
     ours, theirs = block(results, "latent_ebm", part), block(results, "least_squares", part)
     k = "20" if "20" in ours["psnr_best_of"] else max(ours["psnr_best_of"], key=int)
     gains = {
@@ -97,6 +93,13 @@ def reasons(results: Results) -> list[str]:
             f"Why there is no gain: one sample costs {mean - one:.2f} dB against least squares, for it has "
             f"to choose a future, and the best of {k} wins {best - one:.2f} dB back."
         )
+    among = gains.get("ensemble", {}).get("psnr_best_of")
+    if among and among[0] is not None and among[0] <= 0:
+        said.append(
+            f"The best of {k} predictions by {len(results['seeds'])} least-squares networks is nearer to "
+            f"what happened by {-among[0]:.2f} dB: trainings from this data differ by more than the latent "
+            "explains."
+        )
     foresight = gains.get("bank", {}).get("psnr_best_of")
     if foresight and None not in foresight and foresight[1] <= 0:
         said.append(
@@ -122,7 +125,7 @@ def _numbers(*figures: Any) -> list[float]:
 
 def caveats(results: Results) -> list[str]:
     """What limits the figures, in sentences."""
-    part = _part(results)
+    part = judged_part(results)
     ours = block(results, "latent_ebm", part)
     everything = block(results, "latent_ebm", "all")
     seeds = len(results["seeds"])

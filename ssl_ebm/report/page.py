@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ssl_ebm.report.animation import Row
-from ssl_ebm.report.bars import block
+from ssl_ebm.report.bars import block, judged_part
 from ssl_ebm.report.findings import caveats, finding, single_guess
 from ssl_ebm.report.progress import clock
 from ssl_ebm.report.sections import (
@@ -91,7 +91,8 @@ def _facts(results: Results) -> str:
     if not ours:
         return ""
     k = "20" if "20" in ours["psnr_best_of"] else list(ours["psnr_best_of"])[-1]
-    gain = (results["differences"]["least_squares"].get("uncertain") or {}).get("psnr_best_of", {}).get(k)
+    gains = results["differences"]["least_squares"].get(judged_part(results)) or {}
+    gain = gains.get("psnr_best_of", {}).get(k)
     facts = [
         (f"{value(gain, 1)} dB", f"best of {k}, EBM over least squares ({interval(gain, 1)})"),
         (value(ours["gradient_energy_ratio"]), "gradient energy of the EBM's samples, real frames are 1"),
@@ -120,9 +121,11 @@ def _expectations(results: Results) -> str:
         )
         for row in results["bars"]
     ]
+    uncertain = judged_part(results) == "uncertain"
+    clips = "clips with an uncertain future" if uncertain else "all test clips"
     return section(
         "What was expected",
-        table(["on clips with an uncertain future", "measured", "wanted", ""], rows),
+        table([f"on {clips}", "measured", "wanted", ""], rows),
         "These limits were set before the models were trained. A line that does not hold is a result, too.",
         "expected",
     )

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from ssl_ebm.report.animation import Row
-from ssl_ebm.report.bars import block
+from ssl_ebm.report.bars import block, judged_part
 from ssl_ebm.report.charts import Series, bars, legend, lines
 from ssl_ebm.report.tables import cell, table
 
@@ -41,7 +41,7 @@ def section(title: str, body: str, read: str, anchor: str = "") -> str:
     )
 
 
-def _present(results: Results, part: str = "uncertain") -> list[str]:
+def _present(results: Results, part: str | None = None) -> list[str]:
     return [name for name in LABELS if block(results, name, part)]
 
 
@@ -148,7 +148,7 @@ def _spread(results: Results, part: str) -> str:
 
 def sharpness(results: Results) -> str:
     """Bars of the gradient-energy ratio."""
-    part = "uncertain" if _present(results) else "all"
+    part = judged_part(results)
     items = [
         Series(LABELS[n], n, [block(results, n, part)["gradient_energy_ratio"]])
         for n in _present(results, part)
