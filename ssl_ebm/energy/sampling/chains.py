@@ -1,0 +1,172 @@
+"""What all samplers share: states, energies and their gradients, what a run returns.
+
+A sampler moves N chains at once. A state is a tensor (N, *S), of y or of z; an energy maps it to (N,), each
+chain's own, so batch statistics do not belong in it. All samplers aim at exp(-beta E) / Z, where Z is never
+needed, and return `Chains`. Nothing in a step waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ssl_ebm.errors import UserError
+
+EnergyOfState = Callable[[Tensor], Tensor]
+"""States (N, *S) -> energies (N,)."""
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Where chains ended, and how they went; all without gradient.
+
+    Attributes:
+        state: (N, *S), after the last step.
+        acceptance: (N,), mean probability of acceptance, warm-up apart; 1 where every step is taken.
+        energy: (steps,), mean energy over the chains before each step: falls and levels off when they settle.
+        step_size: (), that of the last step, in units of the state (squared, for the Langevin samplers).
+        draws: (R, N, *S), the state after every `record_every` steps; R = 0 where nothing was recorded.
+    """
+
+    state: Tensor
+    acceptance: Tensor
+    energy: Tensor
+    step_size: Tensor
+    draws: Tensor
+
+
+class Sampler(Protocol):
+    """How to draw from exp(-beta E)."""
+
+    def sample(
+        self,
+        energy: EnergyOfState,
+        start: Tensor,
+        steps: int,
+        generator: torch.Generator | None = None,
+        record_every: int = 0,
+    ) -> Chains:
+        """Moves the chains.
+
+        Args:
+            energy: (N, *S) -> (N,). Where it is a module, its parameters are frozen meanwhile.
+            start: (N, *S), floating point.
+            steps: 1 or more.
+            generator: of all random numbers; None: the global one of the state's device.
+            record_every: steps between two recorded states; 0: none is recorded.
+
+        Raises:
+            UserError: a wrong shape or number; an energy that is not finite, with the step where it began.
+        """
+        ...
+
+
+@contextmanager
+def frozen(energy: object) -> Iterator[None]:
+    """No parameter of a module asks for a gradient inside, which saves what their gradients would keep.
+
+    Anything that is no module stays as it is.
+    """
+    parameters = list(energy.parameters()) if isinstance(energy, nn.Module) else []
+    asked = [p for p in parameters if p.requires_grad]
+    for p in asked:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in asked:
+            p.requires_grad_(True)
+
+
+def energy_and_gradient(energy: EnergyOfState, state: Tensor) -> tuple[Tensor, Tensor]:
+    """E (N,) and dE/dstate (N, *S), both without graph."""
+    state = state.detach().requires_grad_()
+    with torch.enable_grad():
+        energies = energy(state)
+        if energies.shape != state.shape[:1]:
+            raise UserError(
+                f"an energy must return one number per chain, ({len(state)},), got {tuple(energies.shape)}"
+            )
+        (gradient,) = torch.autograd.grad(energies.sum(), state)
+    return energies.detach(), gradient
+
+
+def normal_like(state: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers of a state's shape, drawn on the generator's device and moved."""
+    origin = state.device if generator is None else generator.device
+    return torch.randn(state.shape, generator=generator, dtype=state.dtype, device=origin).to(state.device)
+
+
+def uniform_like(values: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Uniform numbers in [0, 1) of a tensor's shape, drawn on the generator's device and moved."""
+    origin = values.device if generator is None else generator.device
+    return torch.rand(values.shape, generator=generator, dtype=values.dtype, device=origin).to(values.device)
+
+
+def per_chain(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) -> (N, 1, ..., 1), to multiply a state."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+class Record:
+    """Collects what `Chains` tells; asks once, at the end, whether all was finite.
+
+    Args:
+        name: of the sampler, for the error.
+        start, steps, record_every: as in `Sampler.sample`.
+
+    Raises:
+        UserError: one of them is wrong.
+    """
+
+    def __init__(self, name: str, start: Tensor, steps: int, record_every: int) -> None:
+        if torch.is_inference_mode_enabled():
+            raise UserError(
+                f"{name} needs gradients: use torch.no_grad() in place of torch.inference_mode() (in "
+                "Lightning: Trainer(inference_mode=False))"
+            )
+        if start.ndim < 2 or not start.is_floating_point():
+            raise UserError(
+                f"{name}: a state is (chains, ...) of floating point, got {tuple(start.shape)} of "
+                f"{start.dtype}"
+            )
+        if steps < 1 or record_every < 0:
+            raise UserError(f"{name}: steps is {steps} and record_every {record_every}: use at least 1 and 0")
+        self.name = name
+        self.every = record_every
+        self.draws = start.new_empty((steps // record_every if record_every else 0, *start.shape))
+        self.energy = start.new_empty(steps)
+
+    def before(self, step: int, energies: Tensor) -> None:
+        """Energies (N,) of the states that a step begins from."""
+        self.energy[step] = energies.mean()
+
+    def after(self, step: int, state: Tensor) -> None:
+        """The states (N, *S) that a step ends in."""
+        if self.every and (step + 1) % self.every == 0:
+            self.draws[(step + 1) // self.every - 1] = state
+
+    def chains(self, state: Tensor, acceptance: Tensor, step_size: Tensor) -> Chains:
+        """Waits for the device.
+
+        Raises:
+            UserError: an energy was not finite, or a final state is not.
+        """
+        bad = ~self.energy.isfinite()
+        if bool(bad.any()):
+            first = int(bad.int().argmax())
+            raise UserError(
+                f"{self.name}: the energy is not finite ({self.energy[first].item()}) at step {first + 1} of "
+                f"{len(self.energy)}; use a smaller step_size ({step_size.item():g}) or look at the energy"
+            )
+        if not bool(state.isfinite().all()):
+            raise UserError(
+                f"{self.name}: a state is not finite after step {len(self.energy)} of {len(self.energy)}; "
+                f"use a smaller step_size ({step_size.item():g}) or look at the energy's gradient"
+            )
+        return Chains(state, acceptance, self.energy, step_size, self.draws)

@@ -1,0 +1,273 @@
+"""Samplers whose steps may be refused, so that exp(-beta E) itself is left invariant: the Metropolis family.
+
+A step proposes a state and takes it with probability min(1, exp(log_ratio)); otherwise the chain stays. A
+proposal whose energy is not finite is refused.
+
+Source: Metropolis et al. (1953); Hastings (1970); Neal, "MCMC using Hamiltonian dynamics" (2011); step
+sizes: Hoffman & Gelman, "The No-U-Turn sampler" (2014), section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ssl_ebm.energy.free_energy import check_beta
+from ssl_ebm.energy.sampling.chains import (
+    Chains,
+    EnergyOfState,
+    Record,
+    energy_and_gradient,
+    frozen,
+    normal_like,
+    per_chain,
+    uniform_like,
+)
+from ssl_ebm.energy.sampling.langevin import check_step_size
+from ssl_ebm.errors import UserError
+
+
+class Point(NamedTuple):
+    """States (N, *S) with beta E (N,) and its gradient (N, *S); the gradient is empty where none is used."""
+
+    state: Tensor
+    energy: Tensor
+    gradient: Tensor
+
+
+class Proposal(NamedTuple):
+    """Where a step would go, and log of (target x way back) / (target x way there), (N,)."""
+
+    point: Point
+    log_ratio: Tensor
+
+
+@dataclass(frozen=True)
+class _Metropolis:
+    """A step size that adapts during a warm-up, and the choice to take a step or stay.
+
+    Args:
+        step_size: above 0; the first one, if there is a warm-up.
+        beta: inverse temperature, above 0 and finite.
+        warmup: steps before those that were asked for, in which the step size is adapted until `target` of
+            the proposals are taken, on average over the chains. They are not counted, and not recorded.
+        target: mean probability of acceptance that the warm-up aims at, between 0 and 1; None: the best
+            known for the sampler.
+    """
+
+    step_size: float
+    beta: float = 1.0
+    warmup: int = 0
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_beta(self.beta)
+        check_step_size(name, self.step_size)
+        if math.isinf(self.beta):
+            raise UserError(f"{name}: beta must be finite; use Descent for the minimum")
+        if self.warmup < 0:
+            raise UserError(f"{name}: warmup is {self.warmup}: use 0 or more")
+        if self.target is not None and not 0 < self.target < 1:
+            raise UserError(f"{name}: target is {self.target}: use a share above 0 and below 1")
+
+    @property
+    @abstractmethod
+    def best_target(self) -> float:
+        """The acceptance that moves furthest in many dimensions."""
+
+    @abstractmethod
+    def begin(self, energy: EnergyOfState, state: Tensor) -> Point:
+        """The first point."""
+
+    @abstractmethod
+    def propose(
+        self, energy: EnergyOfState, point: Point, size: Tensor, generator: torch.Generator | None
+    ) -> Proposal:
+        """A step of this size (a tensor of no dimension)."""
+
+    def sample(
+        self,
+        energy: EnergyOfState,
+        start: Tensor,
+        steps: int,
+        generator: torch.Generator | None = None,
+        record_every: int = 0,
+    ) -> Chains:
+        """Moves the chains; see `Sampler.sample`."""
+        record = Record(type(self).__name__, start, steps, record_every)
+        size = start.new_tensor(self.step_size)
+        adaptation = DualAveraging(size, self.best_target if self.target is None else self.target)
+        accepted = start.new_zeros(len(start))
+        with frozen(energy):
+            point = self.begin(energy, start.detach().clone())
+            for step in range(-self.warmup, steps):
+                if step >= 0:
+                    record.before(step, point.energy / self.beta)
+                proposed, log_ratio = self.propose(energy, point, size, generator)
+                log_ratio = torch.where(log_ratio.isnan(), -math.inf, log_ratio).clamp_max(0)
+                taken = uniform_like(log_ratio, generator).log() < log_ratio
+                point = Point(*(_choose(taken, new, old) for new, old in zip(proposed, point, strict=True)))
+                if step < 0:
+                    size = adaptation.update(log_ratio.exp().mean())
+                    if step == -1:
+                        size = adaptation.average()
+                else:
+                    accepted += log_ratio.exp()
+                    record.after(step, point.state)
+        return record.chains(point.state, accepted / steps, size)
+
+    def energy_and_gradient(self, energy: EnergyOfState, state: Tensor) -> Point:
+        """beta E and its gradient."""
+        energies, gradient = energy_and_gradient(energy, state)
+        return Point(state, energies * self.beta, gradient * self.beta)
+
+
+@dataclass(frozen=True)
+class Metropolis(_Metropolis):
+    """Random-walk Metropolis: y' = y + step_size * xi, xi ~ N(0, I). No gradient of the energy is used.
+
+    Costs one forward pass per step. Best acceptance 0.234 (Roberts, Gelman, Gilks 1997).
+
+    Args and errors: step_size in units of the state; else as all of this family.
+    """
+
+    @property
+    def best_target(self) -> float:
+        return 0.234
+
+    def begin(self, energy: EnergyOfState, state: Tensor) -> Point:
+        with torch.no_grad():
+            return Point(state, self.beta * energy(state), state.new_empty(len(state), 0))
+
+    def propose(
+        self, energy: EnergyOfState, point: Point, size: Tensor, generator: torch.Generator | None
+    ) -> Proposal:
+        new = self.begin(energy, point.state + size * normal_like(point.state, generator))
+        return Proposal(new, point.energy - new.energy)
+
+
+@dataclass(frozen=True)
+class Mala(_Metropolis):
+    """Metropolis-adjusted Langevin: a step of `Langevin` as the proposal.
+
+        y' = y - step_size * beta * dE/dy + sqrt(2 * step_size) * xi
+
+    Costs one forward and one backward pass per step. Best acceptance 0.574 (Roberts & Rosenthal 1998).
+
+    Args and errors: step_size in units of the state, squared; else as all of this family.
+
+    Source: Roberts & Tweedie, "Exponential convergence of Langevin distributions" (1996).
+    """
+
+    @property
+    def best_target(self) -> float:
+        return 0.574
+
+    def begin(self, energy: EnergyOfState, state: Tensor) -> Point:
+        return self.energy_and_gradient(energy, state)
+
+    def propose(
+        self, energy: EnergyOfState, point: Point, size: Tensor, generator: torch.Generator | None
+    ) -> Proposal:
+        noise = normal_like(point.state, generator)
+        there = point.state - size * point.gradient + (2 * size).sqrt() * noise
+        new = self.energy_and_gradient(energy, there)
+        # The way there had -|noise|^2 / 2; the way back would need the noise that leads from y' to y.
+        back = (point.state - there + size * new.gradient) / (2 * size).sqrt()
+        ways = 0.5 * (_square(noise) - _square(back))
+        return Proposal(new, point.energy - new.energy + ways)
+
+
+@dataclass(frozen=True)
+class Hmc(_Metropolis):
+    """Hamiltonian Monte Carlo: a fresh momentum p ~ N(0, I), then `leapfrog_steps` leapfrog steps along
+
+        dy/dt = p,   dp/dt = -beta * dE/dy
+
+    Costs `leapfrog_steps` forward and backward passes per step. Best acceptance 0.8 in practice (Stan's
+    default; theory 0.651, Beskos et al. 2013).
+
+    Args:
+        step_size: of the leapfrog, in units of the state.
+        leapfrog_steps: 1 or more.
+        beta, warmup, target: as all of this family.
+
+    Source: Duane et al., "Hybrid Monte Carlo" (1987); Neal (2011), section 5.2 and 5.3.
+    """
+
+    leapfrog_steps: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.leapfrog_steps < 1:
+            raise UserError(f"Hmc: leapfrog_steps is {self.leapfrog_steps}: use at least 1")
+
+    @property
+    def best_target(self) -> float:
+        return 0.8
+
+    def begin(self, energy: EnergyOfState, state: Tensor) -> Point:
+        return self.energy_and_gradient(energy, state)
+
+    def propose(
+        self, energy: EnergyOfState, point: Point, size: Tensor, generator: torch.Generator | None
+    ) -> Proposal:
+        first = normal_like(point.state, generator)
+        momentum = first - 0.5 * size * point.gradient
+        new = self.energy_and_gradient(energy, point.state + size * momentum)
+        for _ in range(self.leapfrog_steps - 1):
+            momentum = momentum - size * new.gradient
+            new = self.energy_and_gradient(energy, new.state + size * momentum)
+        momentum = momentum - 0.5 * size * new.gradient
+        kinetic = 0.5 * (_square(first) - _square(momentum))
+        return Proposal(new, point.energy - new.energy + kinetic)
+
+
+class DualAveraging:
+    """A step size for which the mean acceptance is `target`, found while sampling.
+
+    Source: Hoffman & Gelman (2014), equation 6, with gamma = 0.05, t0 = 10, kappa = 0.75 and mu = log(10
+    step_size) as they recommend.
+
+    Args:
+        step_size: (), the first one.
+        target: mean acceptance, 0 to 1.
+    """
+
+    GAMMA, T0, KAPPA = 0.05, 10.0, 0.75
+
+    def __init__(self, step_size: Tensor, target: float) -> None:
+        self.target = target
+        self.centre = (10 * step_size).log()
+        self.shortfall = torch.zeros_like(step_size)  # H-bar: how much acceptance fell short, so far
+        self.log_average = torch.zeros_like(step_size)
+        self.steps = 0
+
+    def update(self, acceptance: Tensor) -> Tensor:
+        """The next step size, after a step with this mean acceptance (a tensor of no dimension)."""
+        self.steps += 1
+        share = 1 / (self.steps + self.T0)
+        self.shortfall = (1 - share) * self.shortfall + share * (self.target - acceptance)
+        log_size = self.centre - math.sqrt(self.steps) / self.GAMMA * self.shortfall
+        weight = self.steps**-self.KAPPA
+        self.log_average = weight * log_size + (1 - weight) * self.log_average
+        return log_size.exp()
+
+    def average(self) -> Tensor:
+        """The step size to keep."""
+        return self.log_average.exp()
+
+
+def _choose(taken: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(per_chain(taken, new), new, old)
+
+
+def _square(values: Tensor) -> Tensor:
+    """(N, *S) -> (N,)."""
+    return values.flatten(1).square().sum(1)
