@@ -29,7 +29,7 @@ from ssl_ebm.energy.inference import (
     Inference,
     Inferred,
 )
-from ssl_ebm.energy.latents import Ball, FiniteLatent, Gaussian, Latent, OneHot, Quantised
+from ssl_ebm.energy.latents import Ball, FiniteLatent, Gaussian, Latent, OneHot, Quantised, Sparse, Sphere
 from ssl_ebm.energy.quadrature import Quadrature
 
 __all__ = [
@@ -50,6 +50,8 @@ __all__ = [
     "PredictiveEnergy",
     "Quadrature",
     "Quantised",
+    "Sparse",
+    "Sphere",
     "check_beta",
     "check_finite",
     "effective_sample_size",

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_ebm.energy import Ball, FiniteLatent, Gaussian, Latent, OneHot, Quantised
+from ssl_ebm.energy import Ball, FiniteLatent, Gaussian, Latent, OneHot, Quantised, Sparse, Sphere
 from ssl_ebm.errors import UserError
 
 
@@ -21,7 +21,8 @@ def nearest_by_loops(z: np.ndarray, codes: np.ndarray) -> list[int]:
 
 
 def spaces(dim: int) -> list[Latent]:
-    return [OneHot(dim), Quantised(7, dim), Gaussian(dim, noise=0.1), Ball(dim, radius=0.8)]
+    finite = [OneHot(dim), Quantised(7, dim)]
+    return [*finite, Gaussian(dim, noise=0.1), Ball(dim, radius=0.8), Sphere(dim, radius=0.8), Sparse(dim)]
 
 
 @settings(max_examples=50, deadline=None)
@@ -35,7 +36,7 @@ def test_projection_is_idempotent_and_nearest_among_points_of_the_space(
         projected = latent.project(z)
         torch.testing.assert_close(latent.project(projected), projected, rtol=1e-6, atol=1e-7)
         assert torch.isfinite(latent.log_density(projected)).all()
-        if not isinstance(latent, Gaussian):  # all of R^D: nothing is nearer than z itself
+        if not isinstance(latent, Gaussian | Sparse):  # all of R^D: nothing is nearer than z itself
             others = latent.sample(200)
             distance = (z - projected).norm(dim=-1)
             to_others = (z[:, None] - others).norm(dim=-1)
@@ -107,6 +108,44 @@ def test_ball_projection_has_a_finite_gradient_at_zero_and_is_identity_inside() 
     assert torch.equal(gradient, torch.ones(2, 3))
 
 
+@pytest.mark.parametrize(("dim", "area"), [(1, 2.0), (2, 2 * math.pi), (3, 4 * math.pi), (4, 2 * math.pi**2)])
+def test_sphere_density_is_one_over_its_area(dim: int, area: float) -> None:
+    latent = Sphere(dim, radius=1.5)
+    z = torch.zeros(3, dim)
+    z[0, -1], z[1, 0] = 1.5, 1.4
+    expected = torch.tensor([-math.log(area * 1.5 ** (dim - 1)), -math.inf, -math.inf])
+    torch.testing.assert_close(latent.log_density(z), expected)
+    torch.testing.assert_close(latent.project(z).norm(dim=-1), torch.full((3,), 1.5))
+
+
+def test_sphere_samples_are_uniform(generator: torch.Generator) -> None:
+    """Archimedes: on a sphere in three dimensions each coordinate is uniform on [-radius, radius]."""
+    count = 20_000
+    z = Sphere(3, radius=2.0).sample(count, generator)
+    torch.testing.assert_close(z.norm(dim=-1), torch.full((count,), 2.0))
+    steps = torch.arange(1, count + 1)[:, None] / count
+    assert ((z.sort(0).values + 2) / 4 - steps).abs().max() < 1.63 / math.sqrt(count)
+
+
+def test_sparse_density_and_draws_match_torch_distributions(generator: torch.Generator) -> None:
+    latent = Sparse(2).double()
+    truth = torch.distributions.Laplace(torch.zeros(2, dtype=torch.float64), 1.0)
+    z = latent.sample(20_000, generator)
+    torch.testing.assert_close(latent.log_density(z), truth.log_prob(z).sum(-1))
+    steps = torch.arange(1, 20_001)[:, None] / 20_000
+    assert (truth.cdf(z).sort(0).values - steps).abs().max() < 1.63 / math.sqrt(20_000)
+
+
+def test_proximal_step_of_sparse_minimises_its_definition() -> None:
+    z = torch.tensor([[3.0, 0.4, -0.6, -2.0, 0.0]], dtype=torch.float64)
+    found = Sparse(5).proximal(z, 0.5)
+    grid = torch.linspace(-4, 4, 80_001, dtype=torch.float64)
+    for value, best in zip(z[0].tolist(), found[0].tolist(), strict=True):
+        objective = 0.5 * (grid - value).square() + 0.5 * grid.abs()
+        assert best == pytest.approx(float(grid[objective.argmin()]), abs=2e-4)
+    assert found[0, 1] == 0
+
+
 def test_gaussian_density_and_regulariser_match_torch_distributions(seed: int) -> None:
     z = torch.randn(6, 3, dtype=torch.float64)
     normal = torch.distributions.Normal(torch.zeros(3, dtype=torch.float64), 1.0)
@@ -161,6 +200,8 @@ def test_samples_follow_the_generator_and_the_module_dtype() -> None:
         (lambda: Gaussian(2, math.nan), "noise"),
         (lambda: Ball(2, 0.0), "radius"),
         (lambda: Ball(2, math.inf), "radius"),
+        (lambda: Sphere(2, -1.0), "radius"),
+        (lambda: Sparse(0), "dim"),
     ],
 )
 def test_wrong_settings_are_named(build: Callable[[], object], word: str) -> None:
