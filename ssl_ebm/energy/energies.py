@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -105,23 +106,45 @@ class PredictiveEnergy(nn.Module):
             UserError: as `decode`; as the cost (`squared_error` compares shapes); or the cost does not
                 return (B, S).
         """
-        y_hat = self.decode(h, z)
-        cost = self.cost(y, y_hat)  # (B, S)
+        return self.misfit(y, h, z) + self.regularisation * self.latent.regulariser(z)
+
+    def misfit(self, y: Tensor, h: Any, z: Tensor) -> Tensor:
+        """C(y, Dec(h, z)) alone, without R(z): y (B, *Y), z (B, S, D) -> (B, S). Errors as `energy`."""
+        cost = self.cost(y, self.decode(h, z))  # (B, S)
         if cost.shape != z.shape[:2]:
             raise UserError(
                 f"cost must return (batch, candidates) = {tuple(z.shape[:2])}, got {tuple(cost.shape)}"
             )
-        return cost + self.regularisation * self.latent.regulariser(z)
+        return cost
 
     def infer(
         self, inference: Inference, y: Tensor, h: Any, generator: torch.Generator | None = None
     ) -> Inferred:
         """z* = argmin_z E by the given inference: y (B, *Y) -> z (B, D), energy (B,)."""
-        return inference(lambda z: self.energy(y, h, z), self.latent, y, h, generator)
+        return inference(_EnergyGiven(self, y, h), self.latent, y, h, generator)
 
     def forward(self, x: Any, y: Tensor, z: Tensor) -> Tensor:
         """E(x, y, z) from the beginning, context included: z (B, S, D) -> (B, S)."""
         return self.energy(y, self.context(x), z)
+
+
+@dataclass(frozen=True)
+class _EnergyGiven:
+    """E(x, y, .) as a function of z alone, which knows its smooth part: a `SplitEnergy`."""
+
+    model: PredictiveEnergy
+    y: Tensor
+    h: Any
+
+    @property
+    def regularisation(self) -> float:
+        return self.model.regularisation
+
+    def smooth(self, z: Tensor) -> Tensor:
+        return self.model.misfit(self.y, self.h, z)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.model.energy(self.y, self.h, z)
 
 
 def check_finite(energies: Tensor, where: str) -> Tensor:

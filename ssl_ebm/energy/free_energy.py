@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ssl_ebm.energy.inference import EnergyOfLatent
 from ssl_ebm.energy.latents import Latent, normal
+from ssl_ebm.energy.temperature import check_beta
 from ssl_ebm.errors import UserError
 
 
@@ -155,12 +156,6 @@ def importance_free_energy(
     with torch.no_grad():
         size = effective_sample_size(energies, beta, log_weights)
     return ImportanceEstimate(free_energy(energies, beta, log_weights), size)
-
-
-def check_beta(beta: float) -> None:
-    """Raises UserError unless beta is above 0 (inf is allowed)."""
-    if not beta > 0:
-        raise UserError(f"beta must be above 0 (inf for the exact minimum), got {beta}")
 
 
 def _representable(beta: float, dtype: torch.dtype) -> float:

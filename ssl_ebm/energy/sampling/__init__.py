@@ -6,7 +6,7 @@
 All have `sample(energy, start, steps, generator, record_every) -> Chains`.
 """
 
-from ssl_ebm.energy.sampling.chains import Chains, EnergyOfState, Sampler, frozen
+from ssl_ebm.energy.sampling.chains import Chains, EnergyOfState, Sampler
 from ssl_ebm.energy.sampling.diagnostics import autocorrelation_ess, split_r_hat
 from ssl_ebm.energy.sampling.langevin import Descent, Langevin
 from ssl_ebm.energy.sampling.metropolis import Hmc, Mala, Metropolis
@@ -23,7 +23,6 @@ __all__ = [
     "Sampler",
     "Schedule",
     "autocorrelation_ess",
-    "frozen",
     "geometric",
     "linear",
     "polynomial",

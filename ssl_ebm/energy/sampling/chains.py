@@ -7,14 +7,14 @@ needed, and return `Chains`. Nothing in a step waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ssl_ebm.energy.autograd import needs_gradients
 from ssl_ebm.errors import UserError
 
 EnergyOfState = Callable[[Tensor], Tensor]
@@ -41,7 +41,14 @@ class Chains:
 
 
 class Sampler(Protocol):
-    """How to draw from exp(-beta E)."""
+    """How to draw from exp(-beta E).
+
+    Attributes:
+        beta: inverse temperature.
+    """
+
+    @property
+    def beta(self) -> float: ...
 
     def sample(
         self,
@@ -64,23 +71,6 @@ class Sampler(Protocol):
             UserError: a wrong shape or number; an energy that is not finite, with the step where it began.
         """
         ...
-
-
-@contextmanager
-def frozen(energy: object) -> Iterator[None]:
-    """No parameter of a module asks for a gradient inside, which saves what their gradients would keep.
-
-    Anything that is no module stays as it is.
-    """
-    parameters = list(energy.parameters()) if isinstance(energy, nn.Module) else []
-    asked = [p for p in parameters if p.requires_grad]
-    for p in asked:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in asked:
-            p.requires_grad_(True)
 
 
 def energy_and_gradient(energy: EnergyOfState, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,11 +115,7 @@ class Record:
     """
 
     def __init__(self, name: str, start: Tensor, steps: int, record_every: int) -> None:
-        if torch.is_inference_mode_enabled():
-            raise UserError(
-                f"{name} needs gradients: use torch.no_grad() in place of torch.inference_mode() (in "
-                "Lightning: Trainer(inference_mode=False))"
-            )
+        needs_gradients(name)
         if start.ndim < 2 or not start.is_floating_point():
             raise UserError(
                 f"{name}: a state is (chains, ...) of floating point, got {tuple(start.shape)} of "

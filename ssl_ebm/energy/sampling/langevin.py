@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_ebm.energy.free_energy import check_beta
+from ssl_ebm.energy.autograd import frozen
 from ssl_ebm.energy.sampling.chains import (
     Chains,
     EnergyOfState,
     Record,
     energy_and_gradient,
-    frozen,
     normal_like,
 )
 from ssl_ebm.energy.sampling.schedules import Schedule, at
+from ssl_ebm.energy.temperature import check_beta
 from ssl_ebm.errors import UserError
 
 

@@ -17,18 +17,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ssl_ebm.energy.free_energy import check_beta
+from ssl_ebm.energy.autograd import frozen
 from ssl_ebm.energy.sampling.chains import (
     Chains,
     EnergyOfState,
     Record,
     energy_and_gradient,
-    frozen,
     normal_like,
     per_chain,
     uniform_like,
 )
 from ssl_ebm.energy.sampling.langevin import check_step_size
+from ssl_ebm.energy.temperature import check_beta
 from ssl_ebm.errors import UserError
 
 
@@ -196,17 +196,22 @@ class Hmc(_Metropolis):
     Args:
         step_size: of the leapfrog, in units of the state.
         leapfrog_steps: 1 or more.
+        jitter: each trajectory's step size is drawn uniformly from step_size * (1 +- jitter), 0 to 1: one that
+            takes as long as an oscillation of the energy would end where it began, again and again.
         beta, warmup, target: as all of this family.
 
     Source: Duane et al., "Hybrid Monte Carlo" (1987); Neal (2011), section 5.2 and 5.3.
     """
 
     leapfrog_steps: int = 10
+    jitter: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.leapfrog_steps < 1:
             raise UserError(f"Hmc: leapfrog_steps is {self.leapfrog_steps}: use at least 1")
+        if not 0 <= self.jitter < 1:
+            raise UserError(f"Hmc: jitter is {self.jitter}: use a share of the step, from 0 to below 1")
 
     @property
     def best_target(self) -> float:
@@ -219,6 +224,9 @@ class Hmc(_Metropolis):
         self, energy: EnergyOfState, point: Point, size: Tensor, generator: torch.Generator | None
     ) -> Proposal:
         first = normal_like(point.state, generator)
+        if self.jitter:
+            swing = 2 * uniform_like(point.energy, generator) - 1  # (N,)
+            size = per_chain(size * (1 + self.jitter * swing), first)
         momentum = first - 0.5 * size * point.gradient
         new = self.energy_and_gradient(energy, point.state + size * momentum)
         for _ in range(self.leapfrog_steps - 1):

@@ -111,6 +111,24 @@ def test_hmc_conserves_energy_as_steps_shrink() -> None:
     assert refused[0] / refused[1] == pytest.approx(4, rel=0.25)
 
 
+def test_a_trajectory_as_long_as_an_oscillation_goes_somewhere_with_jitter() -> None:
+    """E = y^2 / 2 oscillates with a period of 2 pi: 20 steps of pi / 10 lead back to the start."""
+
+    def bowl(y: Tensor) -> Tensor:
+        return 0.5 * y.square().sum(-1)
+
+    start = torch.full((2000, 1), 2.0, dtype=torch.float64)
+    ends = [
+        Hmc(torch.pi / 10, leapfrog_steps=20, jitter=jitter)
+        .sample(bowl, start, 20, torch.Generator().manual_seed(7))
+        .state
+        for jitter in (0.0, 0.2)
+    ]
+    assert float(ends[0].mean()) > 1.5
+    assert float(ends[1].mean()) == pytest.approx(0, abs=0.1)
+    assert float(ends[1].var()) == pytest.approx(1, abs=0.13)
+
+
 @pytest.mark.parametrize("sampler", [Metropolis(4.0), Mala(3.0), Hmc(1.0)])
 def test_proposals_that_are_not_finite_are_refused(sampler: Sampler) -> None:
     def half_line(y: Tensor) -> Tensor:  # exponential density on y > 0; NaN elsewhere
@@ -128,6 +146,7 @@ def test_proposals_that_are_not_finite_are_refused(sampler: Sampler) -> None:
     [
         (lambda: Mala(-1.0), "Mala: step_size is -1.0"),
         (lambda: Hmc(0.1, leapfrog_steps=0), "Hmc: leapfrog_steps is 0: use at least 1"),
+        (lambda: Hmc(0.1, jitter=1.0), "Hmc: jitter is 1.0"),
         (lambda: Hmc(0.1, warmup=-1), "Hmc: warmup is -1"),
         (lambda: Hmc(0.1, target=1.0), "Hmc: target is 1.0"),
         (lambda: Metropolis(0.1, beta=float("inf")), "use Descent for the minimum"),

@@ -18,7 +18,7 @@ from ssl_ebm.energy import (
 from ssl_ebm.energy.inference import OptimizerName
 from ssl_ebm.errors import UserError
 
-from .linear_gaussian import LinearGaussian, example, weight
+from ..linear_gaussian import LinearGaussian, example, weight
 
 
 def linear_encoder(matrix: Tensor) -> nn.Linear:

@@ -1,0 +1,65 @@
+"""Inference that draws z from its posterior in place of minimising."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred
+from ssl_ebm.energy.latents import FiniteLatent, Latent
+from ssl_ebm.energy.sampling import Sampler
+from ssl_ebm.errors import UserError
+
+
+@dataclass(frozen=True)
+class PosteriorSampling:
+    """z ~ p(z | x, y), proportional to pi(z) exp(-beta E(x, y, z)), with pi the latent's reference measure.
+
+    Candidates are the ends of `chains` chains per item, started from pi; z is the last draw of the first of
+    them, not the best. `energies` (B, chains) are without gradient.
+
+    Args:
+        sampler: its beta is the posterior's.
+        steps: of each chain, 1 or more.
+        chains: per item, 1 or more.
+
+    Raises:
+        UserError: a setting out of its range; on a call: a finite latent (`posterior` is exact there), and
+            as the sampler.
+    """
+
+    sampler: Sampler
+    steps: int
+    chains: int = 1
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.chains < 1:
+            raise UserError(
+                f"posterior sampling: steps is {self.steps} and chains {self.chains}: use at least 1"
+            )
+
+    def __call__(
+        self,
+        energy_of_z: EnergyOfLatent,
+        latent: Latent,
+        y: Tensor,
+        context: Any = None,
+        generator: torch.Generator | None = None,
+    ) -> Inferred:
+        if isinstance(latent, FiniteLatent):
+            raise UserError("posterior sampling: a finite latent's posterior is exact: use Enumeration")
+        shape = (len(y), self.chains, latent.dim)
+
+        def energy(state: Tensor) -> Tensor:
+            z = state.reshape(shape)
+            return (energy_of_z(z) - latent.log_density(z) / self.sampler.beta).flatten()
+
+        start = latent.sample(len(y) * self.chains, generator, y.device)
+        z = self.sampler.sample(energy, start, self.steps, generator).state.reshape(shape)
+        with torch.no_grad():
+            energies = energy_of_z(z)
+        index = torch.zeros(len(y), dtype=torch.int64, device=y.device)
+        return Inferred(z[:, 0], energy_of_z(z[:, :1])[:, 0], energies, index)
