@@ -196,8 +196,8 @@ class Hmc(_Metropolis):
     Args:
         step_size: of the leapfrog, in units of the state.
         leapfrog_steps: 1 or more.
-        jitter: each trajectory's step size is drawn uniformly from step_size * (1 +- jitter), 0 to 1: one that
-            takes as long as an oscillation of the energy would end where it began, again and again.
+        jitter: each trajectory draws its step size from step_size * (1 +- jitter), evenly; 0 to 1. Without it
+            one that takes as long as an oscillation of the energy ends where it began, again and again.
         beta, warmup, target: as all of this family.
 
     Source: Duane et al., "Hybrid Monte Carlo" (1987); Neal (2011), section 5.2 and 5.3.

@@ -1,0 +1,184 @@
+"""Push down on data alone, where the latent's limits keep F from being low everywhere.
+
+    bounded volume         few prototypes, few dimensions, densities that integrate to 1      PushDown
+    regularised volume     sparse, noisy, quantised or bounded latents                        the others
+
+Source: LeCun et al. (2006); lecture, "regularised latent-variable methods"; each class names its paper.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_ebm.energy.inference import Amortised, AmortisedRefined
+from ssl_ebm.energy.latents import Latent, Quantised
+from ssl_ebm.energy.unconditional import LatentEnergy, VariationalEnergy
+from ssl_ebm.errors import UserError
+
+
+class PushDown(nn.Module):
+    """L = mean F(y).
+
+    With a `LatentEnergy` of few codes this is K-means; with a `Sparse` latent and columns of bounded norm
+    sparse coding; with two linear maps as `ReconstructionEnergy` PCA; with a `GaussianMixture` maximum
+    likelihood.
+    """
+
+    def forward(
+        self,
+        model: Any,
+        y: Tensor,
+        generator: torch.Generator | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        loss: Tensor = model(y).mean()
+        return loss
+
+
+class Amortisation(nn.Module):
+    """Trains an encoder with the energy: sparse autoencoders, LISTA, predictive sparse decomposition.
+
+        Amortised          L = mean E(y, Enc(y))
+        AmortisedRefined   L = mean E(y, z*) + weight * |Enc(y) - z*|^2, z* from Enc(y) on by descent
+
+    Args:
+        weight: of the encoder's distance, 0 or more.
+
+    Raises:
+        UserError: weight is negative; on a call: a model that is no `LatentEnergy` with one of these.
+
+    Source: Kavukcuoglu, Ranzato, LeCun, "Fast inference in sparse coding algorithms" (2008), equation 3.
+    """
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= weight < math.inf:
+            raise UserError(f"amortisation: weight is {weight}: use a number of 0 or more")
+        self.weight = weight
+
+    def forward(
+        self,
+        model: LatentEnergy,
+        y: Tensor,
+        generator: torch.Generator | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        inference = getattr(model, "inference", None)
+        if not isinstance(inference, Amortised | AmortisedRefined):
+            raise UserError("amortisation needs a LatentEnergy with Amortised or AmortisedRefined inference")
+        found = model.model.infer(inference, y, None, generator)
+        assert found.proposal is not None
+        if isinstance(inference, Amortised):
+            return model.model.energy(y, None, found.proposal[:, None]).mean()
+        return found.energy.mean() + self.weight * (found.proposal - found.z).square().sum(1).mean()
+
+
+class VectorQuantisation(nn.Module):
+    """L = mean C(y, Dec(e)) + |sg(Enc(y)) - e|^2 + commitment * |Enc(y) - sg(e)|^2.
+
+    e is the code nearest to Enc(y), and sg stops the gradient. The gradient of the first term passes from e
+    to Enc(y) as if they were one (straight-through).
+
+    Args:
+        commitment: 0 or more.
+
+    Raises:
+        UserError: commitment is negative; on a call: a model that is no `LatentEnergy` with a `Quantised`
+            latent and `Amortised` inference.
+
+    Source: van den Oord, Vinyals, Kavukcuoglu (2017), equation 3.
+    """
+
+    def __init__(self, commitment: float = 0.25) -> None:
+        super().__init__()
+        if not 0 <= commitment < math.inf:
+            raise UserError(f"vector quantisation: commitment is {commitment}: use a number of 0 or more")
+        self.commitment = commitment
+
+    def forward(
+        self,
+        model: LatentEnergy,
+        y: Tensor,
+        generator: torch.Generator | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        inference = getattr(model, "inference", None)
+        latent = model.model.latent if isinstance(model, LatentEnergy) else None
+        if not isinstance(latent, Quantised) or not isinstance(inference, Amortised):
+            raise UserError(
+                "vector quantisation needs a LatentEnergy with a Quantised latent and Amortised inference"
+            )
+        code = inference.encoder(y)  # (B, D)
+        nearest = latent.project(code)
+        misfit = model.model.misfit(y, None, latent.quantise(code)[:, None])[:, 0]
+        moves_codes = (code.detach() - nearest).square().sum(1)
+        moves_encoder = (code - nearest.detach()).square().sum(1)
+        return (misfit + moves_codes + self.commitment * moves_encoder).mean()
+
+
+class Variational(nn.Module):
+    """L = mean of a `VariationalEnergy`'s bound: a noisy latent, as a VAE has it.
+
+    Source: Kingma & Welling, "Auto-encoding variational Bayes" (2014), equation 10.
+    """
+
+    def forward(
+        self,
+        model: VariationalEnergy,
+        y: Tensor,
+        generator: torch.Generator | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        if not isinstance(model, VariationalEnergy):
+            raise UserError(f"a variational bound needs a VariationalEnergy, not {type(model).__name__}")
+        return model.bound(y, generator).mean()
+
+
+class LatentBank(nn.Module):
+    """L = mean E(y, z_i): every y of the data set has a latent of its own, learnt with the decoder (GLO).
+
+    The latents are parameters of this objective, projected into their space when they are read. A new y has
+    none: infer it by descent.
+
+    Args:
+        count: y's in the data set, 1 or more.
+        latent: the space; `Ball(dim, 1)` in the paper. Latents begin as draws of its reference measure.
+
+    Raises:
+        UserError: count is below 1; on a call: a model that is no `LatentEnergy`, no index, or one beyond
+            the bank (not checked on a GPU: that would wait for it).
+
+    Source: Bojanowski, Joulin, Lopez-Paz, Szlam, "Optimizing the latent space of generative networks" (2018),
+    equation 2.
+    """
+
+    def __init__(self, count: int, latent: Latent) -> None:
+        super().__init__()
+        if count < 1:
+            raise UserError(f"latent bank: count is {count}: use at least 1")
+        self.latent = latent
+        self.bank = nn.Parameter(latent.sample(count).detach().clone())  # (N, D)
+
+    def codes(self, index: Tensor) -> Tensor:
+        """The latents of these y's: (B,) -> (B, D)."""
+        if index.device.type == "cpu" and len(index) and int(index.max()) >= len(self.bank):
+            raise UserError(
+                f"latent bank: there is no latent {int(index.max())}: count is {len(self.bank)}, set it to "
+                "the size of the data set"
+            )
+        return self.latent.project(self.bank[index])
+
+    def forward(
+        self,
+        model: LatentEnergy,
+        y: Tensor,
+        generator: torch.Generator | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        if not isinstance(model, LatentEnergy) or index is None:
+            raise UserError("a latent bank needs a LatentEnergy, and the index of every y in its data set")
+        return model.model.energy(y, None, self.codes(index)[:, None]).mean()

@@ -1,0 +1,104 @@
+"""Score matching against the closed form of a Gaussian: 1/2 lambda^2 E|y|^2 - lambda D."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssl_ebm.energy.objectives import (
+    DenoisingScoreMatching,
+    GridLikelihood,
+    ScoreMatching,
+    SlicedScoreMatching,
+)
+from ssl_ebm.errors import UserError
+
+from .conftest import Bowl, gradient
+
+PRECISION = 1.7
+
+
+@pytest.fixture
+def y() -> Tensor:
+    return 0.8 * torch.randn(20_000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def closed_form(y: Tensor, precision: float) -> float:
+    return 0.5 * precision**2 * float(y.square().sum(1).mean()) - 3 * precision
+
+
+def test_exact_is_the_closed_form(y: Tensor) -> None:
+    assert float(ScoreMatching()(Bowl(PRECISION), y).detach()) == pytest.approx(closed_form(y, PRECISION))
+
+
+@pytest.mark.parametrize("directions", [1, 4])
+def test_sliced_is_the_closed_form_on_average(directions: int, y: Tensor) -> None:
+    found = SlicedScoreMatching(directions)(Bowl(PRECISION), y, torch.Generator().manual_seed(1))
+    # v'v has mean 3 and variance 6
+    error = PRECISION * (6 / (20_000 * directions)) ** 0.5
+    assert float(found.detach()) == pytest.approx(closed_form(y, PRECISION), abs=4 * error)
+
+
+def test_all_agree_on_the_gradient_of_a_network(network: nn.Module, data: Tensor) -> None:
+    many = data.repeat(40, 1)
+    exact = gradient(ScoreMatching()(network, data), network)
+    sliced = gradient(SlicedScoreMatching(4)(network, many, torch.Generator().manual_seed(0)), network)
+    assert float((sliced - exact).norm() / exact.norm()) < 0.05
+
+
+def test_exact_equals_the_distance_of_scores_up_to_a_constant(
+    network: nn.Module, exact: GridLikelihood
+) -> None:
+    """Hyvarinen's theorem 1 by enumeration: for data from a Gaussian, and any two energies."""
+    grid = exact.grid
+    p = torch.softmax(-0.5 * grid.square().sum(1) * 2, 0)  # N(0, 1/2)
+
+    def objective(model: nn.Module) -> float:
+        values = []
+        for part in torch.arange(len(grid)).split(2000):
+            y = grid[part].requires_grad_()
+            (slope,) = torch.autograd.grad(model(y).sum(), y, create_graph=True)
+            trace = sum(torch.autograd.grad(slope[:, d].sum(), y, retain_graph=True)[0][:, d] for d in (0, 1))
+            values.append((0.5 * slope.square().sum(1) - trace).detach())
+        return float((p * torch.cat(values)).sum())
+
+    def distance(model: nn.Module) -> float:
+        y = grid.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(model(y).sum(), y)
+        return float((p * 0.5 * (slope - 2 * grid).square().sum(1)).sum())
+
+    bowl = Bowl(1.3)
+    assert objective(network) - objective(bowl) == pytest.approx(distance(network) - distance(bowl), rel=1e-3)
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0])
+def test_denoising_is_at_rest_at_the_blurred_density(noise: float, y: Tensor) -> None:
+    def slope(precision: float) -> float:
+        model = Bowl(precision)
+        loss = DenoisingScoreMatching(noise)(model, y, torch.Generator().manual_seed(2))
+        return float(torch.autograd.grad(loss, model.log_precision)[0])
+
+    best = 1 / (0.8**2 + noise**2)
+    assert slope(best) == pytest.approx(0, abs=0.02)
+    assert slope(best * 1.3) > 0.02
+    assert slope(best / 1.3) < -0.02
+
+
+def test_exact_is_at_rest_at_the_density_of_the_data(y: Tensor) -> None:
+    model = Bowl(3 / float(y.square().sum(1).mean()))
+    (found,) = torch.autograd.grad(ScoreMatching()(model, y), model.log_precision)
+    assert float(found) == pytest.approx(0, abs=1e-9)
+
+
+def test_images_are_taken_as_they_are() -> None:
+    y = torch.randn(5, 1, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = 0.5 * PRECISION**2 * float(y.square().flatten(1).sum(1).mean()) - 6 * PRECISION
+    assert float(ScoreMatching()(Bowl(PRECISION), y).detach()) == pytest.approx(expected)
+
+
+def test_mistakes() -> None:
+    with pytest.raises(UserError, match="directions is 0"):
+        SlicedScoreMatching(0)
+    with pytest.raises(UserError, match="noise is -1"):
+        DenoisingScoreMatching(-1)
