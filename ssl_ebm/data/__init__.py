@@ -1,7 +1,7 @@
 """Datasets and LightningDataModules: the synthetic world of moving digits, and video."""
 
+from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.decoding import load_clip
-from ssl_ebm.data.loading import ClipData
 from ssl_ebm.data.moving_digits import Futures, MovingDigits, MovingDigitsDataset
 from ssl_ebm.data.torchvision_video import TorchvisionVideo
 from ssl_ebm.data.video import ClipWindows, VideoData, VideoFolder

@@ -1,4 +1,4 @@
-"""What all sets of clips share: the order of the training items, a loader that resumes, and their DataModule.
+"""What all data shares: the order of the training items, a loader that resumes, and their DataModule.
 
 Training batches form one endless stream, and the batch of step s is a pure function of (seed, s). So neither
 the number of workers nor the number of processes changes a global batch, and a run resumed from any
@@ -120,49 +120,21 @@ class OrderedLoader(DataLoader[Any]):
             raise _in_one_line(error) from error
 
 
-class ClipData(LightningDataModule, ABC):
-    """Loaders over clips in three splits. A batch is a dictionary with at least
-
-        video: (B, T, C, H, W) float32 in [0, 1], T = context_frames + future_frames;
-        clip: (B,) int64, the index of the clip within its split (items of one clip are not independent);
-        label: (B,) int64, where there are classes.
+class StreamData(LightningDataModule, ABC):
+    """Loaders over three splits: an endless training stream that resumes, and evaluation in order.
 
     Attributes:
         train_dataset, val_dataset, test_dataset: there after `setup`.
 
     Args:
-        context_frames: frames that are seen.
-        future_frames: frames that follow them in a training clip.
-        eval_future_frames: the same in a validation or test clip; None: as in training.
-        batch_size: clips in a batch, per process.
+        batch_size: items in a batch, per process.
         workers: worker processes of each loader; the batches do not depend on it.
         seed: names all random numbers of the data.
     """
 
-    def __init__(
-        self,
-        context_frames: int,
-        future_frames: int,
-        eval_future_frames: int | None,
-        batch_size: int,
-        workers: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
-        if eval_future_frames is None:
-            eval_future_frames = future_frames
-        for name, value, least in (
-            ("context_frames", context_frames, 1),
-            ("future_frames", future_frames, 1),
-            ("eval_future_frames", eval_future_frames, 1),
-            ("batch_size", batch_size, 1),
-            ("workers", workers, 0),
-        ):
-            if value < least:
-                raise UserError(f"{name} is {value}: use at least {least}")
-        self.context_frames = context_frames
-        self.future_frames = future_frames
-        self.eval_future_frames = eval_future_frames
+        check_least(batch_size=(batch_size, 1), workers=(workers, 0))
         self.batch_size = batch_size
         self.workers = workers
         self.seed = seed
@@ -171,11 +143,6 @@ class ClipData(LightningDataModule, ABC):
         self.train_dataset: Any = None
         self.val_dataset: Any = None
         self.test_dataset: Any = None
-
-    @property
-    @abstractmethod
-    def frame_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every frame."""
 
     @abstractmethod
     def make_dataset(self, split: str) -> Dataset[Any]:
@@ -256,11 +223,13 @@ class ClipData(LightningDataModule, ABC):
         return {
             "name": type(self).__name__,
             "seed": self.seed,
-            "frame_shape": list(self.frame_shape),
-            "frame_unit": "intensity in [0, 1]",
-            "context_frames": self.context_frames,
-            "future_frames": self.future_frames,
-            "eval_future_frames": self.eval_future_frames,
             "items": {name: len(dataset) for name, dataset in splits.items() if dataset is not None},
             **self.settings(),
         }
+
+
+def check_least(**settings: tuple[int, int]) -> None:
+    """Raises UserError for the first setting, given as name=(value, least), that is below its least value."""
+    for name, (value, least) in settings.items():
+        if value < least:
+            raise UserError(f"{name} is {value}: use at least {least}")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.glyphs import Glyphs, font_glyphs, mnist_glyphs
-from ssl_ebm.data.loading import ClipData
 from ssl_ebm.data.moving_digits_world import World
 from ssl_ebm.data.randomness import integers, uniforms
 from ssl_ebm.errors import UserError

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.clips import (
     SPLITS,
     ArrayClip,
@@ -24,7 +25,6 @@ from ssl_ebm.data.clips import (
     open_clip,
 )
 from ssl_ebm.data.decoding import BrokenClipError, FrameFormat, to_float
-from ssl_ebm.data.loading import ClipData
 from ssl_ebm.data.randomness import integers, uniforms
 from ssl_ebm.errors import UserError
 

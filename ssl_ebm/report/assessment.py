@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ssl_ebm.data.loading import ClipData
+from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.controls import Bank, Ensemble, MatchedNoise, matched_sigma
 from ssl_ebm.evaluation.prediction import BEST_OF, UNCERTAIN_SHARE, evaluate_frames

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from ssl_ebm.data.loading import ClipData
+from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.tasks.frame_prediction import FramePrediction
