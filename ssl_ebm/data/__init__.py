@@ -1,8 +1,9 @@
-"""Datasets and LightningDataModules: the synthetic world of moving digits, and video."""
+"""Datasets and LightningDataModules: the synthetic world of moving digits, video, points in the plane."""
 
 from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.decoding import load_clip
 from ssl_ebm.data.moving_digits import Futures, MovingDigits, MovingDigitsDataset
+from ssl_ebm.data.planar import Plane, PlanePoints, plane
 from ssl_ebm.data.torchvision_video import TorchvisionVideo
 from ssl_ebm.data.video import ClipWindows, VideoData, VideoFolder
 
@@ -12,8 +13,11 @@ __all__ = [
     "Futures",
     "MovingDigits",
     "MovingDigitsDataset",
+    "Plane",
+    "PlanePoints",
     "TorchvisionVideo",
     "VideoData",
     "VideoFolder",
     "load_clip",
+    "plane",
 ]
