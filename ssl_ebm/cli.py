@@ -5,13 +5,12 @@ Nothing heavy is imported until a command needs it: ``ssl-ebm --help`` answers a
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ssl_ebm import __version__
-from ssl_ebm.errors import UserError
+from ssl_ebm.errors import UserError, in_one_line
 
 TRAINER_COMMANDS = {
     "fit": "train a task (--config FILE.yaml, --ckpt_path last to go on)",
@@ -131,31 +130,13 @@ def dispatch(arguments: Sequence[str]) -> None:
     run(options)
 
 
-def one_line(error: Exception) -> str:
-    """The message of an error without line breaks.
-
-    Where jsonargparse lists all types that it tried in vain, what stays is the setting, what was wrong, and
-    the value.
-    """
-    text = error.message if isinstance(error, argparse.ArgumentError) else str(error)
-    union = re.match(r"(?P<setting>.*?)Does not validate against any.*?Errors:(?P<reasons>.*)", text, re.S)
-    if union:
-        reasons, _, value = union["reasons"].partition("Given value type:")
-        tried = [" ".join(reason.split()) for reason in re.split(r"\n\s*- ", reasons) if reason.strip()]
-        kept = [reason for reason in tried if "NoneType" not in reason]
-        text = union["setting"] + "; ".join(kept)
-        if all(reason.startswith("Expected a") for reason in kept):
-            text += f", got {value.partition('Given value:')[2]}"
-    return " ".join(text.split())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console command. Returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         dispatch(arguments)
     except (UserError, argparse.ArgumentError) as error:
-        print(f"ssl-ebm: error: {one_line(error)}", file=sys.stderr)
+        print(f"ssl-ebm: error: {in_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _interrupted(arguments)

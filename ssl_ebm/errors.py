@@ -1,8 +1,29 @@
 """The one exception that stands for a mistake of the user."""
 
+import argparse
+import re
+
 
 class UserError(Exception):
     """A mistake that the user can mend: its message is one line that says what is wrong and what to do.
 
     The command line prints it as ``ssl-ebm: error: <message>`` and ends with exit status 2, no traceback.
     """
+
+
+def in_one_line(error: Exception) -> str:
+    """The message of an error without line breaks.
+
+    Where jsonargparse lists all types that it tried in vain, what stays is the setting, what was wrong, and
+    the value.
+    """
+    text = error.message if isinstance(error, argparse.ArgumentError) else str(error)
+    union = re.match(r"(?P<setting>.*?)Does not validate against any.*?Errors:(?P<reasons>.*)", text, re.S)
+    if union:
+        reasons, _, value = union["reasons"].partition("Given value type:")
+        tried = [" ".join(reason.split()) for reason in re.split(r"\n\s*- ", reasons) if reason.strip()]
+        kept = [reason for reason in tried if "NoneType" not in reason]
+        text = union["setting"] + "; ".join(kept)
+        if all(reason.startswith("Expected a") for reason in kept):
+            text += f", got {value.partition('Given value:')[2]}"
+    return " ".join(text.split())

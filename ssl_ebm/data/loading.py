@@ -18,7 +18,7 @@ from ssl_ebm.data.randomness import stream_key
 from ssl_ebm.errors import UserError
 
 
-def _in_one_line(error: UserError) -> UserError:
+def _last_line(error: UserError) -> UserError:
     """The message alone: a loader wraps an error of a worker into the worker's traceback."""
     return UserError(str(error).strip().splitlines()[-1].removeprefix("ssl_ebm.errors.UserError: "))
 
@@ -92,7 +92,7 @@ class StreamLoader(DataLoader[Any]):
             try:
                 batch = next(self._stream)
             except UserError as error:
-                raise _in_one_line(error) from error
+                raise _last_line(error) from error
             except StopIteration:
                 self._stream = None
                 return
@@ -117,7 +117,7 @@ class OrderedLoader(DataLoader[Any]):
         try:
             yield from iterator
         except UserError as error:
-            raise _in_one_line(error) from error
+            raise _last_line(error) from error
 
 
 class StreamData(LightningDataModule, ABC):

@@ -1,6 +1,7 @@
 """LightningModules: one per pretext task."""
 
 from ssl_ebm.tasks.checkpoints import load_task
+from ssl_ebm.tasks.density_estimation import DensityEstimation
 from ssl_ebm.tasks.frame_prediction import FramePrediction
 
-__all__ = ["FramePrediction", "load_task"]
+__all__ = ["DensityEstimation", "FramePrediction", "load_task"]

@@ -1,5 +1,10 @@
 """Stopping a training whose loss or weights are no longer finite, before such weights are saved."""
 
+from __future__ import annotations
+
+import math
+from typing import Any
+
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
@@ -15,27 +20,57 @@ class DivergenceWatch(nn.Module):
 
     Attributes:
         diverged: (), bool; in no checkpoint.
+        value: (), float32: the first value that was not finite; NaN where it was among weights.
     """
 
     diverged: Tensor
+    value: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("diverged", torch.zeros((), dtype=torch.bool), persistent=False)
+        self.register_buffer("value", torch.zeros(()), persistent=False)
 
     def see(self, values: Tensor) -> None:
         """Remembers it if any of the values is not finite."""
-        self.diverged |= ~values.detach().isfinite().all()
+        values = values.detach()
+        bad = ~values.isfinite().all()
+        shown = values if values.ndim == 0 else torch.full((), math.nan, device=values.device)
+        self.value = torch.where(bad & ~self.diverged, shown.to(self.value), self.value)
+        self.diverged |= bad
 
-    def stop_if_diverged(self, task: LightningModule) -> None:
-        """Waits for the device, and for all processes: they stop together.
 
-        Raises:
-            UserError: something was not finite, in whichever process.
-        """
-        if task.trainer.strategy.reduce_boolean_decision(bool(self.diverged), all=False):
-            lr = task.hparams["lr"]
+class WatchedTask(LightningModule):
+    """A task whose training stops when its loss, or a weight, is no longer finite.
+
+    `training_step` hands its loss to ``self.divergence.see``. Settings: `lr` among the hyper-parameters.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.divergence = DivergenceWatch()
+
+    @property
+    def objective_name(self) -> str:
+        """What is trained, for the error."""
+        return str(self.hparams["objective"])
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.global_step % CHECK_STEPS == 0:
+            self._stop_if_diverged()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # A checkpoint never holds weights that a non-finite loss, or gradient, has touched.
+        for weights in self.parameters():
+            self.divergence.see(weights)
+        self._stop_if_diverged()
+        checkpoint["task"] = type(self).__name__
+
+    def _stop_if_diverged(self) -> None:
+        """Waits for the device, and for all processes: they stop together."""
+        if self.trainer.strategy.reduce_boolean_decision(bool(self.divergence.diverged), all=False):
+            value, lr = self.divergence.value.item(), self.hparams["lr"]
             raise UserError(
-                f"{task.hparams['objective']}: the training loss is not finite at or shortly before "
-                f"optimizer step {task.global_step}; lower lr ({lr}) or set trainer.gradient_clip_val"
+                f"{self.objective_name}: the training loss is not finite ({value}) at or shortly before "
+                f"optimizer step {self.global_step}; lower lr ({lr}) or set trainer.gradient_clip_val"
             )

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
 from ssl_ebm.energy import (
@@ -17,7 +16,7 @@ from ssl_ebm.energy import (
 )
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks import Context, Source
-from ssl_ebm.tasks.divergence import CHECK_STEPS, DivergenceWatch
+from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.frame_parts import check_settings, explanation, make_energy, make_inference, make_prior
 from ssl_ebm.tasks.optimization import adamw_with_cosine, progress_of
 
@@ -26,7 +25,7 @@ Batch = dict[str, Tensor]
 PRIOR_DRAWS = 256  # z that a finite-temperature free energy averages over where z is continuous
 
 
-class FramePrediction(LightningModule):
+class FramePrediction(WatchedTask):
     """Predicts the frame y that follows the context x, and rates how well any y follows x.
 
         E(x, y, z) = |y - Dec(Pred(x), z)|^2 + R(z), summed over pixels
@@ -129,7 +128,6 @@ class FramePrediction(LightningModule):
         self.energy = make_energy(self.hparams)
         self.inference = make_inference(self.hparams, self.latent)
         self.prior = make_prior(self.hparams, self.latent)
-        self.divergence = DivergenceWatch()
 
     # -- energies ----------------------------------------------------------------------------------------
 
@@ -345,17 +343,6 @@ class FramePrediction(LightningModule):
             if self.objective == "latent_ebm":
                 self.log("train/temperature", self.temperature)
         return terms["loss"]
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        if self.global_step % CHECK_STEPS == 0:
-            self.divergence.stop_if_diverged(self)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A checkpoint never holds weights that a non-finite loss, or gradient, has touched.
-        for weights in self.parameters():
-            self.divergence.see(weights)
-        self.divergence.stop_if_diverged(self)
-        checkpoint["task"] = type(self).__name__
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, batch_idx, "val")

@@ -1,0 +1,83 @@
+"""Objects from their description in a YAML file, {"class_path": ..., "init_args": {...}}.
+
+A task keeps the description among its settings, so that a checkpoint can rebuild it and holds plain values
+alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentParser, Namespace
+
+from ssl_ebm.errors import UserError, in_one_line
+
+Built = TypeVar("Built")
+
+TRUSTED = ("ssl_ebm", "torch.nn")  # packages whose classes may be made because a file names them
+
+
+def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built:
+    """The object that is described, with all objects among its arguments.
+
+    Types are checked as LightningCLI checks them. A class outside of this package and torch.nn is made only
+    if its module has been imported: a checkpoint from a stranger runs no code that was not there before.
+
+    Args:
+        description: {"class_path": ..., "init_args": {...}}, nested.
+        kind: the class it must be one of.
+        name: of the setting, for the error.
+
+    Raises:
+        UserError: no such class or argument, a value of a wrong type or out of range, a module that was not
+            imported.
+    """
+    if not isinstance(description, Mapping | Namespace) or "class_path" not in description:
+        raise UserError(f"{name}: describe it by class_path and init_args, got {description!r}")
+    plain = _plain(description)
+    for path in _class_paths(plain):
+        module = path.rpartition(".")[0]
+        if (
+            not any(module == one or module.startswith(f"{one}.") for one in TRUSTED)
+            and module not in sys.modules
+        ):
+            raise UserError(f"{name}: import {module} before its class {path} is made from a file")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(kind, name, required=True)
+    try:
+        found = parser.instantiate(parser.parse_object({name: plain}))
+    except argparse.ArgumentError as error:
+        raise UserError(in_one_line(error)) from error
+    except UserError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        raise (cause or UserError(f"{name}: {in_one_line(error)}")) from error
+    built: Built = found[name]
+    return built
+
+
+def _plain(value: Any) -> Any:
+    """Dictionaries and lists alone."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """All classes that a description names."""
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"]
+        for one in value.values():
+            yield from _class_paths(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _class_paths(one)

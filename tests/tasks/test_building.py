@@ -1,0 +1,84 @@
+"""Objects from descriptions, and what a description must not do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_ebm.energy import Enumeration, OneHot
+from ssl_ebm.energy.sampling import Langevin, Sampler
+from ssl_ebm.energy.unconditional import LatentEnergy
+from ssl_ebm.errors import UserError
+from ssl_ebm.tasks.building import build
+
+
+def described(path: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": path, "init_args": arguments}
+
+
+def test_objects_inside_objects() -> None:
+    decoder = described("torch.nn.Linear", in_features=5, out_features=2, bias=False)
+    latent = described("ssl_ebm.energy.OneHot", codes=5)
+    model = described("ssl_ebm.energy.PredictiveEnergy", decoder=decoder, latent=latent)
+    inference = described("ssl_ebm.energy.Enumeration")
+    energy = build(
+        described("ssl_ebm.energy.unconditional.LatentEnergy", model=model, inference=inference, beta=2.0),
+        nn.Module,
+        "energy",
+    )
+    assert isinstance(energy, LatentEnergy)
+    assert isinstance(energy.model.latent, OneHot)
+    assert isinstance(energy.inference, Enumeration)
+    assert energy.beta == 2.0
+    assert energy(torch.zeros(3, 2)).shape == (3,)
+
+
+def test_protocols() -> None:
+    sampler = build(described("ssl_ebm.energy.sampling.Langevin", step_size=0.1), Sampler, "sampler")  # type: ignore[type-abstract]
+    assert sampler == Langevin(0.1)
+
+
+@pytest.mark.parametrize(
+    ("description", "words"),
+    [
+        (described("ssl_ebm.energy.OneHot", codes=0), "codes must be at least 1, got 0"),
+        (described("ssl_ebm.energy.OneHot", code=3), "'code' is not accepted"),
+        (described("ssl_ebm.energy.OneHot", codes="many"), "Expected a <class 'int'>"),
+        (described("ssl_ebm.energy.Nothing"), "has no attribute 'Nothing'"),
+        (described("ssl_ebm.energy.Enumeration"), "not correspond to a subclass"),
+        (described("os.system", command="true"), "not correspond to a subclass"),
+        ({"codes": 3}, "describe it by class_path and init_args"),
+        (None, "describe it by class_path and init_args"),
+    ],
+)
+def test_mistakes_are_one_line(description: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        build(description, nn.Module, "energy")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_does_not_make_python_import_what_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hostile.py").write_text(
+        f"from pathlib import Path\nfrom torch import nn\nPath({str(tmp_path / 'ran')!r}).touch()\n"
+        "class Energy(nn.Identity):\n    def __init__(self) -> None:\n        super().__init__()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    nested = described(
+        "ssl_ebm.energy.unconditional.ReconstructionEnergy",
+        encoder=described("hostile.Energy"),
+        decoder=described("torch.nn.Identity"),
+    )
+    for description in (described("hostile.Energy"), nested):
+        with pytest.raises(UserError, match="import hostile before its class"):
+            build(description, nn.Module, "energy")
+    assert not (tmp_path / "ran").exists()
+    __import__("hostile")
+    assert type(build(described("hostile.Energy"), nn.Module, "energy")).__name__ == "Energy"
+    del sys.modules["hostile"]
