@@ -71,6 +71,15 @@ def make_parser() -> argparse.ArgumentParser:
     sample.add_argument("--out", required=True, help="the animation to write, .gif or .webp")
     sample.set_defaults(run=_sample)
 
+    lecture = commands.add_parser("lecture", help="the lecture's examples: figures, numbers, one page")
+    lecture.add_argument("names", nargs="*", metavar="NAME", help="examples (default: all)")
+    lecture.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    lecture.add_argument(
+        "--images", help="folder with Fashion-MNIST's or MNIST's files (default: font digits)"
+    )
+    lecture.add_argument("--out", required=True, help="folder for index.html and claims.json")
+    lecture.set_defaults(run=_lecture)
+
     benchmark = commands.add_parser("benchmark", help="measure speed, against peers where they are installed")
     benchmark.add_argument("suite", nargs="?", default=None, help="one suite (default: all)")
     benchmark.add_argument("--out", required=True, help="folder for benchmark.json")
@@ -99,6 +108,12 @@ def _sample(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     print(path)
+
+
+def _lecture(options: argparse.Namespace) -> None:
+    from ssl_ebm.lecture.gallery import gallery
+
+    gallery(options.names, options.out, options.seeds, options.images)
 
 
 def _benchmark(options: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ EXTRA = {
     "fit": SMALL,
     "compare": [*SMALL, "--clips", "12", "--samples", "20"],
     "sample": ["--horizon", "2"],
+    "lecture": ["--seeds", "0"],
     "scripts/quickstart.sh": [*SMALL, *SMALL_WORLD, "--clips", "12", "--samples", "20"],
     "scripts/launch_multi_gpu.sh": SMALL,
 }

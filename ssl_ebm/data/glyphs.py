@@ -124,7 +124,12 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise UserError(f"{path} cannot be read as an MNIST file ({error}); copy it again") from error
 
 
-def _find_idx(folder: Path, name: str) -> Path:
+def find_idx(folder: Path, name: str) -> Path:
+    """Where MNIST's file of this name is, gzipped or not, in the folder or in raw/ or MNIST/raw/.
+
+    Raises:
+        UserError: it is not there.
+    """
     candidates: Iterator[Path] = (
         root / f"{name}{end}"
         for root in (folder, folder / "raw", folder / "MNIST" / "raw")
@@ -152,8 +157,8 @@ def mnist_glyphs(folder: str, split: str, size: int, count: int, seed: int) -> G
         count: at most this many images, chosen by `seed`.
     """
     part = "t10k" if split == "test" else "train"
-    images = read_idx(_find_idx(Path(folder), f"{part}-images-idx3-ubyte"))
-    labels = read_idx(_find_idx(Path(folder), f"{part}-labels-idx1-ubyte"))
+    images = read_idx(find_idx(Path(folder), f"{part}-images-idx3-ubyte"))
+    labels = read_idx(find_idx(Path(folder), f"{part}-labels-idx1-ubyte"))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise UserError(
             f"the {part} images and labels in {folder} do not belong together; copy the files again"

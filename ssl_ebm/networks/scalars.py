@@ -200,3 +200,32 @@ class ImageDecoder(nn.Module):
         flat = z.reshape(-1, z.shape[-1])
         image: Tensor = self.layers(self.start(flat).reshape(-1, *self.shape))
         return image.reshape(*z.shape[:-1], *image.shape[1:])
+
+
+class Dictionary(nn.Module):
+    """W z with columns of norm 1, whatever training does: (..., atoms) -> (..., outputs).
+
+    Args:
+        outputs: P, numbers in a y.
+        atoms: K, columns.
+
+    Raises:
+        UserError: a setting below 1.
+    """
+
+    def __init__(self, outputs: int, atoms: int) -> None:
+        super().__init__()
+        if outputs < 1 or atoms < 1:
+            raise UserError(f"Dictionary: outputs {outputs}, atoms {atoms}: use at least 1")
+        self.columns = nn.Parameter(torch.randn(outputs, atoms))
+
+    def matrix(self) -> Tensor:
+        """W (P, K)."""
+        return self.columns / self.columns.norm(dim=0).clamp_min(torch.finfo(self.columns.dtype).tiny)
+
+    def curvature(self) -> float:
+        """2 |W|^2 (spectral norm), the largest curvature of |y - W z|^2 in z. Waits for the device."""
+        return 2 * float(torch.linalg.matrix_norm(self.matrix().detach(), 2)) ** 2
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z @ self.matrix().T

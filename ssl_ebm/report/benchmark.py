@@ -13,6 +13,7 @@ from ssl_ebm.report.benchmarks.machine import describe_machine, measured_device
 from ssl_ebm.report.benchmarks.rows import Row, as_table
 from ssl_ebm.report.benchmarks.suites import Part, Suite, find_suites
 from ssl_ebm.report.benchmarks.timing import Effort
+from ssl_ebm.report.files import make_folder, write_whole
 from ssl_ebm.report.progress import Display
 
 WIDTH = 150  # columns of the table where the output is no terminal
@@ -40,15 +41,16 @@ def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 
     if repeats < 1 or not seconds >= 0:
         raise UserError(f"repeats is {repeats} and seconds {seconds}: use at least 1 and 0")
     suites = find_suites(suite)
-    folder = _make_folder(Path(out))
+    folder = make_folder(out)
     effort = Effort(repeats, seconds, measured_device())
     rows: dict[str, list[Row]] = {}
     with Display(seconds=0) as display:
         for name, chosen in suites.items():
             rows[name] = measure(name, chosen, effort, display)
     everything = [row.as_dict() for one in rows.values() for row in one]
-    _write(folder / "benchmark.json", everything)
-    _write(folder / "machine.json", machine := describe_machine())
+    write_whole(folder / "benchmark.json", json.dumps(everything, indent=2) + "\n")
+    machine = describe_machine()
+    write_whole(folder / "machine.json", json.dumps(machine, indent=2) + "\n")
     _print(rows, suites, machine)
     print(folder / "benchmark.json")
     return everything
@@ -73,20 +75,6 @@ def _left(parts: list[Part], done: int, elapsed: float) -> float:
     guessed = sum(part.seconds for part in parts[:done])
     pace = elapsed / guessed if guessed else 1.0
     return pace * sum(part.seconds for part in parts[done:])
-
-
-def _make_folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {path} ({error.strerror}): give another folder with --out"
-        ) from error
-    return path
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _print(rows: dict[str, list[Row]], suites: dict[str, Suite], machine: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from ssl_ebm.report.animation import draw_clips
 from ssl_ebm.report.assessment import Assessment, Protocol, assess, rehearse
 from ssl_ebm.report.bars import judge
 from ssl_ebm.report.entries import Entry, read_entries, usable_cores
+from ssl_ebm.report.files import make_folder, write_whole
 from ssl_ebm.report.page import render
 from ssl_ebm.report.progress import Display
 from ssl_ebm.report.training import Training, train
@@ -62,11 +62,7 @@ def compare(
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds are {seeds}: give each number once")
     entries = read_entries(configs, overrides)
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}): give another --out") from error
+    folder = make_folder(out)
 
     data = entries["latent_ebm"].data
     device = torch.device("cuda" if entries["latent_ebm"].uses_gpu else "cpu")
@@ -107,8 +103,8 @@ def compare(
         "evaluation": measured - trained,
     }
     results = collect(entries, trainings, assessment, seeds, device, protocol, phases, description)
-    write(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    write(folder / "report.html", render(results, clips))
+    write_whole(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_whole(folder / "report.html", render(results, clips))
     shown.say(f"report: {folder / 'report.html'}")
     return results
 
@@ -128,13 +124,6 @@ class _Watch:
         if done == total:
             self.began = now
         self.display.show(phase, done, total, "clips", left)
-
-
-def write(path: Path, text: str) -> None:
-    """Writes the file as a whole: a reader never sees half of it."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def collect(

@@ -6,6 +6,7 @@ Both shape F(y) = |y - Dec(Enc(y))|^2, a `ReconstructionEnergy`.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,25 +50,40 @@ class Denoising(nn.Module):
 
 
 class Contractive(nn.Module):
-    """L = mean F(y) + weight * |dEnc/dy|_F^2: reconstruct the data with codes that hardly move with y.
+    """L = mean F(y) + weight * |dG/dy|_F^2: reconstruct the data by a map that hardly moves with y.
 
-    The squared norm of the Jacobian is estimated without bias by E_v |v' dEnc/dy|^2, v ~ N(0, I).
+    With `of` "reconstruction" G is Dec(Enc(y)), and a weight of sigma^2 makes it, to first order, a denoising
+    autoencoder of that noise. With "encoder" it is Enc alone, as first published: that needs decoder weights
+    tied to the encoder's, or the decoder undoes any contraction by its scale.
+
+    The squared norm of the Jacobian is estimated without bias by E_v |v' dG/dy|^2, v ~ N(0, I).
 
     Args:
         weight: of the Jacobian, above 0.
+        of: whose Jacobian.
         directions: v per datum, 1 or more.
 
     Raises:
         UserError: a setting out of its range.
 
-    Source: Rifai et al., "Contractive auto-encoders" (2011), equation 1; estimate: Hutchinson (1990).
+    Source: Rifai et al., "Contractive auto-encoders" (2011), equation 1 (the encoder's); Alain & Bengio,
+    "What regularized auto-encoders learn from the data-generating distribution" (2014), equation 6 (the
+    reconstruction's); estimate: Hutchinson (1990).
     """
 
-    def __init__(self, weight: float, directions: int = 1) -> None:
+    def __init__(
+        self,
+        weight: float,
+        of: Literal["reconstruction", "encoder"] = "reconstruction",
+        directions: int = 1,
+    ) -> None:
         super().__init__()
         if not 0 < weight < math.inf or directions < 1:
             raise UserError(f"contractive: weight is {weight} and directions {directions}: use above 0 and 1")
+        if of not in ("reconstruction", "encoder"):
+            raise UserError(f"contractive: of must be reconstruction or encoder, got {of!r}")
         self.weight = weight
+        self.of = of
         self.directions = directions
 
     def forward(
@@ -80,10 +96,11 @@ class Contractive(nn.Module):
         y = y.detach().requires_grad_()
         with torch.enable_grad():
             code = model.encoder(y)
+            made = model.decoder(code)
+            mapped = code if self.of == "encoder" else made
             norm = torch.zeros((), dtype=y.dtype, device=y.device)
             for _ in range(self.directions):
-                v = normal_like(code, generator)
-                (pulled,) = torch.autograd.grad(code, y, v, create_graph=True)
+                v = normal_like(mapped, generator)
+                (pulled,) = torch.autograd.grad(mapped, y, v, create_graph=True)
                 norm = norm + pulled.flatten(1).square().sum(1).mean()
-            error = squared_error(y, model.decoder(code)[:, None]).mean()
-            return error + self.weight * norm / self.directions
+            return squared_error(y, made[:, None]).mean() + self.weight * norm / self.directions

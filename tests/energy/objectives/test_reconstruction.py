@@ -44,17 +44,30 @@ def test_denoising_is_at_rest_where_each_direction_shrinks_as_wiener_says(y: Ten
 
 def test_contraction_is_the_norm_of_the_jacobian(y: Tensor) -> None:
     encode = torch.tensor([[1.0, 2.0], [0.0, -1.0], [0.5, 0.0]], dtype=torch.float64)
-    decode = torch.zeros(2, 3, dtype=torch.float64)
-    loss = Contractive(0.3, directions=2)(linear(encode, decode), y, torch.Generator().manual_seed(0))
-    expected = y.square().sum(1).mean() + 0.3 * encode.square().sum()
-    assert float(loss.detach()) == pytest.approx(float(expected), rel=0.01)
+    decode = torch.tensor([[0.2, 0.0, 1.0], [0.0, -0.5, 0.3]], dtype=torch.float64)
+    both = decode @ encode
+    error = (y - y @ both.T).square().sum(1).mean()
+    for of, jacobian in (("encoder", encode), ("reconstruction", both)):
+        objective = Contractive(0.3, of, directions=2)  # type: ignore[arg-type]
+        loss = objective(linear(encode, decode), y, torch.Generator().manual_seed(0))
+        assert float(loss.detach()) == pytest.approx(float(error + 0.3 * jacobian.square().sum()), rel=0.01)
+
+
+def test_contraction_of_a_reconstruction_is_at_rest_where_denoising_is(y: Tensor) -> None:
+    """Linear G on Gaussian data: weight w and noise of variance w give the same best G, s^2 / (s^2 + w)."""
+    variance = y.square().mean(0)
+    model = linear(torch.eye(2, dtype=torch.float64), torch.diag(variance / (variance + 0.16)))
+    (slope,) = torch.autograd.grad(
+        Contractive(0.16, directions=4)(model, y, torch.Generator().manual_seed(0)), model.decoder.weight
+    )
+    assert float(slope.abs().max()) < 0.02
 
 
 def test_contraction_of_a_saturated_encoder_is_nothing() -> None:
     """The derivative of tanh(y) is 1 - tanh(y)^2, at each y its own."""
     y = torch.tensor([[0.3], [-2.0]], dtype=torch.float64).repeat(20_000, 1)
     model = ReconstructionEnergy(nn.Tanh(), nn.Identity())
-    loss = Contractive(2.0)(model, y, torch.Generator().manual_seed(0))
+    loss = Contractive(2.0, "encoder")(model, y, torch.Generator().manual_seed(0))
     slope = 1 - y[:2].tanh().square()
     expected = (y[:2] - y[:2].tanh()).square().mean() + 2 * slope.square().mean()
     assert float(loss) == pytest.approx(float(expected), rel=0.03)
@@ -63,7 +76,7 @@ def test_contraction_of_a_saturated_encoder_is_nothing() -> None:
 def test_the_gradient_of_the_contraction_reaches_the_encoder(y: Tensor) -> None:
     encode = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
     model = linear(encode, torch.zeros(2, 1, dtype=torch.float64))
-    loss = Contractive(0.5, directions=4)(model, y, torch.Generator().manual_seed(0))
+    loss = Contractive(0.5, "encoder", directions=4)(model, y, torch.Generator().manual_seed(0))
     (slope,) = torch.autograd.grad(loss, model.encoder.weight)
     torch.testing.assert_close(slope, 0.5 * 2 * encode, rtol=0.03, atol=0.03)
 
@@ -73,3 +86,5 @@ def test_mistakes() -> None:
         Denoising(0.0)
     with pytest.raises(UserError, match=r"weight is 0\.0 and directions 1"):
         Contractive(0.0)
+    with pytest.raises(UserError, match="got 'decoder'"):
+        Contractive(1.0, "decoder")  # type: ignore[arg-type]
