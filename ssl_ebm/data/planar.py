@@ -23,7 +23,8 @@ from ssl_ebm.errors import UserError
 
 PlaneName = Literal["spiral", "two_moons", "eight_gaussians", "checkerboard", "rings"]
 EXTENT = 3.0  # all sets lie within [-EXTENT, EXTENT]^2, but for noise
-NODES = 1024  # points that stand for a curve: neighbours are 0.02 apart on the longest ones
+NODES = 1024  # points that stand for a curve: neighbours are less than 0.04 apart
+LEAST_NOISE = 0.02  # around a curve: with less its nodes show in the density
 
 
 class Plane(ABC):
@@ -93,6 +94,12 @@ class Curve(Plane):
         ]
         return torch.cat(parts).to(y.dtype)
 
+    def nearest(self, y: Tensor) -> Tensor:
+        """The nearest point of the curve, up to the spacing of its nodes: (B, 2) -> (B, 2)."""
+        nodes = self.nodes.to(y.device)
+        index = torch.cdist(y.double(), nodes, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+        return nodes[index].to(y.dtype)
+
 
 class Checkerboard(Plane):
     """Uniform on the black squares of a board of 4 x 4 squares that fills [-EXTENT, EXTENT]^2; no noise."""
@@ -105,7 +112,8 @@ class Checkerboard(Plane):
         row = np.floor(uniform[:, 0] * self.squares)
         column = 2 * np.floor(uniform[:, 1] * self.squares / 2) + row % 2
         side = 2 * EXTENT / self.squares
-        places = np.stack([column + uniform[:, 2], row + uniform[:, 3]], 1)
+        inside = np.clip(uniform[:, 2:], 1e-6, 1 - 1e-6)  # rounding must not carry a point over the border
+        places = np.stack([column, row], 1) + inside
         return torch.from_numpy(places * side - EXTENT).float()
 
     def log_density(self, y: Tensor) -> Tensor:
@@ -150,7 +158,7 @@ def plane(name: PlaneName, noise: float | None = None) -> Plane:
         noise: standard deviation, above 0; None: the one above.
 
     Raises:
-        UserError: no such set; a noise that is not above 0, or any for the checkerboard.
+        UserError: no such set; a noise that is too small, or any for the checkerboard.
     """
     if name == "checkerboard":
         if noise is not None:
@@ -159,6 +167,8 @@ def plane(name: PlaneName, noise: float | None = None) -> Plane:
     if name not in _CURVES:
         raise UserError(f"no set of points {name!r}: use one of {', '.join([*_CURVES, 'checkerboard'])}")
     make, usual = _CURVES[name]
+    if noise is not None and name != "eight_gaussians" and noise < LEAST_NOISE:
+        raise UserError(f"{name}: noise is {noise}: use at least {LEAST_NOISE}")
     return Curve(name, make(), usual if noise is None else noise)
 
 
@@ -206,10 +216,9 @@ _CURVES = {
 
 
 class PlaneDataset(Dataset[dict[str, Tensor]]):
-    """Points of a plane set; item i is a pure function of (seed, split, i), and new beyond the length.
+    """Points of a plane set; item i is a pure function of (seed, split, i), if `fresh` new beyond the length.
 
-    An item: point (2,) float32; index int64, its place in the first epoch's order (the index modulo the
-    length).
+    An item: point (2,) float32; where the same points come again, index int64 of the point.
     """
 
     def __init__(self, source: Plane, count: int, seed: int, split: str, fresh: bool) -> None:
@@ -224,7 +233,9 @@ class PlaneDataset(Dataset[dict[str, Tensor]]):
         if not self.fresh:
             place = place % self.count
         points = self.source.draw(uniforms(self.seed, f"{self.source.name}/{self.split}", place, 4))
-        index = torch.as_tensor(np.asarray(indices) % self.count, dtype=torch.int64)
+        if self.fresh:
+            return [{"point": point} for point in points]
+        index = torch.as_tensor(place, dtype=torch.int64)
         return [{"point": point, "index": one} for point, one in zip(points, index, strict=True)]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -232,14 +243,15 @@ class PlaneDataset(Dataset[dict[str, Tensor]]):
 
 
 class PlanePoints(StreamData):
-    """Batches {"point": (B, 2) float32 within about [-3, 3], "index": (B,) int64} of a set in the plane.
+    """Batches {"point": (B, 2) float32 within about [-3, 3]} of a set in the plane.
 
     Args:
         name: of the set (see `plane`).
         noise: around it; None: the usual.
         train_points, val_points, test_points: sizes of the splits.
         fresh: new training points in every epoch, so that the number of steps is all that limits the data;
-            False: the same `train_points` again (a latent bank needs it).
+            False: the same `train_points` again, and batches have their "index" (B,) int64 (a latent bank
+            needs it).
         batch_size, workers, seed: as in `StreamData`.
 
     Raises:

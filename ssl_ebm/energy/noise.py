@@ -16,7 +16,7 @@ class Noise(Protocol):
     """A distribution over y that can be drawn from and whose density is known."""
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """(count, *Y), drawn on the generator's device (the CPU without one) and moved to the module's."""
+        """(count, *Y) on the module's device; drawn on the generator's, where there is one, and moved."""
         ...
 
     def log_density(self, y: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class UniformNoise(nn.Module):
         self.register_buffer("_anchor", torch.zeros(()), persistent=False)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        origin = generator.device if generator is not None else torch.device("cpu")
+        origin = generator.device if generator is not None else self._anchor.device
         share = torch.rand((count, *self.shape), generator=generator, device=origin, dtype=self._anchor.dtype)
         return (self.low + (self.high - self.low) * share).to(self._anchor.device)
 

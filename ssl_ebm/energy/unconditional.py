@@ -4,7 +4,7 @@ Any network that returns one number per y is one already. The others here say ho
 
     LatentEnergy           F(y) = min_z E(y, z), or F_beta over a finite z      K-means, sparse coding, VQ
     ReconstructionEnergy   F(y) = |y - Dec(Enc(y))|^2                           PCA, autoencoders
-    VariationalEnergy      a bound of -log p(y)                                 VAE
+    VariationalEnergy      what bounds -log p(y) from above, without its noise     VAE
     GaussianMixture        F(y) = -log sum_k pi_k N(y; mu_k, Sigma_k)           normalised by construction
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ssl_ebm.energy.energies import PredictiveEnergy, squared_error
 from ssl_ebm.energy.free_energy import free_energy
-from ssl_ebm.energy.inference import Inference
+from ssl_ebm.energy.inference import Enumeration, Inference
 from ssl_ebm.energy.latents import FiniteLatent, normal
 from ssl_ebm.energy.temperature import check_beta
 from ssl_ebm.errors import UserError
@@ -28,7 +28,7 @@ class LatentEnergy(nn.Module):
 
     Args:
         model: E(y, z), used with h = None.
-        inference: how the minimum is found; for a finite beta it must try all values (`Enumeration`).
+        inference: how the minimum is found; for a finite beta it must be `Enumeration` with gradient "all".
         beta: inverse temperature, above 0; inf: the minimum.
 
     Raises:
@@ -43,6 +43,9 @@ class LatentEnergy(nn.Module):
                 f"latent energy: beta is {beta} and {type(model.latent).__name__} has infinitely many "
                 "values: use beta inf, or importance_free_energy"
             )
+        exact = isinstance(inference, Enumeration) and inference.gradient == "all"
+        if not math.isinf(beta) and not exact:
+            raise UserError(f'latent energy: beta is {beta}: use Enumeration with gradient "all"')
         self.model = model
         self.inference = inference
         self.beta = beta

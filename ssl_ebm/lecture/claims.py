@@ -63,14 +63,18 @@ class Claim:
         return all(math.isfinite(v) and low <= v <= high for v in self.values)
 
     def as_dict(self, seconds: float) -> dict[str, Any]:
-        """An entry of claims.json; low and high are the extremes over the seeds."""
+        """An entry of claims.json; low and high are the extremes over the seeds, null where not finite."""
+        value, low, high = (
+            number if math.isfinite(number) else None
+            for number in (self.value, min(self.values), max(self.values))
+        )
         return {
             "id": self.id,
             "row": self.row,
             "claim": self.claim,
-            "value": self.value,
-            "low": min(self.values),
-            "high": max(self.values),
+            "value": value,
+            "low": low,
+            "high": high,
             "bar": self.bar,
             "holds": self.holds,
             "seconds": seconds,

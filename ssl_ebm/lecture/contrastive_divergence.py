@@ -32,14 +32,15 @@ STEPS, BATCH = 1200, 256
 LEARNING_RATE, RESTRAINT = 1e-3, 0.01  # short chains let energies run away without the latter
 OFF = 0.5  # distance from the manifold beyond which mass is spurious
 STEP_SIZE = 0.01
+KICK = 0.3  # standard deviation, in units of y
 
 
 def objectives() -> dict[str, nn.Module]:
     """CD-1, CD-10 and persistent CD with as many Langevin steps as CD-10."""
     sampler = Langevin(STEP_SIZE)
     return {
-        "CD-1": ContrastiveDivergence(sampler, 1, restraint=RESTRAINT),
-        "CD-10": ContrastiveDivergence(sampler, 10, restraint=RESTRAINT),
+        "CD-1": ContrastiveDivergence(sampler, 1, KICK, RESTRAINT),
+        "CD-10": ContrastiveDivergence(sampler, 10, KICK, RESTRAINT),
         "persistent CD": PersistentContrastiveDivergence(
             sampler, 10, ReplayBuffer(2048, UniformNoise((2,), -4.0, 4.0), refresh=0.02), RESTRAINT
         ),
@@ -99,8 +100,8 @@ def run(setting: Setting) -> Outcome:
             energy_map(place, theme, model, high=10.0, bar="energy F(y)" if name == "persistent CD" else "")
             generator = torch.Generator().manual_seed(1)
             for y in source.sample(10, 4, "kicks"):
-                kicked = y + 0.35 * torch.randn(2, generator=generator)
-                path = _path(model, kicked)
+                kicked = y + KICK * torch.randn(2, generator=generator)
+                path = _path(model, kicked, generator)
                 place.plot(*torch.stack([y, kicked]).T, color=theme.second, lw=1.4)
                 place.plot(*path.T, color=theme.fourth, lw=2.0)
                 points(place, path[-1:], theme.fourth, 5, marker="o")
@@ -108,15 +109,14 @@ def run(setting: Setting) -> Outcome:
             place.set_title(name)
 
     caption = (
-        "Energy before and after training, in one colour scale. Points: data. From ten of them a kick (thin) "
-        "and then the way down the energy (thick) to where it would be pushed up. CD-1 looks only next to "
-        "the data and leaves low energy far away; persistent chains find it."
+        "Energy before and after training, in one colour scale. Points: data. From ten of them a kick "
+        "(thin) and then ten Langevin steps (thick) to where CD-10 pushes up. CD-1 takes one of these "
+        "steps; persistent chains go on from where they were, and find low energy far from the data."
     )
     return Outcome(claims, [Figure(caption, draw, columns=4, width=3.5, height=3.6)])
 
 
-def _path(energy: EnergyOfState, start: Tensor, steps: int = 80) -> Tensor:
-    """Descent from one point: (steps + 1, 2)."""
-    sampler = Langevin(STEP_SIZE, noise=0.0)
-    draws = sampler.sample(energy, start[None], steps, record_every=1).draws[:, 0]
+def _path(energy: EnergyOfState, start: Tensor, generator: torch.Generator) -> Tensor:
+    """The ten steps that CD-10 takes from one point: (11, 2)."""
+    draws = Langevin(STEP_SIZE).sample(energy, start[None], 10, generator, record_every=1).draws[:, 0]
     return torch.cat([start[None], draws])

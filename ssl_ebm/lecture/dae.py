@@ -68,7 +68,7 @@ def run(setting: Setting) -> Outcome:
         exponents.append(exponent(distance, energy))
         with torch.no_grad():
             back = model.reconstruct(model.reconstruct(model.reconstruct(y)))
-        left.append(float(source.distance(back).mean() / distance.mean()))
+        left.append(float((back - source.nearest(y)).norm(dim=1).mean() / distance.mean()))
         if shown is None:
             shown, profile = model, (distance, energy)
     assert shown is not None
@@ -81,8 +81,8 @@ def run(setting: Setting) -> Outcome:
         ),
         Claim(
             "dae_nearest", "L15",
-            "Distance from the manifold that is left after three reconstructions, over the distance before",
-            left, most=0.25,
+            "Distance from the nearest point of the manifold after three reconstructions, over that before",
+            left, most=0.5,
         ),
     ]  # fmt: skip
     field_model, (distance, energy) = shown, profile

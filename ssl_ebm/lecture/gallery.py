@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -121,8 +121,8 @@ def _run_all(
 
 
 def _quietly() -> None:
-    """One thread each: examples share the cores, and the first `Ctrl-C` is the main process's to answer."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    """One thread each: examples share the cores. Ctrl-C is the main process's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
@@ -142,8 +142,8 @@ def _line(claim: dict[str, Any]) -> str:
     return f"  {claim['id']}: {_number(claim['value'])} ({claim['bar']}) {verdict}"
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}"
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3g}"
 
 
 def _section(name: str, example: Example, outcome: Outcome, claims: Sequence[dict[str, Any]]) -> str:

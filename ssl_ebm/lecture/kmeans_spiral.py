@@ -20,7 +20,7 @@ from ssl_ebm.lecture.training import exponent
 TITLE = "K-means: wells around prototypes"
 SENTENCE = (
     "With E(y, z) = |y - Wz|² and a one-hot z the energy is low around K prototypes and grows quadratically "
-    "away from them; alternating between z and W beats gradient steps."
+    "away from them; alternating between z and W makes faster progress than gradient steps."
 )
 PROTOTYPES = 20
 POINTS = 2000
@@ -127,8 +127,8 @@ def run(setting: Setting) -> Outcome:
     claims = [
         Claim(
             "kmeans_work", "L11",
-            "Energy after 10 passes over the data, gradient descent (step 1/L, the largest that is safe) "
-            "over coordinate descent, from the same prototypes",
+            "Energy after 10 passes over the data, gradient descent with step 1/L over coordinate descent, "
+            "from the same prototypes",
             at_ten, least=1.0,
         ),
         Claim(
@@ -138,7 +138,8 @@ def run(setting: Setting) -> Outcome:
             counts, PROTOTYPES, PROTOTYPES,
         ),
         Claim(
-            "kmeans_growth", "L11", "Exponent of the energy against the distance from a prototype",
+            "kmeans_growth", "L11", "Exponent of the energy against the distance from a prototype, inside "
+            "of its cell (by construction 2)",
             exponents, 1.95, 2.05,
         ),
     ]  # fmt: skip
@@ -158,9 +159,11 @@ def run(setting: Setting) -> Outcome:
         axes[1].set(xlabel="passes over the data", ylabel="mean energy", yscale="log")
         axes[1].legend()
 
+    ends = [tuned_one.energy[-1] / c.energy[-1] for tuned_one, c in zip(tuned, lloyd, strict=True)]
     caption = (
         f"Left: energy of K-means with {PROTOTYPES} prototypes on the spiral: a well around each of them, "
         "and a chain of wells where the data is. Right: mean energy while training, a line for each seed. "
-        "A step size chosen by its own result keeps up with coordinate descent, which needs none."
+        "Coordinate descent needs no step size; gradient descent with the best of 6, chosen by its own "
+        f"result, ends at {min(ends):.2f} to {max(ends):.2f} times its energy."
     )
     return Outcome(claims, [Figure(caption, draw, columns=2)])

@@ -67,7 +67,7 @@ SENTENCE = (
 )
 SETS: tuple[PlaneName, ...] = ("two_moons", "eight_gaussians")
 POINTS, BATCH = 4000, 256
-OFF = 0.45  # distance from the manifold beyond which a point counts as off it: three standard deviations
+OFF = 0.45  # distance from the manifold beyond which a point counts as off it: three to four times the noise
 NEAR, FAR = 0.25, 0.7  # distances over which the growth of the energy is measured
 RESTRAINT = 0.01  # of energies, where short chains would let them run away
 LOW_ENERGY = 0.95  # AUROC that counts as having learnt where the data is
@@ -80,59 +80,66 @@ class Method:
     Attributes:
         strategy: one of the seven.
         name: of the method.
-        make: seed -> (energy, objective).
+        make: seed, data -> (energy, objective).
         steps, lr: of the training.
         density: whether exp(-F) is meant to be the density.
     """
 
     strategy: str
     name: str
-    make: Callable[[int], tuple[nn.Module, nn.Module]]
+    make: Callable[[int, Tensor], tuple[nn.Module, nn.Module]]
     steps: int = 500
     lr: float = 5e-3
     density: bool = False
 
 
-def _scalar(objective: Callable[[], nn.Module]) -> Callable[[int], tuple[nn.Module, nn.Module]]:
-    return lambda seed: (make_energy(seed), objective())
+def _scalar(objective: Callable[[], nn.Module]) -> Callable[[int, Tensor], tuple[nn.Module, nn.Module]]:
+    return lambda seed, data: (make_energy(seed), objective())
 
 
 def _autoencoder(
     code: int, objective: Callable[[], nn.Module]
-) -> Callable[[int], tuple[nn.Module, nn.Module]]:
-    return lambda seed: (ReconstructionEnergy(Mlp(2, code, 96, 2), Mlp(code, 2, 96, 2)), objective())
+) -> Callable[[int, Tensor], tuple[nn.Module, nn.Module]]:
+    return lambda seed, data: (ReconstructionEnergy(Mlp(2, code, 96, 2), Mlp(code, 2, 96, 2)), objective())
 
 
-def _linear(seed: int) -> tuple[nn.Module, nn.Module]:
+def _linear(seed: int, data: Tensor) -> tuple[nn.Module, nn.Module]:
     return ReconstructionEnergy(nn.Linear(2, 1), nn.Linear(1, 2)), PushDown()
 
 
-def _k_means(seed: int) -> tuple[nn.Module, nn.Module]:
+def _k_means(seed: int, data: Tensor) -> tuple[nn.Module, nn.Module]:
     decoder = nn.Linear(24, 2, bias=False)
     nn.init.normal_(decoder.weight, std=1.5)
     return LatentEnergy(PredictiveEnergy(decoder, OneHot(24)), Enumeration()), PushDown()
 
 
-def _mixture(seed: int) -> tuple[nn.Module, nn.Module]:
+def _untrained(seed: int, data: Tensor) -> tuple[nn.Module, nn.Module]:
+    model, objective = _k_means(seed, data)
+    with torch.no_grad():
+        model.model.decoder.weight.copy_(data[:24].T)  # type: ignore[operator, union-attr]
+    return model, objective
+
+
+def _mixture(seed: int, data: Tensor) -> tuple[nn.Module, nn.Module]:
     return GaussianMixture(24, 2), PushDown()
 
 
-def _sparse(seed: int) -> tuple[nn.Module, nn.Module]:
-    decoder = nn.Sequential(Dictionary(32, 16), Mlp(32, 2, 64, 1))
-    model = PredictiveEnergy(decoder, Sparse(16), regularisation=0.05)
-    return LatentEnergy(model, Fista(15, 4.0)), PushDown()
+def _sparse(seed: int, data: Tensor) -> tuple[nn.Module, nn.Module]:
+    # 2 |W|^2 of 16 columns of norm 1 is 32 at most.
+    model = PredictiveEnergy(Dictionary(2, 16), Sparse(16), regularisation=0.05)
+    return LatentEnergy(model, Fista(30, 32.0)), PushDown()
 
 
-def _sparse_autoencoder(seed: int) -> tuple[nn.Module, nn.Module]:
-    model = PredictiveEnergy(Mlp(16, 2, 96, 1), Sparse(16), regularisation=0.02)
+def _sparse_autoencoder(seed: int, data: Tensor) -> tuple[nn.Module, nn.Module]:
+    model = PredictiveEnergy(Dictionary(2, 16), Sparse(16), regularisation=0.05)
     return LatentEnergy(model, Amortised(Mlp(2, 16, 96, 2))), Amortisation()
 
 
-def _variational(seed: int) -> tuple[nn.Module, nn.Module]:
+def _variational(seed: int, data: Tensor) -> tuple[nn.Module, nn.Module]:
     return VariationalEnergy(Mlp(2, 4, 96, 2), Mlp(2, 2, 96, 2), beta=20.0), Variational()
 
 
-def _quantised(seed: int) -> tuple[nn.Module, nn.Module]:
+def _quantised(seed: int, data: Tensor) -> tuple[nn.Module, nn.Module]:
     latent = Quantised(32, 2)
     with torch.no_grad():
         latent.codebook.mul_(1.5)
@@ -140,12 +147,12 @@ def _quantised(seed: int) -> tuple[nn.Module, nn.Module]:
     return LatentEnergy(model, Amortised(Mlp(2, 2, 96, 1))), VectorQuantisation()
 
 
-def _enumerated(seed: int) -> tuple[nn.Module, nn.Module]:
+def _enumerated(seed: int, data: Tensor) -> tuple[nn.Module, nn.Module]:
     model = PredictiveEnergy(Mlp(2, 2, 96, 1), Quantised(24, 2))
     return LatentEnergy(model, Enumeration()), PushDown()
 
 
-def _bank(seed: int) -> tuple[nn.Module, nn.Module]:
+def _bank(seed: int, data: Tensor) -> tuple[nn.Module, nn.Module]:
     latent = Ball(1, 1.0)
     model = PredictiveEnergy(Mlp(1, 2, 96, 3), latent)
     inference = GradientDescent(40, 0.05, "adam", restarts=8)
@@ -184,6 +191,7 @@ METHODS = (
     ),
     Method("C2", "margin, kicked points", _scalar(lambda: Margin(1.0, 4.0))),
     Method("C3", "denoising autoencoder", _autoencoder(64, lambda: Denoising(0.35)), 800),
+    Method("none", "24 points of the data as prototypes, untrained", _untrained, 0),
     Method("A1", "PCA, one component", _linear, 300),
     Method("A1", "K-means, 24 prototypes", _k_means, 400, 5e-2),
     Method("A1", "Gaussian mixture, 24 components", _mixture, 500, 3e-2, density=True),
@@ -200,6 +208,18 @@ METHODS = (
 )  # fmt: skip
 
 
+# The method of each strategy that the claims are about; the table has all.
+SHOWN = {
+    "C1": "maximum likelihood, exact",
+    "C2": "noise-contrastive estimation",
+    "C3": "denoising autoencoder",
+    "A1": "Gaussian mixture, 24 components",
+    "A2": "learnt codes, all tried",
+    "A3": "contractive autoencoder",
+    "A4": "score matching, denoising",
+}
+
+
 @dataclass(frozen=True)
 class Measured:
     """Of a method on a set: nats above the truth (NaN: it is no density), AUROC, exponent, seconds."""
@@ -214,7 +234,7 @@ def fit(method: Method, source: Plane, seed: int) -> nn.Module:
     """The energy after training on POINTS points."""
     torch.manual_seed(seed)
     data = source.sample(POINTS, seed, "seven")
-    model, objective = method.make(seed)
+    model, objective = method.make(seed, data)
 
     def draw(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -262,18 +282,14 @@ def run(setting: Setting) -> Outcome:
                 if name == SETS[0] and seed == seeds[0]:
                     shown[method.name] = model
     claims = []
-    for strategy in ("C1", "C2", "C3", "A1", "A2", "A3", "A4"):
-        names = [method.name for method in METHODS if method.strategy == strategy]
-        best = [
-            max(min(found[method, name][i].auroc for name in SETS) for method in names)
-            for i in range(len(seeds))
-        ]
+    for strategy, chosen in SHOWN.items():
+        worst = [min(found[chosen, name][i].auroc for name in SETS) for i in range(len(seeds))]
         claims.append(
             Claim(
                 f"seven_{strategy.lower()}", "L9",
-                f"{strategy}: chance that a point of the data has less energy than one off the manifold, the "
-                f"worse of {len(SETS)} sets, the best of {len(names)} methods",
-                best, least=LOW_ENERGY,
+                f"{strategy}, {chosen}: chance that a point of the data has less energy than one off the "
+                f"manifold, the worse of {len(SETS)} sets",
+                worst, least=LOW_ENERGY,
             )
         )  # fmt: skip
     exact = [max(found[METHODS[0].name, name][i].nats for name in SETS) for i in range(len(seeds))]
@@ -281,12 +297,8 @@ def run(setting: Setting) -> Outcome:
     claims.append(Claim("seven_density", "L9", said, exact, most=0.15))
 
     def draw(theme: Theme, axes: Sequence[Axes]) -> None:
-        picked = (
-            ("C1", "maximum likelihood, exact", 12.0), ("C2", "persistent contrastive divergence", 12.0),
-            ("C3", "denoising autoencoder", 0.5), ("A1", "K-means, 24 prototypes", 0.5),
-            ("A2", "latent bank (GLO), one number", 0.5), ("A3", "contractive autoencoder", 0.5),
-            ("A4", "score matching, denoising", 12.0),
-        )  # fmt: skip
+        highs = {"C1": 12.0, "C2": 12.0, "A1": 12.0, "A4": 12.0}
+        picked = [(strategy, name, highs.get(strategy, 0.5)) for strategy, name in SHOWN.items()]
         for place, (strategy, name, high) in zip(axes, picked, strict=True):
             energy_map(place, theme, shown[name], high=high, bar="")
             place.set_title(f"{strategy}: {name.split(',')[0].split(' (')[0]}", fontsize=9)

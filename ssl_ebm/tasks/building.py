@@ -38,13 +38,12 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
     if not isinstance(description, Mapping | Namespace) or "class_path" not in description:
         raise UserError(f"{name}: describe it by class_path and init_args, got {description!r}")
     plain = _plain(description)
-    for path in _class_paths(plain):
+    for path in _dotted_names(plain):
         module = path.rpartition(".")[0]
-        if (
-            not any(module == one or module.startswith(f"{one}.") for one in TRUSTED)
-            and module not in sys.modules
-        ):
-            raise UserError(f"{name}: import {module} before its class {path} is made from a file")
+        trusted = any(module == one or module.startswith(f"{one}.") for one in TRUSTED)
+        known = module in sys.modules and module.partition(".")[0] not in sys.stdlib_module_names
+        if not trusted and not known:
+            raise UserError(f"{name}: import {module} before {path} is made from a file")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, name, required=True)
     try:
@@ -71,13 +70,13 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _class_paths(value: Any) -> Iterator[str]:
-    """All classes that a description names."""
-    if isinstance(value, dict):
-        if isinstance(value.get("class_path"), str):
-            yield value["class_path"]
+def _dotted_names(value: Any) -> Iterator[str]:
+    """All strings that could name something to import: jsonargparse takes them as values, too."""
+    if isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split(".")):
+        yield value
+    elif isinstance(value, dict):
         for one in value.values():
-            yield from _class_paths(one)
+            yield from _dotted_names(one)
     elif isinstance(value, list):
         for one in value:
-            yield from _class_paths(one)
+            yield from _dotted_names(one)

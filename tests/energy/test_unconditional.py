@@ -91,6 +91,10 @@ def test_variational_energy_without_noise() -> None:
             ),
             "beta is 1.0 and Ball has infinitely many values",
         ),
+        (
+            lambda: LatentEnergy(PredictiveEnergy(nn.Identity(), OneHot(2)), Enumeration("minimum"), 1.0),
+            'use Enumeration with gradient "all"',
+        ),
         (lambda: GaussianMixture(0, 2), "components is 0"),
         (lambda: GaussianMixture(2, 3)(torch.zeros(4, 2)), r"y must be \(batch, 3\), got \(4, 2\)"),
         (lambda: VariationalEnergy(nn.Identity(), nn.Identity(), math.inf), "beta must be finite"),

@@ -51,7 +51,7 @@ def test_protocols() -> None:
         (described("ssl_ebm.energy.OneHot", codes="many"), "Expected a <class 'int'>"),
         (described("ssl_ebm.energy.Nothing"), "has no attribute 'Nothing'"),
         (described("ssl_ebm.energy.Enumeration"), "not correspond to a subclass"),
-        (described("os.system", command="true"), "not correspond to a subclass"),
+        (described("os.system", command="true"), "import os before os.system"),
         ({"codes": 3}, "describe it by class_path and init_args"),
         (None, "describe it by class_path and init_args"),
     ],
@@ -75,9 +75,22 @@ def test_a_file_does_not_make_python_import_what_it_names(
         encoder=described("hostile.Energy"),
         decoder=described("torch.nn.Identity"),
     )
-    for description in (described("hostile.Energy"), nested):
-        with pytest.raises(UserError, match="import hostile before its class"):
+    encoder = described(
+        "ssl_ebm.energy.unconditional.ReconstructionEnergy",
+        encoder="hostile.Energy",
+        decoder=described("torch.nn.Identity"),
+    )
+    cost = described(
+        "ssl_ebm.energy.PredictiveEnergy",
+        decoder=described("torch.nn.Identity"),
+        latent=described("ssl_ebm.energy.OneHot", codes=2),
+        cost="hostile.cost",
+    )
+    for description in (described("hostile.Energy"), nested, encoder, cost):
+        with pytest.raises(UserError, match="import hostile before hostile"):
             build(description, nn.Module, "energy")
+    with pytest.raises(UserError, match="import hostile before hostile"):
+        build(described("ssl_ebm.energy.sampling.Langevin", step_size="hostile.fn"), Sampler, "sampler")  # type: ignore[type-abstract]
     assert not (tmp_path / "ran").exists()
     __import__("hostile")
     assert type(build(described("hostile.Energy"), nn.Module, "energy")).__name__ == "Energy"

@@ -21,7 +21,8 @@ SUFFICIENT_DECREASE = 1e-4  # share of the predicted decrease that a step must r
 class Lbfgs:
     """Quasi-Newton steps from random starts: few steps, each with a search for its length.
 
-    A step that leaves the latent's space is projected onto it. The search halves the step until the energy
+    For latents without a border (Gaussian, Sparse): a quasi-Newton step cut off at one need not descend. The
+    search halves the step until the energy
     falls enough; a candidate that finds no such step stays where it is, so the energy never rises.
 
     Not torch.optim.LBFGS, which takes all candidates for one long vector with one curvature and one step.
@@ -36,7 +37,7 @@ class Lbfgs:
         halvings: of a step at most, 1 or more.
 
     Raises:
-        UserError: a setting out of its range; on a call: under `torch.inference_mode`.
+        UserError: a setting out of its range; on a call: a latent with a border, `torch.inference_mode`.
 
     Source: Nocedal & Wright, "Numerical optimization" (2nd edition, 2006), algorithms 7.4 and 3.1.
     """
@@ -60,15 +61,17 @@ class Lbfgs:
         generator: torch.Generator | None = None,
     ) -> Inferred:
         needs_gradients("L-BFGS")
+        if not latent.unbounded:
+            raise UserError(f"L-BFGS: {type(latent).__name__} has a border: use GradientDescent")
         start = latent.sample(len(y) * self.restarts, generator, y.device)
-        z = latent.project(start.reshape(len(y), self.restarts, latent.dim)).detach()
+        z = start.reshape(len(y), self.restarts, latent.dim).detach()
         value, gradient = _value_and_gradient(energy_of_z, z)
         pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=self.history)  # moves, changes, 1 / dot
         # Without any curvature yet: a first step of length 1.
         scale = 1 / gradient.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)
         for _ in range(self.steps):
             direction = -_newton(gradient, pairs, scale)
-            new, moved = self._search(energy_of_z, latent, z, value, gradient, direction)
+            new, moved = self._search(energy_of_z, z, value, gradient, direction)
             if not bool(moved.any()):
                 break
             new_value, new_gradient = _value_and_gradient(energy_of_z, new)
@@ -86,7 +89,6 @@ class Lbfgs:
     def _search(
         self,
         energy_of_z: EnergyOfLatent,
-        latent: Latent,
         z: Tensor,
         value: Tensor,
         gradient: Tensor,
@@ -98,7 +100,7 @@ class Lbfgs:
         new = z
         with torch.no_grad():
             for _ in range(self.halvings + 1):
-                trial = latent.project(z + length[..., None] * direction)
+                trial = z + length[..., None] * direction
                 fall = SUFFICIENT_DECREASE * _dot(gradient, trial - z)[..., 0]
                 enough = (energy_of_z(trial) <= value + fall) & (fall < 0) & ~done
                 new = torch.where(enough[..., None], trial, new)

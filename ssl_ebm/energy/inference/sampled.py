@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred
-from ssl_ebm.energy.latents import FiniteLatent, Latent
+from ssl_ebm.energy.latents import FiniteLatent, Latent, Sphere
 from ssl_ebm.energy.sampling import Sampler
 from ssl_ebm.errors import UserError
 
@@ -27,8 +27,8 @@ class PosteriorSampling:
         chains: per item, 1 or more.
 
     Raises:
-        UserError: a setting out of its range; on a call: a finite latent (`posterior` is exact there), and
-            as the sampler.
+        UserError: a setting out of its range; on a call: a finite latent (`posterior` is exact there), a
+            `Sphere`, and as the sampler.
     """
 
     sampler: Sampler
@@ -51,6 +51,8 @@ class PosteriorSampling:
     ) -> Inferred:
         if isinstance(latent, FiniteLatent):
             raise UserError("posterior sampling: a finite latent's posterior is exact: use Enumeration")
+        if isinstance(latent, Sphere):
+            raise UserError("posterior sampling: chains leave a Sphere at once: use Ball or Gaussian")
         shape = (len(y), self.chains, latent.dim)
 
         def energy(state: Tensor) -> Tensor:

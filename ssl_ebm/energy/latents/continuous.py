@@ -27,6 +27,8 @@ class Gaussian(Latent):
         UserError: `dim` is below 1, `noise` is negative or not finite, or a z of another size is given.
     """
 
+    unbounded = True
+
     def __init__(self, dim: int, noise: float) -> None:
         super().__init__(dim)
         require(
@@ -104,7 +106,7 @@ class Ball(Latent):
         device = device or self._anchor.device
         direction = normal((count, self.dim), self._anchor.dtype, device, generator)
         # A uniform point of the ball: uniform direction, and a radius whose D-th power is uniform.
-        origin = generator.device if generator is not None else torch.device("cpu")
+        origin = generator.device if generator is not None else device
         share = torch.rand((count, 1), generator=generator, device=origin, dtype=self._anchor.dtype).to(
             device
         )
@@ -202,14 +204,17 @@ class Sparse(Latent):
     Source: Olshausen & Field, "Sparse coding with an overcomplete basis set" (1997).
     """
 
+    unbounded = True
+
     def sample(
         self, count: int, generator: torch.Generator | None = None, device: torch.device | None = None
     ) -> Tensor:
-        origin = generator.device if generator is not None else torch.device("cpu")
+        device = device or self._anchor.device
+        origin = generator.device if generator is not None else device
         share = torch.rand((count, self.dim), generator=generator, device=origin, dtype=self._anchor.dtype)
         centred = 2 * share - 1  # in [-1, 1)
         draws = -centred.sign() * (-centred.abs()).log1p().clamp_min(-40)
-        return draws.to(device or self._anchor.device)
+        return draws.to(device)
 
     def log_density(self, z: Tensor) -> Tensor:
         """-|z|_1 - D log 2."""

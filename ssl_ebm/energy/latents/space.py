@@ -20,6 +20,7 @@ class Latent(nn.Module, ABC):
         UserError: `dim` is below 1.
     """
 
+    unbounded = False  # whether every vector of `dim` numbers is a point of the space
     _anchor: Tensor
 
     def __init__(self, dim: int) -> None:
@@ -35,8 +36,8 @@ class Latent(nn.Module, ABC):
     ) -> Tensor:
         """`count` independent draws from the reference measure, (count, dim).
 
-        Drawn on the generator's device (the CPU without one) and then moved: the same seed gives the same z
-        everywhere.
+        Drawn on the generator's device and then moved: a generator of the CPU gives the same z everywhere.
+        Without one they are drawn where they stay, by the global generator of that device.
         """
 
     @abstractmethod
@@ -88,9 +89,9 @@ class FiniteLatent(Latent):
     def sample(
         self, count: int, generator: torch.Generator | None = None, device: torch.device | None = None
     ) -> Tensor:
-        origin = generator.device if generator is not None else torch.device("cpu")
-        index = torch.randint(self.codes, (count,), generator=generator, device=origin)
         device = device or self._anchor.device
+        origin = generator.device if generator is not None else device
+        index = torch.randint(self.codes, (count,), generator=generator, device=origin)
         return self.enumerate().to(device)[index.to(device)]
 
     def log_density(self, z: Tensor) -> Tensor:
@@ -105,8 +106,8 @@ class FiniteLatent(Latent):
 def normal(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    """Standard normal numbers, drawn on the generator's device (the CPU without one) and then moved."""
-    origin = generator.device if generator is not None else torch.device("cpu")
+    """Standard normal numbers, drawn on the generator's device and moved, or where they stay without one."""
+    origin = generator.device if generator is not None else device
     return torch.randn(shape, generator=generator, device=origin, dtype=dtype).to(device)
 
 

@@ -6,7 +6,7 @@ Source: lecture, "contrastive methods"; each class names its paper.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class ContrastiveDivergence(nn.Module):
     def negatives(self, model: EnergyOfState, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Where chains from y lead: (B, *Y)."""
         start = y + self.kick * normal_like(y, generator) if self.kick else y
-        return self.sampler.sample(model, start, self.steps, generator).state
+        return self.sampler.sample(model, start, self.steps, generator, check=False).state
 
     def forward(
         self,
@@ -64,7 +64,9 @@ class ContrastiveDivergence(nn.Module):
 
 
 class ReplayBuffer(nn.Module):
-    """Chains that live on from one training step to the next; a part of the checkpoint.
+    """Chains that live on from one training step to the next.
+
+    A part of the checkpoint; of several processes each has chains of its own, and the first one's are saved.
 
     Args:
         size: chains that are kept, 1 or more.
@@ -77,15 +79,27 @@ class ReplayBuffer(nn.Module):
     Source: Du & Mordatch (2019), section 3.2 (5 % begin anew).
     """
 
-    states: Tensor
-
     def __init__(self, size: int, noise: Noise, refresh: float = 0.05) -> None:
         super().__init__()
         if size < 1 or not 0 <= refresh <= 1:
             raise UserError(f"replay buffer: size is {size} and refresh {refresh}: use 1 or more, and 0 to 1")
         self.noise = noise
         self.refresh = refresh
-        self.register_buffer("states", noise.sample(size))
+        # No buffer: with several processes Lightning would make all of them those of the first.
+        self.states = noise.sample(size)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> ReplayBuffer:
+        super()._apply(fn, recurse)
+        self.states = fn(self.states)
+        return self
+
+    def get_extra_state(self) -> Tensor:
+        """The chains, for a checkpoint."""
+        return self.states
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes the chains of a checkpoint."""
+        self.states = state.to(self.states).clone()
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """States (count, *Y) of different chains, and which chains (count,) they are."""
@@ -140,7 +154,7 @@ class PersistentContrastiveDivergence(nn.Module):
         index: Tensor | None = None,
     ) -> Tensor:
         start, chains = self.buffer.draw(len(y), generator)
-        negative = self.sampler.sample(model, start, self.steps, generator).state
+        negative = self.sampler.sample(model, start, self.steps, generator, check=False).state
         self.buffer.put(chains, negative)
         return contrast(model, y, negative, self.restraint)
 
@@ -159,7 +173,7 @@ class NoiseContrastive(nn.Module):
     Raises:
         UserError: ratio is below 1.
 
-    Source: Gutmann & Hyvarinen, "Noise-contrastive estimation" (2010), equations 3 to 5.
+    Source: Gutmann & Hyvarinen, "Noise-contrastive estimation of unnormalized statistical models" (2012).
     """
 
     def __init__(self, noise: Noise, ratio: int = 1) -> None:
@@ -200,7 +214,7 @@ class Margin(nn.Module):
     Raises:
         UserError: a setting out of its range.
 
-    Source: LeCun et al. (2006), equations 11 to 14 (hinge, log, square-square).
+    Source: LeCun et al. (2006), section 2.2 (hinge, log and square-square losses).
     """
 
     def __init__(

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.energy.inference import Amortised, AmortisedRefined
-from ssl_ebm.energy.latents import Latent, Quantised
+from ssl_ebm.energy.latents import FiniteLatent, Latent, Quantised
 from ssl_ebm.energy.unconditional import LatentEnergy, VariationalEnergy
 from ssl_ebm.errors import UserError
 
 
 class PushDown(nn.Module):
-    """L = mean F(y).
+    """L = mean F(y). The noise of a `Gaussian` latent limits nothing here: F has none.
 
     With a `LatentEnergy` of few codes this is K-means; with a `Sparse` latent and columns of bounded norm
     sparse coding; with two linear maps as `ReconstructionEnergy` PCA; with a `GaussianMixture` maximum
@@ -42,14 +42,15 @@ class PushDown(nn.Module):
 class Amortisation(nn.Module):
     """Trains an encoder with the energy: sparse autoencoders, LISTA, predictive sparse decomposition.
 
-        Amortised          L = mean E(y, Enc(y))
+        Amortised          L = mean E(y, project(Enc(y)))
         AmortisedRefined   L = mean E(y, z*) + weight * |Enc(y) - z*|^2, z* from Enc(y) on by descent
 
     Args:
         weight: of the encoder's distance, 0 or more.
 
     Raises:
-        UserError: weight is negative; on a call: a model that is no `LatentEnergy` with one of these.
+        UserError: weight is negative; on a call: a model that is no `LatentEnergy` with one of these, or
+            whose latent is finite.
 
     Source: Kavukcuoglu, Ranzato, LeCun, "Fast inference in sparse coding algorithms" (2008), equation 3.
     """
@@ -70,10 +71,14 @@ class Amortisation(nn.Module):
         inference = getattr(model, "inference", None)
         if not isinstance(inference, Amortised | AmortisedRefined):
             raise UserError("amortisation needs a LatentEnergy with Amortised or AmortisedRefined inference")
+        if isinstance(model.model.latent, FiniteLatent):
+            raise UserError("amortisation: a finite latent passes no gradient: use VectorQuantisation")
         found = model.model.infer(inference, y, None, generator)
         assert found.proposal is not None
         if isinstance(inference, Amortised):
-            return model.model.energy(y, None, found.proposal[:, None]).mean()
+            latent = model.model.latent
+            z = latent.perturb(latent.project(found.proposal), generator)
+            return model.model.energy(y, None, z[:, None]).mean()
         return found.energy.mean() + self.weight * (found.proposal - found.z).square().sum(1).mean()
 
 
@@ -181,4 +186,5 @@ class LatentBank(nn.Module):
     ) -> Tensor:
         if not isinstance(model, LatentEnergy) or index is None:
             raise UserError("a latent bank needs a LatentEnergy, and the index of every y in its data set")
-        return model.model.energy(y, None, self.codes(index)[:, None]).mean()
+        z = self.latent.perturb(self.codes(index), generator)
+        return model.model.energy(y, None, z[:, None]).mean()

@@ -6,8 +6,9 @@
 The integral is a sum on a grid where y has one or two dimensions; elsewhere it is estimated. (The loss is
 sometimes printed without the logarithm, which does not have this gradient.)
 
-Source: LeCun et al., "A tutorial on energy-based learning" (2006), equation 11 and section 2.2.4; lecture,
-"contrastive methods: push down on the energy of training data points, push up everywhere else".
+Source: LeCun et al., "A tutorial on energy-based learning" (2006), section 2.2 (negative
+log-likelihood loss); lecture, "contrastive methods: push down on the energy of training data points, push up
+everywhere else".
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class SampledLikelihood(nn.Module):
         index: Tensor | None = None,
     ) -> Tensor:
         start = self.start.sample(self.chains or len(y), generator).to(y)
-        negative = self.sampler.sample(model, start, self.steps, generator).state
+        negative = self.sampler.sample(model, start, self.steps, generator, check=False).state
         return contrast(model, y, negative)
 
 

@@ -33,13 +33,13 @@ class ScoreMatching(nn.Module):
         generator: torch.Generator | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
-        y, slope = _slope(model, y)
+        y, slope, nothing = _slope(model, y)
         flat = slope.flatten(1)  # (B, D)
         trace = torch.zeros_like(flat[:, 0])
         for d in range(flat.shape[1]):
             (row,) = torch.autograd.grad(flat[:, d].sum(), y, create_graph=True, materialize_grads=True)
             trace = trace + row.flatten(1)[:, d]
-        return (0.5 * flat.square().sum(1) - trace).mean()
+        return (0.5 * flat.square().sum(1) - trace).mean() + nothing
 
 
 class SlicedScoreMatching(nn.Module):
@@ -69,13 +69,13 @@ class SlicedScoreMatching(nn.Module):
         generator: torch.Generator | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
-        y, slope = _slope(model, y)
+        y, slope, nothing = _slope(model, y)
         curvature = torch.zeros((), dtype=y.dtype, device=y.device)
         for _ in range(self.directions):
             v = normal_like(y, generator)
             (along,) = torch.autograd.grad((slope * v).sum(), y, create_graph=True, materialize_grads=True)
             curvature = curvature + (along * v).flatten(1).sum(1).mean()
-        return 0.5 * slope.flatten(1).square().sum(1).mean() - curvature / self.directions
+        return 0.5 * slope.flatten(1).square().sum(1).mean() - curvature / self.directions + nothing
 
 
 class DenoisingScoreMatching(nn.Module):
@@ -107,13 +107,15 @@ class DenoisingScoreMatching(nn.Module):
         index: Tensor | None = None,
     ) -> Tensor:
         xi = normal_like(y, generator)
-        _, slope = _slope(model, y + self.noise * xi)
-        return 0.5 * (self.noise * slope - xi).flatten(1).square().sum(1).mean()
+        _, slope, nothing = _slope(model, y + self.noise * xi)
+        return 0.5 * (self.noise * slope - xi).flatten(1).square().sum(1).mean() + nothing
 
 
-def _slope(model: EnergyOfState, y: Tensor) -> tuple[Tensor, Tensor]:
-    """y as a leaf, and dF/dy with its graph."""
+def _slope(model: EnergyOfState, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """y as a leaf, dF/dy with its graph, and 0 with the graph of F: it makes the gradient of a last bias, on
+    which no slope depends, a zero and not a nothing, which training on several processes needs."""
     y = y.detach().requires_grad_()
     with torch.enable_grad():
-        (slope,) = torch.autograd.grad(model(y).sum(), y, create_graph=True)
-    return y, slope
+        total = model(y).sum()
+        (slope,) = torch.autograd.grad(total, y, create_graph=True)
+    return y, slope, 0 * total

@@ -57,6 +57,7 @@ class Sampler(Protocol):
         steps: int,
         generator: torch.Generator | None = None,
         record_every: int = 0,
+        check: bool = True,
     ) -> Chains:
         """Moves the chains.
 
@@ -66,6 +67,8 @@ class Sampler(Protocol):
             steps: 1 or more.
             generator: of all random numbers; None: the global one of the state's device.
             record_every: steps between two recorded states; 0: none is recorded.
+            check: raise for what is not finite, which waits for the device once, at the end. False: it is
+                left in the chains, where a training's loss will show it.
 
         Raises:
             UserError: a wrong shape or number; an energy that is not finite, with the step where it began.
@@ -77,13 +80,24 @@ def energy_and_gradient(energy: EnergyOfState, state: Tensor) -> tuple[Tensor, T
     """E (N,) and dE/dstate (N, *S), both without graph."""
     state = state.detach().requires_grad_()
     with torch.enable_grad():
-        energies = energy(state)
-        if energies.shape != state.shape[:1]:
-            raise UserError(
-                f"an energy must return one number per chain, ({len(state)},), got {tuple(energies.shape)}"
-            )
-        (gradient,) = torch.autograd.grad(energies.sum(), state)
+        energies = checked_shape(energy(state), state)
+        if not energies.requires_grad:  # an energy that is the same everywhere
+            return energies, torch.zeros_like(state)
+        (gradient,) = torch.autograd.grad(energies.sum(), state, materialize_grads=True)
     return energies.detach(), gradient
+
+
+def checked_shape(energies: Tensor, state: Tensor) -> Tensor:
+    """Energies as they are.
+
+    Raises:
+        UserError: they are not (N,).
+    """
+    if energies.shape != state.shape[:1]:
+        raise UserError(
+            f"an energy must return one number per chain, ({len(state)},), got {tuple(energies.shape)}"
+        )
+    return energies
 
 
 def normal_like(state: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -137,20 +151,20 @@ class Record:
         if self.every and (step + 1) % self.every == 0:
             self.draws[(step + 1) // self.every - 1] = state
 
-    def chains(self, state: Tensor, acceptance: Tensor, step_size: Tensor) -> Chains:
-        """Waits for the device.
+    def chains(self, state: Tensor, acceptance: Tensor, step_size: Tensor, check: bool) -> Chains:
+        """Waits for the device, to check.
 
         Raises:
             UserError: an energy was not finite, or a final state is not.
         """
         bad = ~self.energy.isfinite()
-        if bool(bad.any()):
+        if check and bool(bad.any()):
             first = int(bad.int().argmax())
             raise UserError(
                 f"{self.name}: the energy is not finite ({self.energy[first].item()}) at step {first + 1} of "
                 f"{len(self.energy)}; use a smaller step_size ({step_size.item():g}) or look at the energy"
             )
-        if not bool(state.isfinite().all()):
+        if check and not bool(state.isfinite().all()):
             raise UserError(
                 f"{self.name}: a state is not finite after step {len(self.energy)} of {len(self.energy)}; "
                 f"use a smaller step_size ({step_size.item():g}) or look at the energy's gradient"

@@ -51,7 +51,7 @@ def autocorrelation_ess(draws: Tensor) -> Tensor:
     spectrum = torch.fft.rfft(centred, 2 * n, dim=0)
     covariance = torch.fft.irfft(spectrum.abs().square(), 2 * n, dim=0)[:n] / n  # (n, M, *S), biased
     within = (covariance[0] * n / (n - 1)).mean(0)  # (*S)
-    between = halves.mean(0).var(0) if chains > 1 else torch.zeros_like(within)
+    between = halves.mean(0).var(0)
     total = within * (n - 1) / n + between
     rho = 1 - (within - covariance.mean(1) * n / (n - 1)) / total  # (n, *S)
     rho[0] = 1
@@ -59,7 +59,7 @@ def autocorrelation_ess(draws: Tensor) -> Tensor:
     positive = (pairs > 0).cumprod(0).bool()
     pairs = pairs.cummin(0).values.where(positive, torch.zeros_like(pairs))
     time = (2 * pairs.sum(0) - 1).clamp_min(1 / math.log10(n * chains))
-    return torch.where(total > 0, n * chains / time, math.nan).to(draws.dtype)
+    return torch.where(within > 0, n * chains / time, math.nan).to(draws.dtype)
 
 
 def _halves(draws: Tensor) -> Tensor:

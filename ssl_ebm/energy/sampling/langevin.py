@@ -75,6 +75,7 @@ class Langevin:
         steps: int,
         generator: torch.Generator | None = None,
         record_every: int = 0,
+        check: bool = True,
     ) -> Chains:
         """Moves the chains; see `Sampler.sample`."""
         record = Record(type(self).__name__, start, steps, record_every)
@@ -85,14 +86,15 @@ class Langevin:
                 energies, gradient = energy_and_gradient(energy, state)
                 record.before(step, energies)
                 if self.max_gradient is not None:
-                    gradient = gradient.clamp_(-self.max_gradient, self.max_gradient)
+                    gradient = gradient.clamp(-self.max_gradient, self.max_gradient)
                 state = state.add_(gradient, alpha=-size * self.beta)
                 if noise:
                     state = state.add_(normal_like(state, generator), alpha=noise * math.sqrt(2 * size))
                 if self.low is not None or self.high is not None:
                     state = state.clamp_(self.low, self.high)
                 record.after(step, state)
-        return record.chains(state, state.new_ones(len(state)), state.new_tensor(size))
+        last = torch.full((), size, dtype=state.dtype, device=state.device)
+        return record.chains(state, state.new_ones(len(state)), last, check)
 
 
 class Descent(Langevin):

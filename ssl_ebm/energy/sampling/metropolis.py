@@ -22,6 +22,7 @@ from ssl_ebm.energy.sampling.chains import (
     Chains,
     EnergyOfState,
     Record,
+    checked_shape,
     energy_and_gradient,
     normal_like,
     per_chain,
@@ -98,10 +99,11 @@ class _Metropolis:
         steps: int,
         generator: torch.Generator | None = None,
         record_every: int = 0,
+        check: bool = True,
     ) -> Chains:
         """Moves the chains; see `Sampler.sample`."""
         record = Record(type(self).__name__, start, steps, record_every)
-        size = start.new_tensor(self.step_size)
+        size = torch.full((), self.step_size, dtype=start.dtype, device=start.device)
         adaptation = DualAveraging(size, self.best_target if self.target is None else self.target)
         accepted = start.new_zeros(len(start))
         with frozen(energy):
@@ -110,7 +112,8 @@ class _Metropolis:
                 if step >= 0:
                     record.before(step, point.energy / self.beta)
                 proposed, log_ratio = self.propose(energy, point, size, generator)
-                log_ratio = torch.where(log_ratio.isnan(), -math.inf, log_ratio).clamp_max(0)
+                possible = proposed.energy.isfinite() & ~log_ratio.isnan()
+                log_ratio = torch.where(possible, log_ratio.clamp_max(0), -math.inf)
                 taken = uniform_like(log_ratio, generator).log() < log_ratio
                 point = Point(*(_choose(taken, new, old) for new, old in zip(proposed, point, strict=True)))
                 if step < 0:
@@ -120,7 +123,7 @@ class _Metropolis:
                 else:
                     accepted += log_ratio.exp()
                     record.after(step, point.state)
-        return record.chains(point.state, accepted / steps, size)
+        return record.chains(point.state, accepted / steps, size, check)
 
     def energy_and_gradient(self, energy: EnergyOfState, state: Tensor) -> Point:
         """beta E and its gradient."""
@@ -143,7 +146,8 @@ class Metropolis(_Metropolis):
 
     def begin(self, energy: EnergyOfState, state: Tensor) -> Point:
         with torch.no_grad():
-            return Point(state, self.beta * energy(state), state.new_empty(len(state), 0))
+            energies = checked_shape(energy(state), state)
+        return Point(state, self.beta * energies, state.new_empty(len(state), 0))
 
     def propose(
         self, energy: EnergyOfState, point: Point, size: Tensor, generator: torch.Generator | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssl_ebm.energy import Ball, OneHot, PosteriorSampling
+from ssl_ebm.energy import Ball, OneHot, PosteriorSampling, Sphere
 from ssl_ebm.energy.sampling import Hmc, Langevin, Mala, Sampler
 from ssl_ebm.errors import UserError
 
@@ -56,5 +56,7 @@ def test_a_constrained_space_is_kept() -> None:
 def test_mistakes() -> None:
     with pytest.raises(UserError, match="use Enumeration"):
         PosteriorSampling(Langevin(0.1), 3)(lambda z: z.sum(-1), OneHot(3), torch.zeros(2, 1))
+    with pytest.raises(UserError, match="chains leave a Sphere"):
+        PosteriorSampling(Langevin(0.1), 3)(lambda z: z.sum(-1), Sphere(3), torch.zeros(2, 1))
     with pytest.raises(UserError, match="chains 0: use at least 1"):
         PosteriorSampling(Langevin(0.1), 3, 0)

@@ -92,7 +92,7 @@ def test_curvature_is_that_of_the_dictionary(model: PredictiveEnergy, dictionary
 def test_the_envelope_theorem_holds_for_the_dictionary(
     model: PredictiveEnergy, dictionary: Tensor, y: Tensor
 ) -> None:
-    found = model.infer(Fista(400), y, None)
+    found = model.infer(Fista(2000), y, None)
     assert not found.z.requires_grad
     weight = next(model.decoder.parameters())
     (gradient,) = torch.autograd.grad(found.energy.sum(), weight)

@@ -99,6 +99,21 @@ def test_a_sparse_autoencoder_by_hand(y: Tensor) -> None:
         torch.testing.assert_close(found, truth)
 
 
+def test_the_limits_of_a_latent_hold_while_its_encoder_learns(y: Tensor) -> None:
+    eye = torch.eye(5, dtype=torch.float64)
+    for latent, loss in (
+        (Ball(5, 1.0), (y.norm(dim=1) - 1).clamp_min(0).square().mean()),
+        (Gaussian(5, 0.0), None),
+    ):
+        model = LatentEnergy(PredictiveEnergy(matrix(eye), latent.double()), Amortised(matrix(eye)))
+        found = Amortisation()(model, y)
+        torch.testing.assert_close(found, 0.5 * y.square().sum(1).mean() if loss is None else loss)
+    noisy = LatentEnergy(PredictiveEnergy(matrix(eye), Gaussian(5, 2.0).double()), Amortised(matrix(eye)))
+    more = Amortisation()(noisy, y.repeat(200, 1), torch.Generator().manual_seed(0))
+    # noise of variance 4 in 5 entries, seen by the decoder and by R
+    assert float(more.detach()) == pytest.approx(float(0.5 * y.square().sum(1).mean()) + 1.5 * 20, rel=0.02)
+
+
 def test_a_refined_code_teaches_the_encoder(y: Tensor) -> None:
     encoder = matrix(torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
     model = energy(Gaussian(3, 0.0), encoder, refined=True)
@@ -188,6 +203,8 @@ def test_mistakes(y: Tensor) -> None:
         Amortisation(-1)
     with pytest.raises(UserError, match="needs a LatentEnergy with Amortised"):
         Amortisation()(Fixed(torch.zeros(1, 1)), y)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="finite latent passes no gradient"):
+        Amortisation()(energy(OneHot(3), nn.Linear(5, 3)), y)
     with pytest.raises(UserError, match="commitment is -1"):
         VectorQuantisation(-1)
     with pytest.raises(UserError, match="Quantised latent and Amortised"):

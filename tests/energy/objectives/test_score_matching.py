@@ -54,14 +54,10 @@ def test_exact_equals_the_distance_of_scores_up_to_a_constant(
     grid = exact.grid
     p = torch.softmax(-0.5 * grid.square().sum(1) * 2, 0)  # N(0, 1/2)
 
+    drawn = grid[torch.multinomial(p, 40_000, True, generator=torch.Generator().manual_seed(0))]
+
     def objective(model: nn.Module) -> float:
-        values = []
-        for part in torch.arange(len(grid)).split(2000):
-            y = grid[part].requires_grad_()
-            (slope,) = torch.autograd.grad(model(y).sum(), y, create_graph=True)
-            trace = sum(torch.autograd.grad(slope[:, d].sum(), y, retain_graph=True)[0][:, d] for d in (0, 1))
-            values.append((0.5 * slope.square().sum(1) - trace).detach())
-        return float((p * torch.cat(values)).sum())
+        return float(ScoreMatching()(model, drawn).detach())
 
     def distance(model: nn.Module) -> float:
         y = grid.detach().requires_grad_()
@@ -69,7 +65,7 @@ def test_exact_equals_the_distance_of_scores_up_to_a_constant(
         return float((p * 0.5 * (slope - 2 * grid).square().sum(1)).sum())
 
     bowl = Bowl(1.3)
-    assert objective(network) - objective(bowl) == pytest.approx(distance(network) - distance(bowl), rel=1e-3)
+    assert objective(network) - objective(bowl) == pytest.approx(distance(network) - distance(bowl), rel=0.03)
 
 
 @pytest.mark.parametrize("noise", [0.3, 1.0])

@@ -57,4 +57,6 @@ def test_too_few_records_are_refused() -> None:
 
 def test_chains_that_do_not_move_are_worth_nothing_that_can_be_told() -> None:
     assert autocorrelation_ess(torch.ones(10, 3, 1)).isnan().all()
+    stuck = torch.arange(4.0)[:, None].expand(10, 4, 1)
+    assert autocorrelation_ess(stuck).isnan().all()
     assert split_r_hat(torch.ones(10, 3, 1)).isnan().all()
