@@ -128,6 +128,7 @@ def caveats(results: Results) -> list[str]:
     part = judged_part(results)
     ours = block(results, "latent_ebm", part)
     everything = block(results, "latent_ebm", "all")
+    uncertain = block(results, "latent_ebm", "uncertain").get("items", 0)
     seeds = len(results["seeds"])
     said = [
         *reasons(results),
@@ -136,7 +137,7 @@ def caveats(results: Results) -> list[str]:
         "controls.",
         "PSNR is that of pooled squared error: errors are summed over all clips before the logarithm is "
         "taken. The mean of decibels clip by clip differs by many dB where some samples are nearly exact.",
-        f"Figures are over {everything['items']} items of {everything['clips']} test clips, {ours['items']} "
+        f"Figures are over {everything['items']} items of {everything['clips']} test clips, {uncertain} "
         f"with an uncertain future (according to {results['uncertain_by']}), {everything['K']} samples "
         "each. Best of K is the mean over all subsets of K of these.",
         "Intervals (95 %) come from a bootstrap over test clips and training seeds. "

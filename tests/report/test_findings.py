@@ -140,3 +140,10 @@ def test_filmed_clips_are_not_chosen_by_the_model_that_is_judged(make_results: M
     assert finding(results).startswith(
         "On all clips, the best of 20 samples of the latent-variable EBM comes 0.5 dB"
     )
+
+
+def test_caveats_count_the_uncertain_items_whatever_is_judged(make_results: Make) -> None:
+    for known in (True, False):
+        results = make_results(known=known)
+        results["models"]["latent_ebm"]["uncertain"]["items"] = 31
+        assert "31 with an uncertain future" in " ".join(caveats(results))
