@@ -11,6 +11,13 @@ class UserError(Exception):
     """
 
 
+def user_error_behind(error: BaseException | None) -> UserError | None:
+    """The mistake of the user that an error was raised from, where there is one: jsonargparse wraps them."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def in_one_line(error: Exception) -> str:
     """The message of an error without line breaks.
 

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from ssl_ebm.errors import UserError
+from ssl_ebm.errors import UserError, user_error_behind
 from ssl_ebm.evaluation.loggers import WandbMode, make_loggers
 from ssl_ebm.evaluation.progress import ProgressLines
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint
@@ -147,7 +147,7 @@ class Run(LightningCLI):
             super().instantiate_classes()
         except Exception as error:
             # jsonargparse wraps what a constructor raises.
-            if (cause := _user_error_behind(error)) is not None:
+            if (cause := user_error_behind(error)) is not None:
                 raise cause from error
             raise
 
@@ -222,12 +222,6 @@ def _names_a_task(arguments: Sequence[str]) -> bool:
                 if "class_path" in yaml.safe_load(Path(value or following).read_text())["model"]:
                     return True
     return False
-
-
-def _user_error_behind(error: BaseException | None) -> UserError | None:
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 @rank_zero_only

@@ -22,10 +22,8 @@ from ssl_ebm.report.entries import usable_cores
 from ssl_ebm.report.files import make_folder, write_whole
 from ssl_ebm.report.progress import Display, clock
 from ssl_ebm.report.style import style_sheet
-from ssl_ebm.report.tables import table
+from ssl_ebm.report.tables import FAILS, HOLDS, table
 
-HOLDS = '<span class="short good">holds</span>'
-FAILS = '<span class="short bad">does not hold</span>'
 PATIENCE = 5.0  # seconds between two looks at the clock
 
 

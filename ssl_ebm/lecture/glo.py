@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from ssl_ebm.energy import Ball, GradientDescent, PredictiveEnergy
 from ssl_ebm.energy.objectives import LatentBank, Variational
 from ssl_ebm.energy.unconditional import LatentEnergy, VariationalEnergy
+from ssl_ebm.evaluation.samples import gradient_energy
+from ssl_ebm.evaluation.statistics import decibels
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
 from ssl_ebm.lecture.drawing import Figure, Theme
 from ssl_ebm.lecture.images import SIZE, grey_images
@@ -32,7 +33,7 @@ WIDTH = 16
 
 def psnr(error: Tensor) -> float:
     """Of squared errors summed over pixels, pooled: (N,) -> dB."""
-    return -10 * math.log10(float(error.mean()) / SIZE**2)
+    return float(decibels(float(error.mean()) / SIZE**2))
 
 
 def fit_glo(data: Tensor, seed: int) -> tuple[LatentEnergy, LatentBank]:
@@ -47,15 +48,10 @@ def fit_glo(data: Tensor, seed: int) -> tuple[LatentEnergy, LatentBank]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         return torch.randint(len(data), (BATCH,), generator=generator)
 
-    def objective(model: LatentEnergy, index: Tensor, generator: torch.Generator) -> Tensor:
+    def objective(both: nn.ModuleList, index: Tensor, generator: torch.Generator) -> Tensor:
         return bank(model, data[index], generator, index)
 
-    joint = nn.ModuleList([model, bank])
-
-    def of_both(joint: nn.ModuleList, index: Tensor, generator: torch.Generator) -> Tensor:
-        return objective(joint[0], index, generator)  # type: ignore[arg-type]
-
-    train(joint, of_both, draw, STEPS, 5e-3, seed)
+    train(nn.ModuleList([model, bank]), objective, draw, STEPS, 5e-3, seed)
     return model, bank
 
 
@@ -80,12 +76,6 @@ def pca_error(data: Tensor, y: Tensor) -> Tensor:
     components = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:DIM]
     centred = y.flatten(1) - mean
     return (centred - centred @ components.T @ components).square().sum(1)
-
-
-def sharpness(images: Tensor) -> Tensor:
-    """Sum of squared differences of neighbouring pixels: (N, 1, H, W) -> (N,)."""
-    across, down = images.diff(dim=-1).square(), images.diff(dim=-2).square()
-    return across.flatten(1).sum(1) + down.flatten(1).sum(1)
 
 
 def between(model: LatentEnergy, bank: LatentBank, a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -123,7 +113,7 @@ def run(setting: Setting) -> Outcome:
         b = (a + IMAGES // 2 + 3) % IMAGES  # another digit, where images are digits
         middle = between(model, bank, a, b, 0.5).clamp(0, 1)
         crossfade = 0.5 * (made[a] + made[b]).clamp(0, 1)
-        halfway.append(float(sharpness(middle).mean() / sharpness(crossfade).mean()))
+        halfway.append(float(gradient_energy(middle).mean() / gradient_energy(crossfade).mean()))
         if shown is None:
             shown = (data, model, bank, vae)
     claims = [

@@ -240,13 +240,12 @@ def fit(method: Method, source: Plane, seed: int) -> nn.Module:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         return torch.randint(POINTS, (BATCH,), generator=generator)
 
-    def with_index(model: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
+    def with_index(both: nn.ModuleList, index: Tensor, generator: torch.Generator) -> Tensor:
         loss: Tensor = objective(model, data[index], generator, index)
         return loss
 
     # parameters of the objective (a log-partition, a bank) learn with the model's
-    trained = nn.ModuleList([model, objective])
-    train(trained, lambda both, index, g: with_index(both[0], index, g), draw, method.steps, method.lr, seed)
+    train(nn.ModuleList([model, objective]), with_index, draw, method.steps, method.lr, seed)
     return model
 
 

@@ -25,12 +25,10 @@ from ssl_ebm.report.sections import (
     sharpness,
 )
 from ssl_ebm.report.style import style_sheet
-from ssl_ebm.report.tables import interval, table, value
+from ssl_ebm.report.tables import FAILS, HOLDS, interval, table, value
 
 Results = Mapping[str, Any]
 
-HOLDS = '<span class="short good">holds</span>'
-FAILS = '<span class="short bad">does not hold</span>'
 NAMED = 3  # failed expectations at the top of the page; the rest is in the table
 
 

@@ -5,6 +5,8 @@ from html import escape
 from typing import Any
 
 DASH = "–"
+HOLDS = '<span class="short good">holds</span>'
+FAILS = '<span class="short bad">does not hold</span>'
 
 
 def value(figure: Any, digits: int = 2) -> str:

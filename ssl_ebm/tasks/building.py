@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
-from ssl_ebm.errors import UserError, in_one_line
+from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 
 Built = TypeVar("Built")
 
@@ -50,13 +50,8 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
         found = parser.instantiate(parser.parse_object({name: plain}))
     except argparse.ArgumentError as error:
         raise UserError(in_one_line(error)) from error
-    except UserError:
-        raise
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
-        raise (cause or UserError(f"{name}: {in_one_line(error)}")) from error
+        raise user_error_behind(error) or UserError(f"{name}: {in_one_line(error)}") from error
     built: Built = found[name]
     return built
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.energy.autograd import needs_gradients
+from ssl_ebm.energy.latents import normal
 from ssl_ebm.errors import UserError
 
 EnergyOfState = Callable[[Tensor], Tensor]
@@ -101,9 +102,8 @@ def checked_shape(energies: Tensor, state: Tensor) -> Tensor:
 
 
 def normal_like(state: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal numbers of a state's shape, drawn on the generator's device and moved."""
-    origin = state.device if generator is None else generator.device
-    return torch.randn(state.shape, generator=generator, dtype=state.dtype, device=origin).to(state.device)
+    """Standard normal numbers of a state's shape (see `normal`)."""
+    return normal(tuple(state.shape), state.dtype, state.device, generator)
 
 
 def uniform_like(values: Tensor, generator: torch.Generator | None) -> Tensor:
