@@ -224,7 +224,7 @@ def leakage(results: Results) -> str:
         "gap_mean": ("that, over one sample with z from x, dB", "large wherever the future is uncertain"),
         "gap_best": (
             "that, over the best sample with z from x, dB",
-            "small: z says which future, hardly more",
+            "small where samples cover the futures; a few missed ones cost many dB",
         ),
         "swap_copied": ("z of another clip brought its picture along, share", "0: z carries no picture"),
         "energy_noise_ratio": (
