@@ -9,7 +9,10 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.timing import Effort
 
-SUITES = {"frames": "ssl_ebm.report.benchmarks.frames"}  # modules, imported when they run
+SUITES = {  # modules, imported when they run
+    "frames": "ssl_ebm.report.benchmarks.frames",
+    "samplers": "ssl_ebm.report.benchmarks.samplers",
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""Work in a process of its own, so that a peer meets nothing of what this process has set."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from ssl_ebm.report.benchmarks.timing import Work
+
+
+class Neighbour:
+    """A process that does units of a work when it is told to; a context manager.
+
+    Args:
+        make: makes the work, in that process: a function of a module, or a partial of one.
+
+    Raises:
+        RuntimeError: the work failed there.
+    """
+
+    def __init__(self, make: Callable[[], Work]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(make, theirs, torch.get_num_threads()))
+        self._process.start()
+        theirs.close()
+
+    @property
+    def work(self) -> Work:
+        return Work(self._run)
+
+    def _run(self, units: int) -> None:
+        self._pipe.send(units)
+        try:
+            failure = self._pipe.recv()
+        except EOFError:
+            failure = "its process ended"
+        if failure is not None:
+            raise RuntimeError(f"a peer failed: {failure}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(make: Callable[[], Work], pipe: Connection, threads: int) -> None:
+    torch.set_num_threads(threads)
+    work: Work | None = None
+    while True:
+        try:
+            units = pipe.recv()
+        except EOFError:
+            return
+        try:
+            work = work or make()
+            work.run(units)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            pipe.send(None)
+        except Exception as error:
+            pipe.send(f"{type(error).__name__}: {error}")

@@ -1,0 +1,260 @@
+"""Suite "samplers": steps of Markov chains on a small network over the plane, and on images.
+
+- Langevin dynamics, and HMC with 5 leapfrog steps: chain-steps per second, a step of one chain each.
+- Beside a bare loop whose parameters are frozen, and torchebm where it is installed: in a process of its own,
+  as it comes, and in this one, whose allocator keeps freed memory as all commands do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssl_ebm.energy.autograd import frozen
+from ssl_ebm.energy.sampling import Hmc, Langevin, Parallel, Sampler
+from ssl_ebm.networks import ImageEnergy, PointEnergy
+from ssl_ebm.report.benchmarks.neighbour import Neighbour
+from ssl_ebm.report.benchmarks.rows import Row
+from ssl_ebm.report.benchmarks.suites import Part
+from ssl_ebm.report.benchmarks.timing import Effort, Work, matmul, matmul_flops
+from ssl_ebm.tasks.memory import keep_freed_memory
+
+SUITE = "samplers"
+PEER = "torchebm"
+BARE = "bare loop, frozen parameters"
+GAIN = 1.5  # times the rate of torchebm
+LEAPFROG_STEPS = 5
+GRADIENTS = 20  # of each chain in a unit of work
+SIDE = 28  # of the images, pixels
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A way to move chains, as this package has it and as its peers have it.
+
+    Attributes:
+        name: for the rows.
+        step_size: of the sampler, in its own unit.
+        gradients: of the energy in a step.
+    """
+
+    name: str
+    step_size: float
+    gradients: int
+
+    @property
+    def steps(self) -> int:
+        """In a unit of work."""
+        return GRADIENTS // self.gradients
+
+    def ours(self) -> Sampler:
+        if self is LANGEVIN:
+            return Langevin(self.step_size)
+        return Hmc(self.step_size, leapfrog_steps=self.gradients, jitter=0.0)  # as the peers': no jitter
+
+
+LANGEVIN = Chain("Langevin", 0.01, 1)
+HMC = Chain(f"HMC, {LEAPFROG_STEPS} leapfrog steps", 0.05, LEAPFROG_STEPS)
+
+
+@dataclass(frozen=True)
+class Target:
+    """An energy, and chains that begin somewhere.
+
+    Attributes:
+        name: for the rows.
+        make: the energy.
+        shape: of the chains' state.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+
+    def energy(self, device: torch.device) -> nn.Module:
+        torch.manual_seed(0)
+        return self.make().to(device)
+
+    def start(self, device: torch.device) -> Tensor:
+        return torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+TARGETS = (
+    Target("2-128-128-1 network, 4,096 chains", partial(PointEnergy, 2, 128, 2), (4096, 2)),
+    Target("convolutional energy, 64 images of 28x28", partial(ImageEnergy, 1, 16, 3), (64, 1, SIDE, SIDE)),
+)
+
+
+def parts(effort: Effort) -> list[Part]:
+    """What the suite measures, in order."""
+    keep_freed_memory()
+    works = 6 if find_spec(PEER) else 4
+    seconds = 8 + works * (effort.repeats * effort.seconds + 0.5)
+    return [
+        Part(f"{chain.name}, {target.name}", seconds, partial(sampler_rows, effort, target, chain))
+        for target in TARGETS
+        for chain in (LANGEVIN, HMC)
+    ]
+
+
+def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
+    """Rows of one sampler on one energy, alone and in parts, beside every peer."""
+    device = effort.device
+    energy, start = target.energy(device), target.start(device)
+    sampler, cores = chain.ours(), torch.get_num_threads()
+    ours = {f"{chain.name}, {target.name}": sampler}
+    if device.type == "cpu" and cores > 1:
+        ours[f"Parallel({cores}) {chain.name}, {target.name}"] = Parallel(sampler, cores)
+    works = {name: _sampling(one, energy, start, chain.steps) for name, one in ours.items()}
+    works["ceiling"] = matmul(torch.float32, device)
+    works[BARE] = _repeated(partial(bare_loop(chain), energy, start, chain.steps))
+    peers = [BARE]
+    if find_spec(PEER):
+        here, apart = (f"{PEER} {version(PEER)}, {where}" for where in ("same process", "as it comes"))
+        peers += [apart, here]
+        works[here] = peer_work(target, chain, device)
+        with Neighbour(partial(peer_work, target, chain, device)) as neighbour:
+            works[apart] = neighbour.work
+            rates = effort.rates(works)
+    else:
+        rates = effort.rates(works)
+    ceiling = rates["ceiling"] * matmul_flops()
+    unit = len(start) * chain.steps  # chain-steps in a unit of work
+    flops = chain.steps * chain.gradients * flops_of_gradient(energy, start)
+    for name in ours:
+        for peer in peers:
+            yield Row(
+                SUITE,
+                name,
+                "float32",
+                rates[name] * unit,
+                "chain-steps/s",
+                rates[peer] * unit,
+                peer,
+                rates.ratio(name, peer),
+                rates[name] * flops / ceiling,
+            )
+
+
+def _repeated(once: Callable[[], object]) -> Work:
+    def run(units: int) -> None:
+        for _ in range(units):
+            once()
+
+    return Work(run)
+
+
+def _sampling(sampler: Sampler, energy: nn.Module, start: Tensor, steps: int) -> Work:
+    return _repeated(lambda: sampler.sample(energy, start, steps))
+
+
+def flops_of_gradient(energy: nn.Module, start: Tensor) -> int:
+    """Arithmetic of the matrix products and convolutions of dE/dy, for all chains.
+
+    Twice that of E: a layer's gradient in its input costs what the layer does.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        energy(start)
+    return 2 * int(counter.get_total_flops())
+
+
+# -- bare loops ------------------------------------------------------------------------------------------
+
+
+def bare_loop(chain: Chain) -> Callable[[nn.Module, Tensor, int], Tensor]:
+    """The same steps with nothing around them, as one would write them for one energy."""
+    return partial(bare_langevin if chain is LANGEVIN else bare_hmc, size=chain.step_size)
+
+
+def bare_langevin(energy: nn.Module, y: Tensor, steps: int, size: float) -> Tensor:
+    with frozen(energy):
+        for _ in range(steps):
+            y = y.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(energy(y).sum(), y)
+            y = y.detach() - size * gradient + math.sqrt(2 * size) * torch.randn_like(y)
+    return y
+
+
+def bare_hmc(energy: nn.Module, y: Tensor, steps: int, size: float) -> Tensor:
+    def at(y: Tensor) -> tuple[Tensor, Tensor]:
+        y = y.detach().requires_grad_()
+        found = energy(y)
+        return found.detach(), torch.autograd.grad(found.sum(), y)[0]
+
+    def kinetic(p: Tensor) -> Tensor:
+        return 0.5 * p.flatten(1).square().sum(1)
+
+    with frozen(energy):
+        low, gradient = at(y)
+        for _ in range(steps):
+            p = torch.randn_like(y)
+            new, total = y, low + kinetic(p)
+            slope = gradient
+            p = p - 0.5 * size * slope
+            for i in range(LEAPFROG_STEPS):
+                new = new + size * p
+                high, slope = at(new)
+                p = p - (size if i < LEAPFROG_STEPS - 1 else 0.5 * size) * slope
+            taken = torch.rand_like(low).log() < total - high - kinetic(p)
+            wide = taken.reshape(-1, *(1,) * (y.ndim - 1))
+            low = torch.where(taken, high, low)
+            y, gradient = torch.where(wide, new, y), torch.where(wide, slope, gradient)
+    return y
+
+
+# -- torchebm --------------------------------------------------------------------------------------------
+
+
+def peer_work(target: Target, chain: Chain, device: torch.device) -> Work:
+    """The same steps by torchebm, on the same energy."""
+    energy, start = target.energy(device), target.start(device).flatten(1)
+    sampler = peer_sampler(energy, target.shape, chain, device)
+    return _repeated(lambda: sampler.sample(x=start.clone(), n_steps=chain.steps))
+
+
+def peer_sampler(energy: nn.Module, shape: tuple[int, ...], chain: Chain, device: torch.device) -> Any:
+    """torchebm's sampler. States are flat: its HMC (0.8.9) takes no other ones."""
+    core, samplers = (import_module(f"{PEER}.{name}") for name in ("core", "samplers"))
+    base: Any = core.BaseModel
+
+    class Flat(base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.energy = energy
+
+        def forward(self, y: Tensor) -> Tensor:
+            found: Tensor = self.energy(y.reshape(-1, *shape[1:]))
+            return found
+
+    if chain is LANGEVIN:
+        return samplers.LangevinDynamics(Flat(), step_size=chain.step_size, device=device)
+    return samplers.HamiltonianMonteCarlo(
+        Flat(), step_size=chain.step_size, n_leapfrog_steps=chain.gradients, device=device
+    )
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """What is promised of this suite, and what was measured."""
+    lines = []
+    for row in rows:
+        if row.ratio is None or row.peer_name is None:
+            continue
+        promised = "" if "same process" in row.peer_name else f" (promised: at least {GAIN})"
+        promised = " (promised: at least 1)" if row.peer_name == BARE else promised
+        r = row.ratio
+        lines.append(
+            f"{row.case}: {r.value:.2f} ({r.low:.2f} to {r.high:.2f}) times {row.peer_name}{promised}"
+        )
+    if not find_spec(PEER):
+        lines.append(f"{PEER} is not installed, so it was not measured: pip install 'ssl_ebm[bench]'")
+    return lines

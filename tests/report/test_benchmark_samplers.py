@@ -1,0 +1,92 @@
+"""The suite "samplers": ours and every peer do the same work, and a peer has a process of its own."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssl_ebm.networks import ImageEnergy, PointEnergy
+from ssl_ebm.report.benchmarks import samplers
+from ssl_ebm.report.benchmarks.neighbour import Neighbour
+from ssl_ebm.report.benchmarks.samplers import BARE, HMC, LANGEVIN, PEER, Chain, Target, sampler_rows
+from ssl_ebm.report.benchmarks.timing import Effort, Work
+
+CPU = torch.device("cpu")
+ONCE = Effort(repeats=1, seconds=0, device=CPU)
+POINTS = Target("points", partial(PointEnergy, 2, 8, 1), (6, 2))
+IMAGES = Target("images", partial(ImageEnergy, 1, 4, 2), (3, 1, 8, 8))
+
+
+def ours(target: Target, chain: Chain, steps: int) -> Tensor:
+    energy, start = target.energy(CPU), target.start(CPU)
+    torch.manual_seed(1)
+    return chain.ours().sample(energy, start, steps).state
+
+
+@pytest.mark.parametrize("target", [POINTS, IMAGES])
+@pytest.mark.parametrize("chain", [LANGEVIN, HMC])
+def test_the_bare_loop_takes_the_same_steps(target: Target, chain: Chain) -> None:
+    energy, start = target.energy(CPU), target.start(CPU)
+    torch.manual_seed(1)
+    bare = samplers.bare_loop(chain)(energy, start, 7)
+    assert not torch.equal(bare, start)
+    torch.testing.assert_close(ours(target, chain, 7), bare)
+
+
+@pytest.mark.parametrize("target", [POINTS, IMAGES])
+@pytest.mark.parametrize("chain", [LANGEVIN, HMC])
+def test_torchebm_takes_the_same_steps(target: Target, chain: Chain) -> None:
+    pytest.importorskip(PEER, reason="torchebm is not installed")
+    energy, start = target.energy(CPU), target.start(CPU)
+    peer = samplers.peer_sampler(energy, target.shape, chain, CPU)
+    torch.manual_seed(1)
+    theirs = peer.sample(x=start.flatten(1), n_steps=7).reshape(target.shape)
+    torch.testing.assert_close(ours(target, chain, 7), theirs)
+
+
+def test_rows_stand_beside_every_peer() -> None:
+    rows = list(sampler_rows(ONCE, POINTS, LANGEVIN))
+    peers = {row.peer_name for row in rows}
+    assert BARE in peers
+    assert all(row.unit == "chain-steps/s" and row.ratio is not None for row in rows)
+    assert all(row.ceiling_share is not None and 0 < row.ceiling_share < 1 for row in rows)
+    lines = samplers.summary(rows)
+    if samplers.find_spec(PEER):
+        assert sum(name is not None and name.startswith(PEER) for name in peers) == 2
+        assert sum("at least 1.5" in line for line in lines) == len({row.case for row in rows})
+    else:
+        assert "ssl_ebm[bench]" in lines[-1]
+
+
+def test_the_arithmetic_is_that_of_forward_and_backward_products() -> None:
+    target = Target("points", partial(PointEnergy, 2, 8, 2), (6, 2))
+    forward = 2 * 6 * (2 * 8 + 8 * 8 + 8 * 1)
+    assert samplers.flops_of_gradient(target.energy(CPU), target.start(CPU)) == 2 * forward
+
+
+def write_process(folder: Path) -> Work:
+    return Work(lambda units: (folder / str(units)).write_text(str(os.getpid())))
+
+
+def fail() -> Work:
+    raise ValueError("no such work")
+
+
+def test_a_neighbour_works_in_a_process_of_its_own_and_ends_with_the_block(tmp_path: Path) -> None:
+    with Neighbour(partial(write_process, tmp_path)) as neighbour:
+        neighbour.work.run(3)
+        neighbour.work.run(5)
+        process = neighbour._process
+    first, second = ((tmp_path / name).read_text() for name in ("3", "5"))
+    assert first == second == str(process.pid) != str(os.getpid())
+    assert process.exitcode == 0
+
+
+def test_a_neighbour_that_fails_says_why() -> None:
+    with Neighbour(fail) as neighbour, pytest.raises(RuntimeError, match="ValueError: no such work"):
+        neighbour.work.run(1)
