@@ -1,7 +1,8 @@
-"""Datasets and LightningDataModules: the synthetic world of moving digits, video, points in the plane."""
+"""Datasets and LightningDataModules: moving digits with known futures, video, images, points in the plane."""
 
 from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.decoding import load_clip
+from ssl_ebm.data.images import IdxImages, ImageData, ImageFolder
 from ssl_ebm.data.moving_digits import Futures, MovingDigits, MovingDigitsDataset
 from ssl_ebm.data.planar import Plane, PlanePoints, plane
 from ssl_ebm.data.torchvision_video import TorchvisionVideo
@@ -11,6 +12,9 @@ __all__ = [
     "ClipData",
     "ClipWindows",
     "Futures",
+    "IdxImages",
+    "ImageData",
+    "ImageFolder",
     "MovingDigits",
     "MovingDigitsDataset",
     "Plane",

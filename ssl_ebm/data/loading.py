@@ -5,17 +5,22 @@ the number of workers nor the number of processes changes a global batch, and a 
 checkpoint sees the batches that the uninterrupted run would have seen.
 """
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from ssl_ebm.data.randomness import stream_key
 from ssl_ebm.errors import UserError
+
+MEMORY_SHARE = 0.5  # of the machine's memory, at most, for decoded files
+NAMED = 10  # files that a warning names; `describe` lists all
 
 
 def _last_line(error: UserError) -> UserError:
@@ -233,3 +238,18 @@ def check_least(**settings: tuple[int, int]) -> None:
     for name, (value, least) in settings.items():
         if value < least:
             raise UserError(f"{name} is {value}: use at least {least}")
+
+
+def check_memory(need: int, what: str, remedy: str) -> None:
+    """Raises UserError where so many bytes are more than half of this machine's memory."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > MEMORY_SHARE * have:
+        raise UserError(f"{what} need {need / 2**30:.1f} GiB of this machine's {have / 2**30:.1f}: {remedy}")
+
+
+def warn_of_skipped(source: str, why: str, names: Sequence[str]) -> None:
+    """Names the first files that are left out, and says how many there are."""
+    more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    rank_zero_warn(f"{source}: skipped {len(names)} {why}: {'; '.join(names[:NAMED])}{more}")

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_ebm.data.clips import ArrayClip, Clip, Listing, find_clips
+from ssl_ebm.data.clips import ArrayClip, Clip, find_clips
+from ssl_ebm.data.listings import Listing
 from ssl_ebm.data.video import VideoData
 from ssl_ebm.errors import UserError
 

@@ -14,22 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssl_ebm.data.clip_data import ClipData
-from ssl_ebm.data.clips import (
-    SPLITS,
-    ArrayClip,
-    Clip,
-    Listing,
-    assign_splits,
-    class_names,
-    find_clips,
-    open_clip,
-)
+from ssl_ebm.data.clips import ArrayClip, Clip, find_clips, open_clip
 from ssl_ebm.data.decoding import BrokenClipError, FrameFormat, to_float
+from ssl_ebm.data.listings import SPLITS, Listing, assign_splits, check_fractions, class_names
+from ssl_ebm.data.loading import check_memory, warn_of_skipped
 from ssl_ebm.data.randomness import integers, uniforms
 from ssl_ebm.errors import UserError
-
-_CACHE_SHARE = 0.5  # of the machine's memory, at most, for decoded frames
-_NAMED = 10  # files that a warning names; `describe` lists all
 
 
 class ClipWindows(Dataset[dict[str, Tensor]]):
@@ -190,9 +180,7 @@ class VideoData(ClipData):
         ):
             if value is not None and value <= 0:
                 raise UserError(f"{name} is {value}: use a positive number")
-        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 < fraction < 1:
-                raise UserError(f"{name} is {fraction}: use a number between 0 and 1")
+        check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
         if on_broken not in ("skip", "stop"):
             raise UserError(f"on_broken is {on_broken!r}: use skip or stop")
         self.form = FrameFormat((height, width), grayscale)
@@ -241,7 +229,9 @@ class VideoData(ClipData):
         clips = self._read_all(self.open, found)
         usable = self._drop_short([one for one in found if one.name in clips], clips)
         if self.cache:
-            self._check_memory(sum(clips[one.name].frames for one in usable))
+            need = sum(clips[one.name].frames for one in usable) * int(np.prod(self.frame_shape))
+            remedy = "set cache to false, or lower size or frame_rate"
+            check_memory(need, f"the decoded clips of {self.source}", remedy)
             clips = self._read_all(lambda one: _in_memory(clips[one.name]), usable)
             usable = [one for one in usable if one.name in clips]
         fixed = {one.split for one in found}
@@ -292,7 +282,7 @@ class VideoData(ClipData):
             raise UserError(f"no readable clip in {self.source} ({broken[0]}): check the files")
         self.skipped["broken"] += broken
         if broken:
-            self._warn("that cannot be read", broken)
+            warn_of_skipped(self.source, "clip(s) that cannot be read", broken)
         return {
             one.name: clip for one, clip in zip(chosen, results, strict=True) if not isinstance(clip, str)
         }
@@ -309,25 +299,9 @@ class VideoData(ClipData):
             )
         self.skipped["short"] += short
         if short:
-            self._warn("shorter than a window", [f"{name} ({clips[name].frames})" for name in short])
+            lengths = [f"{name} ({clips[name].frames})" for name in short]
+            warn_of_skipped(self.source, "clip(s) shorter than a window", lengths)
         return fitting
-
-    def _warn(self, why: str, names: list[str]) -> None:
-        more = f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        rank_zero_warn(
-            f"{self.source}: skipped {len(names)} clip(s) {why}: {'; '.join(names[:_NAMED])}{more}"
-        )
-
-    def _check_memory(self, frames: int) -> None:
-        if not hasattr(os, "sysconf"):  # Windows
-            return
-        need = frames * int(np.prod(self.frame_shape))
-        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if need > _CACHE_SHARE * have:
-            raise UserError(
-                f"the decoded clips of {self.source} need {need / 2**30:.1f} GiB of this machine's "
-                f"{have / 2**30:.1f}: set cache to false, or lower size or frame_rate"
-            )
 
     def settings(self) -> dict[str, Any]:
         datasets = {name: getattr(self, f"{name}_dataset") for name in ("train", "val", "test")}

@@ -124,7 +124,7 @@ def test_kinetics_takes_splits_and_classes_from_folders(tmp_path: Path) -> None:
         ("MovingMNIST", {}, r"put mnist_test_seq\.npy there"),
         ("UCF101", {}, "set annotations"),
         ("HMDB51", {"annotations": "/nowhere", "fold": 4}, "folds 1, 2 and 3"),
-        ("Kinetics", {}, "no clip in"),
+        ("Kinetics", {}, "no clips in"),
         ("Charades", {}, "use MovingMNIST"),
     ],
 )

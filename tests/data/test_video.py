@@ -243,7 +243,7 @@ def test_arrays_count_as_clips(tmp_path: Path) -> None:
     ("make", "message"),
     [
         (lambda p: p / "none", "no folder"),
-        (lambda p: p, "no clip in"),
+        (lambda p: p, "no clips in"),
         (lambda p: write_clip(p / "a.mkv", tinted(0)), "is a file"),
         (lambda p: write_clip(p / "a.mkv", tinted(0)).parent, "too few to split off"),
         (
@@ -284,7 +284,7 @@ def test_a_wrong_setting_is_named(folder: Path, settings: dict[str, Any], word: 
 
 
 def test_a_set_too_large_for_memory_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_ebm.data.video._CACHE_SHARE", 1e-9)
+    monkeypatch.setattr("ssl_ebm.data.loading.MEMORY_SHARE", 1e-9)
     with pytest.raises(UserError, match="cache to false"):
         ready(folder)
     ready(folder, cache=False)

@@ -1,0 +1,145 @@
+"""Images: the file formats, the splits, what is broken, and batches that depend on the seed alone."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ssl_ebm.data import IdxImages, ImageFolder
+from ssl_ebm.errors import UserError
+
+
+def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    with gzip.open(path, "wb") as file:
+        file.write(header + values.tobytes())
+
+
+@pytest.fixture
+def idx_folder(tmp_path: Path) -> Path:
+    """12 training and 4 test images, 5 x 7; the first pixel tells the image, its label is that modulo 3."""
+    for part, first, count in (("train", 0, 12), ("t10k", 100, 4)):
+        images = np.zeros((count, 5, 7), np.uint8)
+        images[:, 0, 0] = first + np.arange(count)
+        write_idx(tmp_path / "raw" / f"{part}-images-idx3-ubyte.gz", images)
+        write_idx(tmp_path / "raw" / f"{part}-labels-idx1-ubyte.gz", (images[:, 0, 0] % 3).astype(np.uint8))
+    return tmp_path
+
+
+def names(dataset: object) -> list[int]:
+    """The number in the first pixel of each image."""
+    return [round(255 * float(dataset[i]["image"][0, 0, 0])) for i in range(len(dataset))]  # type: ignore
+
+
+def test_idx_files_make_three_splits(idx_folder: Path) -> None:
+    data = IdxImages(str(idx_folder))
+    data.setup()
+    assert names(data.train_dataset) == list(range(10))
+    assert names(data.val_dataset) == [10, 11]
+    assert names(data.test_dataset) == [100, 101, 102, 103]
+    item = data.train_dataset[4]
+    assert item["image"].shape == (1, 5, 7)
+    assert item["image"].dtype == torch.float32
+    assert (int(item["label"]), int(item["index"])) == (1, 4)
+    assert data.describe()["items"] == {"train": 10, "val": 2, "test": 4}
+
+
+def test_images_and_labels_must_belong_together(idx_folder: Path) -> None:
+    write_idx(idx_folder / "raw" / "train-labels-idx1-ubyte.gz", np.zeros(3, np.uint8))
+    with pytest.raises(UserError, match="do not belong together"):
+        IdxImages(str(idx_folder)).setup("fit")
+    with pytest.raises(UserError, match="no file train-images"):
+        IdxImages(str(idx_folder / "nowhere")).setup("fit")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_those_of_the_seed_whatever_the_workers(idx_folder: Path, workers: int) -> None:
+    found, expected = (
+        list(IdxImages(str(idx_folder), flip=True, batch_size=4, workers=w).train_dataloader())
+        for w in (workers, 0)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours["image"], theirs["image"])
+        assert torch.equal(ours["index"], theirs["index"])
+
+
+def test_half_of_the_training_images_are_mirrored_anew_in_each_epoch(idx_folder: Path) -> None:
+    data = IdxImages(str(idx_folder), flip=True)
+    data.setup()
+    index = list(range(1, 10)) * 100
+    place = [i + 10 * epoch for epoch, i in enumerate(index)]
+    items = data.train_dataset.__getitems__(place)
+    mirrored = [bool(item["image"][0, 0, 0] == 0) for item in items]
+    assert [int(item["index"]) for item in items] == index
+    assert np.mean(mirrored) == pytest.approx(0.5, abs=4 * 0.5 / 30)
+    one = next(item for item, turned in zip(items, mirrored, strict=True) if turned)
+    assert round(255 * float(one["image"][0, 0, -1])) == int(one["index"])
+    assert names(data.val_dataset) == [10, 11]
+
+
+def test_a_folder_has_classes_and_splits_and_pictures_of_all_kinds(tmp_path: Path) -> None:
+    """Every kind of file shows the same: left half dark, right half light."""
+    grey = np.zeros((8, 16), np.uint8)
+    grey[:, 8:] = 200
+    for split in ("train", "val", "test"):
+        for kind in ("a", "b"):
+            (tmp_path / split / kind).mkdir(parents=True)
+            Image.fromarray(grey).save(tmp_path / split / kind / "grey.png")
+    folder = tmp_path / "train" / "b"
+    Image.fromarray(grey).convert("P").save(folder / "palette.png")
+    Image.fromarray(np.stack([grey] * 3 + [np.full_like(grey, 255)], 2)).save(folder / "alpha.png")
+    turned = Image.fromarray(grey.T.copy())
+    exif = turned.getexif()
+    exif[0x0112] = 5  # mirrored along the diagonal: shown upright again
+    turned.save(folder / "turned.png", exif=exif)
+    data = ImageFolder(str(tmp_path), size=(4, 8))
+    data.setup()
+    assert data.classes == ["a", "b"]
+    assert len(data.train_dataset) == 5
+    for item in data.train_dataset.__getitems__(range(5)):
+        assert item["image"].shape == (3, 4, 8)
+        torch.testing.assert_close(item["image"][:, :, 0], torch.zeros(3, 4))
+        torch.testing.assert_close(item["image"][:, :, -1], torch.full((3, 4), 200 / 255))
+    assert [int(item["label"]) for item in data.train_dataset.__getitems__(range(5))] == [0, 1, 1, 1, 1]
+
+
+def test_broken_pictures_are_named_and_left_out_or_stop(tmp_path: Path) -> None:
+    for i in range(8):
+        Image.new("RGB", (4, 4), (10 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "0.png").read_bytes()[:40])
+    data = ImageFolder(str(tmp_path), size=4)
+    with pytest.warns(UserWarning, match=r"skipped 1 image.*broken.png"):
+        data.setup()
+    assert sum(data.describe()["items"].values()) == 8
+    assert len(data.describe()["broken"]) == 1
+    with pytest.raises(UserError, match=r"broken.png cannot be read .*: remove the file"):
+        ImageFolder(str(tmp_path), size=4, on_broken="stop").setup()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"size": 0}, "size is 0"), ({"val_fraction": 1.5}, "val_frac"), ({"on_broken": "no"}, "on_broken")],
+)  # fmt: skip
+def test_settings_out_of_range(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        ImageFolder("anywhere", **settings)  # type: ignore[arg-type]
+
+
+def test_a_folder_without_pictures_and_one_too_large_for_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="no images in"):
+        ImageFolder(str(tmp_path)).setup()
+    for i in range(4):
+        Image.new("L", (4, 4)).save(tmp_path / f"{i}.png")
+    monkeypatch.setattr("ssl_ebm.data.loading.MEMORY_SHARE", 1e-12)
+    with pytest.raises(UserError, match=r"GiB of this machine.*lower size"):
+        ImageFolder(str(tmp_path)).setup()
