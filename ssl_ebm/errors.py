@@ -22,7 +22,7 @@ def in_one_line(error: Exception) -> str:
     """The message of an error without line breaks.
 
     Where jsonargparse lists all types that it tried in vain, what stays is the setting, what was wrong, and
-    the value.
+    the value. Where a module is missing, it says what to do.
     """
     text = error.message if isinstance(error, argparse.ArgumentError) else str(error)
     union = re.match(r"(?P<setting>.*?)Does not validate against any.*?Errors:(?P<reasons>.*)", text, re.S)
@@ -33,4 +33,6 @@ def in_one_line(error: Exception) -> str:
         text = union["setting"] + "; ".join(kept)
         if all(reason.startswith("Expected a") for reason in kept):
             text += f", got {value.partition('Given value:')[2]}"
+    if re.search(r"No module named '[^']+'$", text):
+        text += ": install it, or set PYTHONPATH to its folder"
     return " ".join(text.split())

@@ -1,16 +1,16 @@
 """One run of a Trainer from YAML files and overrides: ``fit``, ``validate``, ``test`` and ``predict``."""
 
-import contextlib
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from jsonargparse import set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from ssl_ebm.errors import UserError, user_error_behind
+from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
 from ssl_ebm.evaluation.loggers import WandbMode, make_loggers
 from ssl_ebm.evaluation.progress import ProgressLines
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint
@@ -63,6 +64,7 @@ class Run(LightningCLI):
         self.command = command
         self.arguments = list(arguments)
         _quieten()
+        _leave_descriptions()
         keep_freed_memory()
         super().__init__(
             model_class=LightningModule,
@@ -74,7 +76,7 @@ class Run(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,  # a task has its own optimizer
             parser_kwargs={"prog": "ssl-ebm", "exit_on_error": False},
-            args=[command, *self.arguments],
+            args=[command, *merge_parts(self.arguments)],
         )
 
     # --- settings ---
@@ -102,7 +104,7 @@ class Run(LightningCLI):
             help="Log to Weights & Biases too: not at all, to local files, or to its server.",
         )
         # Only where it is needed: the parser would carry the defaults of one class over to another.
-        if not _names_a_task(self.arguments):
+        if not names_a_task(self.arguments):
             parser.set_defaults({"model": {"class_path": DEFAULT_TASK}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -210,20 +212,6 @@ class Run(LightningCLI):
         print(f"predictions: {path}")
 
 
-def _names_a_task(arguments: Sequence[str]) -> bool:
-    """Whether an argument, or a YAML file among them, chooses the class of the model."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        name, _, value = argument.partition("=")
-        if name in ("--model", "--model.class_path"):
-            return True
-        if name in ("-c", "--config"):
-            # A file that cannot be read is the parser's to complain of.
-            with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-                if "class_path" in yaml.safe_load(Path(value or following).read_text())["model"]:
-                    return True
-    return False
-
-
 @rank_zero_only
 def _start_afresh(run_dir: Path) -> None:
     aside = put_aside_checkpoints(run_dir)
@@ -241,6 +229,15 @@ def _torchrun_settings(config: Any) -> dict[str, Any]:
         "num_nodes": int(os.environ["WORLD_SIZE"]) // local,
         "strategy": "ddp" if config["strategy"] == "auto" else config["strategy"],
     }
+
+
+def _leave_descriptions() -> None:
+    """The parser makes objects where a type asks for one; a task makes those that are described to it.
+
+    Versions below 4.51 do so; above, it is a setting (and the default from 5.0 on).
+    """
+    if "instantiate_subclass_spec_in_any" in signature(set_parsing_settings).parameters:
+        set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 
 def _quieten() -> None:

@@ -1,0 +1,101 @@
+"""Arguments of a run before they are parsed: YAML files, and settings of a part of what they describe."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+
+class Argument(NamedTuple):
+    """`--name value` or `--name=value`; `value` is None at the end of the line."""
+
+    name: str
+    value: str | None
+    words: tuple[str, ...]  # as they stand on the command line
+
+
+def read_arguments(arguments: Sequence[str]) -> Iterator[Argument]:
+    """The arguments in order; a word that belongs to none is one by itself."""
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if not name.startswith("-"):
+            yield Argument(word, None, (word,))
+        elif equals:
+            yield Argument(name, value, (word,))
+        elif words and not words[0].startswith("--"):
+            value = words.pop(0)
+            yield Argument(name, value, (word, value))
+        else:
+            yield Argument(name, None, (word,))
+
+
+def names_a_task(arguments: Sequence[str]) -> bool:
+    """Whether an argument, or a YAML file among them, chooses the class of the model."""
+    found = list(read_arguments(arguments))
+    chosen = any(one.name in ("--model", "--model.class_path") for one in found)
+    return chosen or any("class_path" in model for model in _models(found))
+
+
+def merge_parts(arguments: Sequence[str]) -> list[str]:
+    """Settings of a part of an object that a YAML file describes are merged into its description.
+
+    In a file, `model.energy` may be {"class_path": ..., "init_args": {"width": 64}}. Then
+    `--model.energy.width 128` (or `--model.energy.init_args.width`) stands for the description with that
+    width: the parser alone would take it for a description with nothing else. Another `class_path` starts
+    from no arguments.
+    """
+    found = list(read_arguments(arguments))
+    described: dict[str, Any] = {}
+    for model in _models(found):
+        settings = model.get("init_args", {k: v for k, v in model.items() if k != "class_path"})
+        described |= {k: copy.deepcopy(v) for k, v in settings.items() if _is_description(v)}
+    kept: list[str] = []
+    changed: dict[str, None] = {}  # in order
+    for one in found:
+        field, *path = one.name.removeprefix("--model.").removeprefix("init_args.").split(".")
+        if one.name.startswith("--model.") and path and field in described and one.value is not None:
+            _set(described[field], path, yaml.safe_load(one.value))
+            changed[field] = None
+        else:
+            kept += one.words
+    return kept + [word for field in changed for word in (f"--model.{field}", json.dumps(described[field]))]
+
+
+def _models(found: Sequence[Argument]) -> Iterator[dict[str, Any]]:
+    """What each YAML file says of the model; one that cannot be read is the parser's to complain of."""
+    for one in found:
+        if one.name in ("-c", "--config") and one.value is not None:
+            with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+                model = yaml.safe_load(Path(one.value).read_text())["model"]
+                if isinstance(model, dict):
+                    yield model
+
+
+def _is_description(value: Any) -> bool:
+    return isinstance(value, dict) and "class_path" in value
+
+
+def _set(description: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Sets an entry deep inside; below a description, a name is one of its arguments."""
+    here: dict[str, Any] = description
+    names = list(path)
+    while names:
+        name = names.pop(0)
+        if _is_description(here) and name not in ("class_path", "init_args"):
+            here = here.setdefault("init_args", {})
+        if not names:
+            if name == "class_path" and here.get(name) != value:
+                here.pop("init_args", None)
+            here[name] = value
+        else:
+            if not isinstance(here.get(name), dict):
+                here[name] = {}
+            here = here[name]

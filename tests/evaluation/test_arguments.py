@@ -1,0 +1,117 @@
+"""Settings of a part of an object that a YAML file describes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssl_ebm.cli import main
+from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
+from ssl_ebm.evaluation.runs import Run
+
+CONFIG = """\
+model:
+  class_path: ssl_ebm.tasks.DensityEstimation
+  init_args:
+    energy: {class_path: ssl_ebm.networks.PointEnergy, init_args: {width: 8, confine: 0.1}}
+    objective:
+      class_path: ssl_ebm.energy.objectives.ContrastiveDivergence
+      init_args:
+        steps: 2
+        sampler: {class_path: ssl_ebm.energy.sampling.Langevin, init_args: {step_size: 0.1}}
+    lr: 0.01
+data: {class_path: ssl_ebm.data.PlanePoints}
+trainer: {max_steps: 2, logger: false}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "points.yaml"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def settings(config: str, *arguments: str) -> dict[str, Any]:
+    run = Run("fit", ["--config", config, *arguments])
+    return dict(run.model.hparams)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model.energy.width", "16"],
+        ["--model.energy.init_args.width=16"],
+        ["--model.init_args.energy.width", "16"],
+    ],
+)
+def test_one_argument_changes_and_the_others_stay(config: str, arguments: list[str]) -> None:
+    found = settings(config, *arguments, "--model.lr", "0.5", "--model.objective.sampler.step_size=0.3")
+    assert found["energy"]["init_args"] == {"width": 16, "confine": 0.1}
+    assert found["objective"]["init_args"]["sampler"]["init_args"]["step_size"] == 0.3
+    assert found["objective"]["init_args"]["steps"] == 2
+    assert found["lr"] == 0.5
+
+
+def test_another_class_starts_from_no_arguments(config: str) -> None:
+    path = "ssl_ebm.energy.sampling.Mala"
+    arguments = ["--model.objective.sampler.class_path", path, "--model.objective.sampler.step_size", "0.2"]
+    sampler = settings(config, *arguments)["objective"]["init_args"]["sampler"]
+    assert sampler["class_path"] == path
+    assert sampler["init_args"]["step_size"] == 0.2
+    assert "max_gradient" not in sampler["init_args"]
+
+
+def test_what_is_no_part_of_a_description_stays_as_it_was_written(config: str) -> None:
+    words = [
+        "--config",
+        config,
+        "--model.lr=1",
+        "--model.energy",
+        "x.Y",
+        "--trainer.max_steps",
+        "-1",
+        "--flag",
+    ]
+    assert merge_parts(words) == words
+    assert merge_parts(["--model.energy.width", "3"]) == ["--model.energy.width", "3"]
+
+
+def test_later_files_win_and_lists_of_words_keep_their_order(config: str, tmp_path: Path) -> None:
+    second = tmp_path / "second.yaml"
+    second.write_text("model: {init_args: {energy: {class_path: a.B, init_args: {width: 3}}}}")
+    words = ["--config", config, f"--config={second}", "--model.energy.depth", "1", "--seed_everything", "4"]
+    *rest, name, value = merge_parts(words)
+    assert rest == ["--config", config, f"--config={second}", "--seed_everything", "4"]
+    assert name == "--model.energy"
+    assert json.loads(value) == {"class_path": "a.B", "init_args": {"width": 3, "depth": 1}}
+
+
+def test_a_file_or_an_argument_names_the_task(config: str, tmp_path: Path) -> None:
+    assert names_a_task(["--config", config])
+    assert names_a_task(["-c", config])
+    assert names_a_task(["--model=ssl_ebm.tasks.DensityEstimation"])
+    assert not names_a_task(["--model.lr", "1", "--config", str(tmp_path / "missing.yaml")])
+
+
+def test_an_unknown_argument_of_a_part_is_named(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", config, "--model.energy.widht", "3"]) == 2
+    assert "widht" in capsys.readouterr().err
+
+
+def test_ones_own_energy(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A class of the user's own module, where Python finds it; else the line says what to do."""
+    (tmp_path / "ones_own_energy.py").write_text(
+        "from ssl_ebm.networks import PointEnergy\nclass Mine(PointEnergy):\n    pass\n"
+    )
+    arguments = ["--config", config, "--model.energy.class_path", "ones_own_energy.Mine"]
+    arguments += ["--run_dir", str(tmp_path / "run")]
+    assert main(["fit", *arguments]) == 2
+    assert "No module named 'ones_own_energy': install it, or set PYTHONPATH" in capsys.readouterr().err
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["fit", *arguments]) == 0
