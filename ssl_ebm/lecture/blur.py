@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from ssl_ebm.energy import Enumeration, OneHot, PredictiveEnergy
+from ssl_ebm.evaluation.drawing import Figure, Theme, points
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
-from ssl_ebm.lecture.drawing import Figure, Theme, points
 from ssl_ebm.lecture.training import train
 from ssl_ebm.networks import Mlp
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_ebm.lecture.drawing import Figure
+from ssl_ebm.evaluation.drawing import Figure
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 from ssl_ebm.data.planar import Curve, plane
 from ssl_ebm.energy.objectives import Denoising
 from ssl_ebm.energy.unconditional import ReconstructionEnergy
+from ssl_ebm.evaluation.drawing import Figure, Theme, curve, energies_on, energy_map, points, square
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
-from ssl_ebm.lecture.drawing import Figure, Theme, curve, energies_on, energy_map, points, square
 from ssl_ebm.lecture.training import exponent, train
 from ssl_ebm.networks import Mlp
 

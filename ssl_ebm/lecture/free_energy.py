@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ssl_ebm.data.planar import plane
 from ssl_ebm.energy import Ball, Enumeration, PredictiveEnergy, free_energy
+from ssl_ebm.evaluation.drawing import Figure, Theme, curve, energy_map
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
-from ssl_ebm.lecture.drawing import Figure, Theme, curve, energy_map
 from ssl_ebm.lecture.kmeans_spiral import coordinate_descent, k_means
 
 TITLE = "The free energy, from hot to cold"

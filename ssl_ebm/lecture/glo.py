@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ssl_ebm.energy import Ball, GradientDescent, PredictiveEnergy
 from ssl_ebm.energy.objectives import LatentBank, Variational
 from ssl_ebm.energy.unconditional import LatentEnergy, VariationalEnergy
+from ssl_ebm.evaluation.drawing import Figure, Theme
 from ssl_ebm.evaluation.samples import gradient_energy
 from ssl_ebm.evaluation.statistics import decibels
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
-from ssl_ebm.lecture.drawing import Figure, Theme
 from ssl_ebm.lecture.images import SIZE, grey_images
 from ssl_ebm.lecture.training import train
 from ssl_ebm.networks import ImageDecoder, ImageEncoder

@@ -13,8 +13,8 @@ from ssl_ebm.data.planar import plane
 from ssl_ebm.energy import Enumeration, OneHot, PredictiveEnergy
 from ssl_ebm.energy.sampling import Descent
 from ssl_ebm.energy.unconditional import LatentEnergy
+from ssl_ebm.evaluation.drawing import Figure, Theme, curve, energy_map, grid_of, points
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
-from ssl_ebm.lecture.drawing import Figure, Theme, curve, energy_map, grid_of, points
 from ssl_ebm.lecture.training import exponent
 
 TITLE = "K-means: wells around prototypes"

@@ -11,9 +11,9 @@ from torch import Tensor
 from ssl_ebm.data.planar import Curve, plane
 from ssl_ebm.energy.objectives import GridLikelihood
 from ssl_ebm.energy.sampling import Descent, EnergyOfState, geometric
+from ssl_ebm.evaluation.drawing import Figure, Theme, energies_on, energy_map, points
 from ssl_ebm.lecture import dae
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
-from ssl_ebm.lecture.drawing import Figure, Theme, energies_on, energy_map, points
 from ssl_ebm.lecture.kmeans_spiral import coordinate_descent, k_means
 from ssl_ebm.lecture.maximum_likelihood import make_energy
 from ssl_ebm.lecture.training import train

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ssl_ebm.energy import Amortised, Fista, Ista, Lista, PredictiveEnergy, Sparse
 from ssl_ebm.energy.objectives import Amortisation
 from ssl_ebm.energy.unconditional import LatentEnergy
+from ssl_ebm.evaluation.drawing import Figure, Theme, curve
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
-from ssl_ebm.lecture.drawing import Figure, Theme, curve
 from ssl_ebm.lecture.images import grey_images, patches
 from ssl_ebm.lecture.training import batches_of, train
 from ssl_ebm.networks import Dictionary

@@ -1,4 +1,4 @@
-"""Figures of the gallery, drawn twice: for a light page and for a dark one."""
+"""Figures with axes, drawn twice: for a light page and for a dark one; maps of energies in the plane."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DARK = Theme(
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of an example.
+    """A picture of a page.
 
     Attributes:
         caption: what is seen, and how to read it.
