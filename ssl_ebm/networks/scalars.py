@@ -1,5 +1,5 @@
-"""Networks that return one number per input, and the plain parts of autoencoders. Smooth: sampling and score
-matching need first and second derivatives, so units are SiLU."""
+"""Networks of vectors: energies of points, perceptrons, dictionaries. Smooth: sampling and score matching
+need first and second derivatives, so units are SiLU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.networks.convolutions import coordinates
 
 
 class Mlp(nn.Module):
@@ -89,117 +88,6 @@ class PointEnergy(nn.Module):
         """(B, dim) -> (B, dim (1 + 2 frequencies))."""
         angles = [y * 2**k for k in range(self.frequencies)]
         return torch.cat([y, *(angle.sin() for angle in angles), *(angle.cos() for angle in angles)], 1)
-
-
-class ImageEnergy(nn.Module):
-    """F(y) of an image, convolutional, without normalisation: (B, C, H, W) in [0, 1] -> (B,).
-
-    Strided convolutions halve height and width at every level and double the channels; the last features are
-    averaged over places. Any height and width of at least 2^levels.
-
-    Args:
-        channels: colours, 1 or 3.
-        width: channels of the first level.
-        levels: halvings, 1 or more.
-        places: tells every level where in the picture it is, for pictures that are centred.
-
-    Raises:
-        UserError: a setting out of its range, or images of another shape.
-    """
-
-    def __init__(self, channels: int = 1, width: int = 32, levels: int = 3, places: bool = True) -> None:
-        super().__init__()
-        if channels < 1 or width < 1 or levels < 1:
-            raise UserError(
-                f"ImageEnergy: channels {channels}, width {width}, levels {levels}: use at least 1"
-            )
-        self.channels, self.levels = channels, levels
-        self.places = places
-        extra = 2 if places else 0
-        self.stem = nn.Conv2d(channels + extra, width, 3, padding=1)
-        widths = [width * 2**i for i in range(levels + 1)]
-        self.downs = nn.ModuleList(
-            nn.Conv2d(into, out, 4, stride=2, padding=1) for into, out in pairwise(widths)
-        )
-        self.mixes = nn.ModuleList(nn.Conv2d(out, out, 3, padding=1) for out in widths[1:])
-        self.act = nn.SiLU()
-        self.head = nn.Linear(widths[-1], 1)
-
-    def features(self, y: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, width * 2^levels)."""
-        if y.ndim != 4 or y.shape[1] != self.channels or min(y.shape[2:]) < 2**self.levels:
-            raise UserError(
-                f"ImageEnergy: y must be (batch, {self.channels}, height, width) of {2**self.levels} pixels "
-                f"or more, got {tuple(y.shape)}"
-            )
-        x = 2 * y - 1
-        if self.places:
-            x = torch.cat([x, coordinates(y)], 1)
-        x = self.act(self.stem(x))
-        for down, mix in zip(self.downs, self.mixes, strict=True):
-            x = self.act(down(x))
-            x = x + self.act(mix(x))
-        return x.mean((2, 3))
-
-    def forward(self, y: Tensor) -> Tensor:
-        energy: Tensor = self.head(self.features(y))[:, 0]
-        return energy
-
-
-class ImageEncoder(ImageEnergy):
-    """The features of `ImageEnergy` and a linear map: (B, C, H, W) -> (B, outputs).
-
-    Args:
-        outputs: size of the code.
-        channels, width, levels, places: as in `ImageEnergy`.
-    """
-
-    def __init__(
-        self, outputs: int, channels: int = 1, width: int = 32, levels: int = 3, places: bool = True
-    ) -> None:
-        super().__init__(channels, width, levels, places)
-        self.head = nn.Linear(self.head.in_features, outputs)
-
-    def forward(self, y: Tensor) -> Tensor:
-        code: Tensor = self.head(self.features(y))
-        return code
-
-
-class ImageDecoder(nn.Module):
-    """Images from codes: (..., D) -> (..., C, H, W), by doublings of height and width from H / 2^levels.
-
-    Args:
-        inputs: D.
-        size: (H, W), multiples of 2^levels.
-        channels: colours.
-        width: channels of the finest level; doubled at every coarser one.
-        levels: doublings, 1 or more.
-
-    Raises:
-        UserError: a setting out of its range.
-    """
-
-    def __init__(
-        self, inputs: int, size: tuple[int, int], channels: int = 1, width: int = 32, levels: int = 2
-    ) -> None:
-        super().__init__()
-        if inputs < 1 or channels < 1 or width < 1 or levels < 1 or any(side % 2**levels for side in size):
-            raise UserError(
-                f"ImageDecoder: size {tuple(size)} must be multiples of {2**levels}, and inputs, channels, "
-                "width and levels at least 1"
-            )
-        widths = [width * 2**i for i in reversed(range(levels + 1))]
-        self.shape = (widths[0], size[0] // 2**levels, size[1] // 2**levels)
-        self.start = nn.Linear(inputs, widths[0] * self.shape[1] * self.shape[2])
-        layers: list[nn.Module] = []
-        for into, out in pairwise(widths):
-            layers += [nn.SiLU(), nn.ConvTranspose2d(into, out, 4, stride=2, padding=1)]
-        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
-
-    def forward(self, z: Tensor) -> Tensor:
-        flat = z.reshape(-1, z.shape[-1])
-        image: Tensor = self.layers(self.start(flat).reshape(-1, *self.shape))
-        return image.reshape(*z.shape[:-1], *image.shape[1:])
 
 
 class Dictionary(nn.Module):

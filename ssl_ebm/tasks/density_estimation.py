@@ -44,6 +44,8 @@ class DensityEstimation(WatchedTask):
         input: name of y in a batch, "point" or "image".
         data_noise: standard deviation of Gaussian noise on training data, in units of y: blurs a density that
             lives on a few grey values, or on a surface, to one that a smooth F can have.
+        data_range: lowest and highest value of an entry of y: noisy data are cut to it, as chains are by
+            their sampler's `low` and `high`. Null: no limit.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on matrices and convolutions.
         warmup_steps: optimizer steps of linear warm-up; a cosine to zero follows.
@@ -64,6 +66,7 @@ class DensityEstimation(WatchedTask):
         sample_steps: int = 200,
         input: str = "point",  # noqa: A002  # the word of a batch's key
         data_noise: float = 0.0,
+        data_range: tuple[float, float] | None = None,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         warmup_steps: int = 100,
@@ -73,6 +76,8 @@ class DensityEstimation(WatchedTask):
         for name, least in (("sample_steps", 1), ("data_noise", 0), ("weight_decay", 0), ("warmup_steps", 0)):
             if not self.hparams[name] >= least:
                 raise UserError(f"{name} is {self.hparams[name]}: use at least {least}")
+        if data_range is not None and not data_range[0] < data_range[1]:
+            raise UserError(f"data_range is {list(data_range)}: give the lower value first")
         if not 0 < lr < float("inf"):
             raise UserError(f"lr is {lr}: use a number above 0")
         if (sampler is None) != (start is None):
@@ -144,6 +149,8 @@ class DensityEstimation(WatchedTask):
         y = self.data_of(batch)
         if self.hparams["data_noise"] > 0:
             y = y + self.hparams["data_noise"] * torch.randn_like(y)
+            if self.hparams["data_range"] is not None:
+                y = y.clamp(*self.hparams["data_range"])
         loss: Tensor = self.objective(self.energy, y, None, batch.get("index"))
         self.divergence.see(loss)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]

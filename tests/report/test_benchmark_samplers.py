@@ -19,7 +19,7 @@ from ssl_ebm.report.benchmarks.timing import Effort, Work
 CPU = torch.device("cpu")
 ONCE = Effort(repeats=1, seconds=0, device=CPU)
 POINTS = Target("points", partial(PointEnergy, 2, 8, 1), (6, 2))
-IMAGES = Target("images", partial(ImageEnergy, 1, 4, 2), (3, 1, 8, 8))
+IMAGES = Target("images", partial(ImageEnergy, (8, 8), 1, 4, 2), (3, 1, 8, 8))
 
 
 def ours(target: Target, chain: Chain, steps: int) -> Tensor:

@@ -35,7 +35,6 @@ BARE = "bare loop, frozen parameters"
 GAIN = 1.5  # times the rate of torchebm
 LEAPFROG_STEPS = 5
 GRADIENTS = 20  # of each chain in a unit of work
-SIDE = 28  # of the images, pixels
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Target:
 
 TARGETS = (
     Target("2-128-128-1 network, 4,096 chains", partial(PointEnergy, 2, 128, 2), (4096, 2)),
-    Target("convolutional energy, 64 images of 28x28", partial(ImageEnergy, 1, 16, 3), (64, 1, SIDE, SIDE)),
+    Target("convolutional energy, 64 images of 28x28", ImageEnergy, (64, 1, 28, 28)),
 )
 
 
