@@ -2,7 +2,6 @@
 
     every step is taken      Descent, Langevin
     steps may be refused     Metropolis, Mala, Hmc    leave exp(-beta E) invariant
-    any of them on all cores Parallel
 
 All have `sample(energy, start, steps, generator, record_every) -> Chains`.
 """
@@ -11,7 +10,6 @@ from ssl_ebm.energy.sampling.chains import Chains, EnergyOfState, Sampler
 from ssl_ebm.energy.sampling.diagnostics import autocorrelation_ess, split_r_hat
 from ssl_ebm.energy.sampling.langevin import Descent, Langevin
 from ssl_ebm.energy.sampling.metropolis import Hmc, Mala, Metropolis
-from ssl_ebm.energy.sampling.parallel import Parallel
 from ssl_ebm.energy.sampling.schedules import Schedule, geometric, linear, polynomial
 
 __all__ = [
@@ -22,7 +20,6 @@ __all__ = [
     "Langevin",
     "Mala",
     "Metropolis",
-    "Parallel",
     "Sampler",
     "Schedule",
     "autocorrelation_ess",

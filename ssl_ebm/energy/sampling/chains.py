@@ -18,6 +18,8 @@ from ssl_ebm.energy.autograd import needs_gradients
 from ssl_ebm.energy.latents import normal
 from ssl_ebm.errors import UserError
 
+READ_TOGETHER = 32  # steps whose energies are kept until their means are taken
+
 EnergyOfState = Callable[[Tensor], Tensor]
 """States (N, *S) -> energies (N,)."""
 
@@ -141,10 +143,14 @@ class Record:
         self.every = record_every
         self.draws = start.new_empty((steps // record_every if record_every else 0, *start.shape))
         self.energy = start.new_empty(steps)
+        self._unread: list[Tensor] = []  # energies of the last steps: means of many at once cost little
 
     def before(self, step: int, energies: Tensor) -> None:
-        """Energies (N,) of the states that a step begins from."""
-        self.energy[step] = energies.mean()
+        """Energies (N,) of the states that a step begins from, in order."""
+        self._unread.append(energies)
+        if len(self._unread) == READ_TOGETHER or step + 1 == len(self.energy):
+            self.energy[step + 1 - len(self._unread) : step + 1] = torch.stack(self._unread).mean(1)
+            self._unread.clear()
 
     def after(self, step: int, state: Tensor) -> None:
         """The states (N, *S) that a step ends in."""

@@ -128,7 +128,9 @@ class _Metropolis:
     def energy_and_gradient(self, energy: EnergyOfState, state: Tensor) -> Point:
         """beta E and its gradient."""
         energies, gradient = energy_and_gradient(energy, state)
-        return Point(state, energies * self.beta, gradient * self.beta)
+        if self.beta != 1:
+            energies, gradient = energies * self.beta, gradient * self.beta
+        return Point(state, energies, gradient)
 
 
 @dataclass(frozen=True)

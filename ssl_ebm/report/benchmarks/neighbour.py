@@ -1,12 +1,11 @@
-"""Work in a process of its own, so that a peer meets nothing of what this process has set."""
+"""Work in processes of its own, so that a peer meets nothing of what this process has set."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Self
+from multiprocessing.process import BaseProcess
 
 import torch
 
@@ -14,7 +13,7 @@ from ssl_ebm.report.benchmarks.timing import Work
 
 
 class Neighbour:
-    """A process that does units of a work when it is told to; a context manager.
+    """A fresh process for every block of a work: how memory lies differs between two, and with it the speed.
 
     Args:
         make: makes the work, in that process: a function of a module, or a partial of one.
@@ -24,31 +23,35 @@ class Neighbour:
     """
 
     def __init__(self, make: Callable[[], Work]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(make, theirs, torch.get_num_threads()))
-        self._process.start()
-        theirs.close()
+        self._make = make
+        self._process: BaseProcess | None = None
+        self._pipe: Connection | None = None
 
     @property
     def work(self) -> Work:
-        return Work(self._run)
+        return Work(self._run, self._start, self._end)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(self._make, theirs, torch.get_num_threads()))
+        self._process.start()
+        theirs.close()
 
     def _run(self, units: int) -> None:
+        assert self._pipe is not None
         self._pipe.send(units)
         try:
             failure = self._pipe.recv()
         except EOFError:
             failure = "its process ended"
         if failure is not None:
+            self._end()
             raise RuntimeError(f"a peer failed: {failure}")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def _end(self) -> None:
+        assert self._pipe is not None
+        assert self._process is not None
         self._pipe.close()
         self._process.join()
 

@@ -1,8 +1,8 @@
 """Suite "samplers": steps of Markov chains on a small network over the plane, and on images.
 
 - Langevin dynamics, and HMC with 5 leapfrog steps: chain-steps per second, a step of one chain each.
-- Beside a bare loop whose parameters are frozen, and torchebm where it is installed: in a process of its own,
-  as it comes, and in this one, whose allocator keeps freed memory as all commands do.
+- Beside a bare loop whose parameters are frozen, and torchebm where it is installed. All in one process,
+  which keeps freed memory as all commands do; torchebm also as it comes, in fresh processes that do not.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_ebm.energy.autograd import frozen
-from ssl_ebm.energy.sampling import Hmc, Langevin, Parallel, Sampler
+from ssl_ebm.energy.sampling import Hmc, Langevin, Sampler
 from ssl_ebm.networks import ImageEnergy, PointEnergy
 from ssl_ebm.report.benchmarks.neighbour import Neighbour
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.suites import Part
-from ssl_ebm.report.benchmarks.timing import Effort, Work, matmul, matmul_flops
+from ssl_ebm.report.benchmarks.timing import Effort, Rates, Work, matmul, matmul_flops
 from ssl_ebm.tasks.memory import keep_freed_memory
 
 SUITE = "samplers"
 PEER = "torchebm"
 BARE = "bare loop, frozen parameters"
+AS_IT_COMES = ", as it comes"
+PROCESS_SECONDS = 5.0  # to start one
 GAIN = 1.5  # times the rate of torchebm
 LEAPFROG_STEPS = 5
 GRADIENTS = 20  # of each chain in a unit of work
@@ -97,8 +99,9 @@ TARGETS = (
 def parts(effort: Effort) -> list[Part]:
     """What the suite measures, in order."""
     keep_freed_memory()
-    works = 6 if find_spec(PEER) else 4
-    seconds = 8 + works * (effort.repeats * effort.seconds + 0.5)
+    seconds = 2 + 4 * (effort.repeats * effort.seconds + 0.5)
+    if find_spec(PEER):
+        seconds += effort.repeats / 2 * (PROCESS_SECONDS + 2 * effort.seconds)
     return [
         Part(f"{chain.name}, {target.name}", seconds, partial(sampler_rows, effort, target, chain))
         for target in TARGETS
@@ -107,42 +110,39 @@ def parts(effort: Effort) -> list[Part]:
 
 
 def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
-    """Rows of one sampler on one energy, alone and in parts, beside every peer."""
+    """Rows of one sampler on one energy, beside every peer."""
     device = effort.device
     energy, start = target.energy(device), target.start(device)
-    sampler, cores = chain.ours(), torch.get_num_threads()
-    ours = {f"{chain.name}, {target.name}": sampler}
-    if device.type == "cpu" and cores > 1:
-        ours[f"Parallel({cores}) {chain.name}, {target.name}"] = Parallel(sampler, cores)
-    works = {name: _sampling(one, energy, start, chain.steps) for name, one in ours.items()}
-    works["ceiling"] = matmul(torch.float32, device)
+    sampler = chain.ours()
+    ours = _repeated(lambda: sampler.sample(energy, start, chain.steps))
+    works = {"ours": ours, "ceiling": matmul(torch.float32, device)}
     works[BARE] = _repeated(partial(bare_loop(chain), energy, start, chain.steps))
-    peers = [BARE]
-    if find_spec(PEER):
-        here, apart = (f"{PEER} {version(PEER)}, {where}" for where in ("same process", "as it comes"))
-        peers += [apart, here]
-        works[here] = peer_work(target, chain, device)
-        with Neighbour(partial(peer_work, target, chain, device)) as neighbour:
-            works[apart] = neighbour.work
-            rates = effort.rates(works)
-    else:
-        rates = effort.rates(works)
+    if peer := _peer():
+        works[peer] = peer_work(target, chain, device)
+    rates = effort.rates(works)
     ceiling = rates["ceiling"] * matmul_flops()
     unit = len(start) * chain.steps  # chain-steps in a unit of work
     flops = chain.steps * chain.gradients * flops_of_gradient(energy, start)
-    for name in ours:
-        for peer in peers:
-            yield Row(
-                SUITE,
-                name,
-                "float32",
-                rates[name] * unit,
-                "chain-steps/s",
-                rates[peer] * unit,
-                peer,
-                rates.ratio(name, peer),
-                rates[name] * flops / ceiling,
-            )
+
+    def row(rates: Rates, other: str, name: str) -> Row:
+        return Row(
+            SUITE,
+            f"{chain.name}, {target.name}",
+            "float32",
+            rates["ours"] * unit,
+            "chain-steps/s",
+            rates[other] * unit,
+            name,
+            rates.ratio("ours", other),
+            rates["ours"] * flops / ceiling,
+        )
+
+    yield row(rates, BARE, BARE)
+    if peer:
+        yield row(rates, peer, peer)
+        apart = Neighbour(partial(peer_work, target, chain, device))
+        few = Effort(max(1, effort.repeats // 2), effort.seconds, device)
+        yield row(few.rates({"ours": ours, "apart": apart.work}), "apart", f"{peer}{AS_IT_COMES}")
 
 
 def _repeated(once: Callable[[], object]) -> Work:
@@ -153,8 +153,9 @@ def _repeated(once: Callable[[], object]) -> Work:
     return Work(run)
 
 
-def _sampling(sampler: Sampler, energy: nn.Module, start: Tensor, steps: int) -> Work:
-    return _repeated(lambda: sampler.sample(energy, start, steps))
+def _peer() -> str | None:
+    """The peer with its version, where it is installed."""
+    return f"{PEER} {version(PEER)}" if find_spec(PEER) else None
 
 
 def flops_of_gradient(energy: nn.Module, start: Tensor) -> int:
@@ -248,8 +249,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.ratio is None or row.peer_name is None:
             continue
-        promised = "" if "same process" in row.peer_name else f" (promised: at least {GAIN})"
-        promised = " (promised: at least 1)" if row.peer_name == BARE else promised
+        promised = f" (promised: at least {1 if row.peer_name == BARE else GAIN})"
         r = row.ratio
         lines.append(
             f"{row.case}: {r.value:.2f} ({r.low:.2f} to {r.high:.2f}) times {row.peer_name}{promised}"
