@@ -2,7 +2,7 @@
 
 from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.decoding import load_clip
-from ssl_ebm.data.images import IdxImages, ImageData, ImageFolder
+from ssl_ebm.data.images import FontDigits, IdxImages, ImageData, ImageFolder
 from ssl_ebm.data.moving_digits import Futures, MovingDigits, MovingDigitsDataset
 from ssl_ebm.data.planar import Plane, PlanePoints, plane
 from ssl_ebm.data.torchvision_video import TorchvisionVideo
@@ -11,6 +11,7 @@ from ssl_ebm.data.video import ClipWindows, VideoData, VideoFolder
 __all__ = [
     "ClipData",
     "ClipWindows",
+    "FontDigits",
     "Futures",
     "IdxImages",
     "ImageData",

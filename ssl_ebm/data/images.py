@@ -1,4 +1,4 @@
-"""Small images, kept in memory with 8 bits a channel: MNIST's file format, and folders of pictures."""
+"""Small images, in memory with 8 bits a channel: digits of a font, MNIST's file format, folders."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssl_ebm.data.glyphs import find_idx, read_idx
+from ssl_ebm.data.glyphs import find_idx, font_glyphs, read_idx
 from ssl_ebm.data.listings import Listing, assign_splits, check_fractions, class_names, find_files
-from ssl_ebm.data.loading import StreamData, check_memory, warn_of_skipped
+from ssl_ebm.data.loading import StreamData, check_least, check_memory, warn_of_skipped
 from ssl_ebm.data.randomness import uniforms
 from ssl_ebm.errors import UserError
 
@@ -109,6 +109,51 @@ class ImageData(StreamData):
 
     def settings(self) -> dict[str, Any]:
         return {"source": self.source, "flip": self.flip, "unit": "intensity in [0, 1]"}
+
+
+class FontDigits(ImageData):
+    """Digits of the font that Pillow carries, each with its own affine jitter: nothing to download.
+
+    The splits share no shape.
+
+    Args:
+        size: pixels a side.
+        train_images, val_images, test_images: sizes of the splits.
+        flip, batch_size, workers, seed: as in `ImageData`.
+
+    Raises:
+        UserError: a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        size: int = 28,
+        train_images: int = 5000,
+        val_images: int = 1000,
+        test_images: int = 1000,
+        flip: bool = False,
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(flip, batch_size, workers, seed)
+        check_least(
+            size=(size, 4), train_images=(train_images, 1), val_images=(val_images, 1),
+            test_images=(test_images, 1),
+        )  # fmt: skip
+        self.size = size
+        self.counts = {"train": train_images, "val": val_images, "test": test_images}
+        self.classes = [str(digit) for digit in range(10)]
+
+    @property
+    def source(self) -> str:
+        return "digits of a font"
+
+    def read(self, split: str) -> Pixels:
+        count = self.counts[split]
+        glyphs = font_glyphs(self.size, -(-count // 10), self.seed, f"font digits/{split}")
+        images = (255 * glyphs.images[:count, None]).round().astype(np.uint8)
+        return Pixels(images, glyphs.labels[:count])
 
 
 class IdxImages(ImageData):

@@ -2,5 +2,6 @@
 
 from ssl_ebm.evaluation.callbacks import FutureFigures
 from ssl_ebm.evaluation.collapse import CollapseCheck
+from ssl_ebm.evaluation.density_figures import DensityFigures
 
-__all__ = ["CollapseCheck", "FutureFigures"]
+__all__ = ["CollapseCheck", "DensityFigures", "FutureFigures"]

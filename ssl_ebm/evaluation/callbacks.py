@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ssl_ebm.evaluation.isolation import generator_for, isolated
+from ssl_ebm.evaluation.loggers import log_file
 from ssl_ebm.evaluation.pictures import (
     CONTEXT,
     PREDICTED,
@@ -77,7 +78,7 @@ class FutureFigures(Callback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with isolated(pl_module):
             if self._video is None:
-                self._video = self._choose(_validation_set(trainer))
+                self._video = self._choose(validation_set(trainer))
             picture, animation = self.draw(pl_module, self._video.to(pl_module.device))
         folder = Path(trainer.default_root_dir) / "figures"
         stem = f"futures-step-{trainer.global_step:07d}"
@@ -85,9 +86,8 @@ class FutureFigures(Callback):
             "log_image": write_png(picture, folder / f"{stem}.png"),
             "log_video": write_gif(animation, folder / f"{stem}.gif", self.frames_per_second),
         }
-        for logger in trainer.loggers:
-            for method, path in files.items():
-                _log(logger, method, path, trainer.global_step)
+        for method, path in files.items():
+            log_file(trainer, method, f"futures/{method.removeprefix('log_')}", path)
 
     def _choose(self, dataset: Clips) -> Tensor:
         if not isinstance(self.clips, int):
@@ -121,23 +121,8 @@ class FutureFigures(Callback):
         return picture, animated_grid(moving, ["truth", *names], context)
 
 
-def _validation_set(trainer: Trainer) -> Clips:
+def validation_set(trainer: Trainer) -> Any:
+    """The dataset of a Trainer's first validation loader."""
     loaders = trainer.val_dataloaders
     loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
     return loader.dataset  # type: ignore[union-attr]
-
-
-def _log(logger: Any, method: str, path: Path, step: int) -> None:
-    """Hands a file to the logger if it takes such; a logger that fails costs a warning, not the training."""
-    if not hasattr(logger, method):
-        return
-    try:
-        getattr(logger, method)(
-            key=f"futures/{method.removeprefix('log_')}", **_argument(method, path), step=step
-        )
-    except Exception as error:
-        rank_zero_warn(f"{type(logger).__name__} took no {path.name}: {' '.join(str(error).split())[:200]}")
-
-
-def _argument(method: str, path: Path) -> dict[str, list[str]]:
-    return {"images" if method == "log_image" else "videos": [str(path)]}

@@ -4,7 +4,9 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 WandbMode = Literal["off", "offline", "online"]
 WANDB_PATIENCE = 30  # seconds to wait for the network before going on without it
@@ -39,3 +41,19 @@ def _start_wandb(run_dir: Path, offline: bool, project: str) -> WandbLogger:
     )
     _ = logger.experiment  # starts it now, where a failure can still be handled
     return logger
+
+
+def log_file(trainer: Trainer, method: str, key: str, path: Path) -> None:
+    """Hands a file to all loggers that have the method, "log_image" or "log_video".
+
+    One that fails costs a warning, not the training.
+    """
+    kind = "images" if method == "log_image" else "videos"
+    for logger in trainer.loggers:
+        if not hasattr(logger, method):
+            continue
+        try:
+            getattr(logger, method)(key=key, **{kind: [str(path)]}, step=trainer.global_step)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            rank_zero_warn(f"{type(logger).__name__} took no {path.name}: {reason}")

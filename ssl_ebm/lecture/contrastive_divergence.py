@@ -17,10 +17,11 @@ from ssl_ebm.energy.objectives import (
     ReplayBuffer,
 )
 from ssl_ebm.energy.sampling import EnergyOfState, Langevin
+from ssl_ebm.evaluation.densities import REACH, nats_above_truth
 from ssl_ebm.evaluation.drawing import Figure, Theme, energies_on, energy_map, points
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
 from ssl_ebm.lecture.maximum_likelihood import make_energy
-from ssl_ebm.lecture.training import REACH, batches_of, nats_above_truth, train
+from ssl_ebm.lecture.training import batches_of, train
 from ssl_ebm.networks import PointEnergy
 
 TITLE = "Contrastive divergence: kick, roll down, push up"

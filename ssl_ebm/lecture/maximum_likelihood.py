@@ -12,9 +12,10 @@ from ssl_ebm.data.planar import plane
 from ssl_ebm.energy.noise import UniformNoise
 from ssl_ebm.energy.objectives import GridLikelihood, MonteCarloLikelihood, SampledLikelihood
 from ssl_ebm.energy.sampling import Hmc, Langevin, Metropolis
+from ssl_ebm.evaluation.densities import nats_above_truth
 from ssl_ebm.evaluation.drawing import Figure, Theme, energies_on, grid_of, square
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
-from ssl_ebm.lecture.training import batches_of, nats_above_truth, train
+from ssl_ebm.lecture.training import batches_of, train
 from ssl_ebm.networks import PointEnergy
 
 TITLE = "Maximum likelihood: down on data, up everywhere"

@@ -52,10 +52,11 @@ from ssl_ebm.energy.unconditional import (
     ReconstructionEnergy,
     VariationalEnergy,
 )
+from ssl_ebm.evaluation.densities import nats_above_truth
 from ssl_ebm.evaluation.drawing import Figure, Theme, energies_on, energy_map
 from ssl_ebm.lecture.claims import Claim, Outcome, Setting
 from ssl_ebm.lecture.maximum_likelihood import make_energy
-from ssl_ebm.lecture.training import auroc, exponent, nats_above_truth, train
+from ssl_ebm.lecture.training import auroc, exponent, train
 from ssl_ebm.networks import Dictionary, Mlp
 from ssl_ebm.report.tables import table
 

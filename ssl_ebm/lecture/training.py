@@ -11,13 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
-from ssl_ebm.energy.objectives import GridLikelihood
-from ssl_ebm.energy.sampling import EnergyOfState
-
 Draw = Callable[[int], Tensor]
 """Step -> a batch of data (B, *Y)."""
-
-REACH = 4.5  # of the grid on which densities are integrated
 
 
 def train(
@@ -59,13 +54,6 @@ def batches_of(data: Tensor, size: int, seed: int) -> Draw:
         return data[torch.randint(len(data), (size,), generator=generator)]
 
     return draw
-
-
-def nats_above_truth(energy: EnergyOfState, unseen: Tensor, true_log_density: Tensor) -> float:
-    """KL(truth | exp(-F) / Z) in nats, estimated on unseen data, Z on a grid: 0 for a perfect density."""
-    exact = GridLikelihood(-REACH, REACH, 180)
-    with torch.no_grad():
-        return float((true_log_density - exact.log_density(energy, unseen)).mean())
 
 
 def exponent(distance: Tensor, energy: Tensor) -> float:

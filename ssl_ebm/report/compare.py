@@ -1,8 +1,6 @@
 """``ssl-ebm compare``: least squares and a latent-variable EBM on the same data, budget and seeds."""
 
-import importlib.metadata
 import json
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,20 +8,18 @@ from typing import Any
 
 import torch
 
-from ssl_ebm import __version__
 from ssl_ebm.errors import UserError
 from ssl_ebm.report.animation import draw_clips
 from ssl_ebm.report.assessment import Assessment, Protocol, assess, rehearse
 from ssl_ebm.report.bars import judge
-from ssl_ebm.report.entries import Entry, read_entries, usable_cores
+from ssl_ebm.report.entries import Entry, read_entries
 from ssl_ebm.report.files import make_folder, write_whole
 from ssl_ebm.report.page import render
 from ssl_ebm.report.progress import Display
+from ssl_ebm.report.provenance import describe_device, versions
 from ssl_ebm.report.training import Training, train
 from ssl_ebm.tasks.checkpoints import load_task
 from ssl_ebm.tasks.frame_prediction import FramePrediction
-
-VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
 
 
 def compare(
@@ -177,16 +173,3 @@ def collect(
     }
     results["bars"] = judge(results)
     return results
-
-
-def describe_device(device: torch.device) -> str:
-    """As in ``cpu: x86_64, 2 cores`` or ``cuda: NVIDIA H100``."""
-    if device.type == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(device)}"
-    return f"cpu: {platform.machine()}, {usable_cores()} cores"
-
-
-def versions() -> dict[str, str]:
-    """Of Python, this package, and what the figures depend on."""
-    found = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
-    return {"python": platform.python_version(), "ssl_ebm": __version__, **found}

@@ -25,8 +25,12 @@ def progress_of(module: LightningModule) -> float:
     return min(1.0, module.global_step / total_steps(module))
 
 
-def adamw_with_cosine(module: LightningModule, lr: float, weight_decay: float, warmup_steps: int) -> Any:
+def adamw_with_cosine(
+    module: LightningModule, lr: float, weight_decay: float, warmup_steps: int, momentum: float = 0.9
+) -> Any:
     """AdamW (decay on matrices and convolutions alone), linear warm-up, cosine to zero at the last step.
+
+    `momentum` is beta1 of AdamW.
 
     Raises:
         UserError: the training has no end.
@@ -40,7 +44,7 @@ def adamw_with_cosine(module: LightningModule, lr: float, weight_decay: float, w
     ]
     # beta2 below the usual 0.999: a few thousand steps are too few for a memory of thousands
     fused = module.device.type in FUSED_DEVICES
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=fused)
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.99), fused=fused)
     # A fused optimizer offers to undo a gradient scaler's factor itself, and then Lightning (2.6) refuses to
     # clip gradients in any mixed precision, with a scaler or without. The scaler can undo it as well.
     optimizer._step_supports_amp_scaling = False

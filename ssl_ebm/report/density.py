@@ -1,0 +1,223 @@
+"""The report of a density estimation: a page and its numbers, written at the end of `fit` and of `test`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+
+from ssl_ebm.data.loading import StreamData
+from ssl_ebm.evaluation.densities import DensityEvaluation, evaluate_density
+from ssl_ebm.evaluation.density_figures import density_figure, histogram_figure, sheet_figure, way_figure
+from ssl_ebm.report.files import make_folder, write_whole
+from ssl_ebm.report.provenance import describe_device, versions
+from ssl_ebm.report.sections import section
+from ssl_ebm.report.style import style_sheet
+from ssl_ebm.report.tables import cell, table
+from ssl_ebm.tasks.checkpoints import read_checkpoint
+from ssl_ebm.tasks.density_estimation import DensityEstimation
+
+SHOWN = 16  # samples beside their nearest training items
+MEANING = {
+    "train": "training items: far below 0.5, the energy has learnt them by heart",
+    "samples": "the task's own samples: 0.5 if they are as good as data",
+    "uniform": "every entry uniform over the data's range",
+    "gaussian": "normal, with the data's mean and covariance",
+    "shuffled": "test images with their pixels permuted",
+}
+
+
+class DensityReport(Callback):
+    """Measures the energy on the test split; writes ``report.html`` and ``results.json`` into the run folder.
+
+    results.json holds `data`, `energy`, `objective`, `steps`, `device`, `versions`, `seed`, and `split` with
+    the figures of `DensityEvaluation.as_dict`. Training is left alone; it is the last epoch that is measured.
+
+    Arguments:
+        against: other data by name, of the same shape, whose items are to have higher energies.
+        items: test items of every set, at most.
+        samples: chains.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        against: dict[str, StreamData] | None = None,
+        items: int = 2000,
+        samples: int = 64,
+        seed: int = 0,
+    ) -> None:
+        self.against = against or {}
+        self.items = items
+        self.samples = samples
+        self.seed = seed
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._report(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._report(trainer, pl_module)
+
+    @rank_zero_only
+    def _report(self, trainer: Trainer, task: LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(task, DensityEstimation) or not isinstance(data, StreamData):
+            rank_zero_warn("no report: it needs DensityEstimation, and data of this package")
+            return
+        if trainer.interrupted:
+            return
+        found = evaluate_density(task, data, self.against, self.items, self.samples, self.seed)
+        results = {
+            "data": data.describe(),
+            "energy": type(task.energy).__name__,
+            "objective": task.objective_name,
+            "parameters": sum(p.numel() for p in task.energy.parameters()),
+            "steps": _steps(trainer),
+            "device": describe_device(task.device),
+            "versions": versions(),
+            "seed": self.seed,
+            "split": "test",
+            **found.as_dict(),
+        }
+        folder = make_folder(trainer.default_root_dir)
+        write_whole(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+        write_whole(folder / "report.html", render(task, found, results))
+        rank_zero_info(f"report: {Path(folder) / 'report.html'}")
+
+
+def _steps(trainer: Trainer) -> int:
+    """Optimizer steps behind the weights."""
+    if trainer.training or trainer.ckpt_path is None:
+        return trainer.global_step
+    return int(read_checkpoint(Path(trainer.ckpt_path))["global_step"])
+
+
+def headline(found: DensityEvaluation) -> str:
+    """What came of it, in a sentence."""
+    others = {name: one.value for name, one in found.auroc.items() if name not in ("train", "samples")}
+    worst, best = min(others, key=others.__getitem__), max(others.values())
+    if others[worst] < 0.5:
+        return (
+            f"This energy takes {worst} for more likely than data: AUROC {others[worst]:.2f}. It tells data "
+            f"from {sum(value >= 0.9 for value in others.values())} of {len(others)} kinds well."
+        )
+    return (
+        f"Unseen data has a lower energy than what is none: AUROC {others[worst]:.2f} ({worst}) to "
+        f"{best:.2f}, over {len(others)} kinds."
+    )
+
+
+def render(task: DensityEstimation, found: DensityEvaluation, results: Mapping[str, Any]) -> str:
+    """The whole page, which needs nothing else."""
+    sections = [_samples(task, found), _energies(found), _caveats(task, found), _setup(task, results)]
+    facts = [(f"{one.value:.2f}", f"AUROC against {name}") for name, one in found.auroc.items()]
+    if found.nats_above_truth is not None:
+        facts.insert(0, (f"{found.nats_above_truth:.3f}", "nats from the true density (0 is perfect)"))
+    shown = "".join(
+        f'<div class="fact"><strong>{escape(number)}</strong><small>{escape(text)}</small></div>'
+        for number, text in facts
+    )
+    title = f"{results['energy']} by {results['objective']}"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{style_sheet(set())}</style>
+</head>
+<body>
+<main>
+<h1>{escape(headline(found))}</h1>
+<p class="lead">{escape(title)}, {results["steps"]:,} steps, on {escape(str(results["data"]["name"]))}.</p>
+<div class="facts">{shown}</div>
+{"".join(sections)}
+<p class="soft">All figures are in results.json beside this page.</p>
+</main>
+</body>
+</html>
+"""
+
+
+def _samples(task: DensityEstimation, found: DensityEvaluation) -> str:
+    figure = density_figure(task, found.real, found.samples)
+    figures = "" if figure is None else figure.html()
+    rows = []
+    if found.samples is not None and found.nearest is not None:
+        if found.real.ndim == 4 and figure is not None:
+            pairs = {
+                "samples": found.samples.state[:SHOWN].cpu(),
+                "nearest training images": found.nearest[:SHOWN],
+            }
+            figures += sheet_figure(pairs, "Samples, and the training image that is nearest to each.").html()
+            figures += way_figure(found.samples).html()
+        rows = [(name, [cell(one.to_json(), 4)]) for name, one in found.distance.items()]
+    read = (
+        "Chains begin as noise and follow the energy down. A sample that is no nearer to a training item "
+        "than unseen data is, is not a copy."
+    )
+    distances = table(["root mean squared distance to the nearest training item", "per entry"], rows)
+    return section("Samples", figures + distances, read)
+
+
+def _energies(found: DensityEvaluation) -> str:
+    rows = [
+        (
+            name,
+            [cell(one.to_json()), f"{len(found.energies[name]):,}", escape(MEANING.get(name, "another set"))],
+        )
+        for name, one in found.auroc.items()
+    ]
+    numbers = table(["test items against", "AUROC", "items", "what that is"], rows)
+    read = (
+        "AUROC is the chance that a test item has a lower energy than an item of the other set: 0.5 is no "
+        "better than a coin, 1 is always. Brackets are 95 % intervals over items."
+    )
+    return section("Energies", histogram_figure(found.energies).html() + numbers, read)
+
+
+def _caveats(task: DensityEstimation, found: DensityEvaluation) -> str:
+    """What the numbers do not say."""
+    notes = ["One training with one seed: the intervals are those of the test items alone."]
+    noise = getattr(task.sampler, "noise", 1.0)
+    if isinstance(noise, float) and 0 < noise < 1:
+        notes.append(
+            f"Chains add {noise:g} of the noise that their step size calls for, so they are no draws from "
+            "exp(-F) but from something colder, and no average over them is one of the model."
+        )
+    if getattr(task.sampler, "max_gradient", None) is not None:
+        notes.append(
+            "Gradients are cut, which keeps chains from running away, and changes where they come to rest."
+        )
+    for name, one in found.auroc.items():
+        if name == "train" and one.high < 0.45:
+            notes.append("Training items have lower energies than test items: learnt by heart.")
+        elif name == "samples" and one.value < 0.4:
+            notes.append("Samples have lower energies than data: in wells that training has not filled.")
+        elif name not in ("train", "samples") and one.value < 0.5:
+            notes.append(f"{name} is rated more likely than data. This energy is no detector of it.")
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f"<section><h2>What to keep in mind</h2><ul>{items}</ul></section>\n"
+
+
+def _setup(task: DensityEstimation, results: Mapping[str, Any]) -> str:
+    about = [
+        ("parameters", f"{results['parameters']:,}"),
+        ("device", results["device"]),
+        ("versions", ", ".join(f"{name} {number}" for name, number in results["versions"].items())),
+    ]
+    facts = table(["", "this run"], [(name, [escape(text)]) for name, text in about])
+    settings = escape(yaml.safe_dump(dict(task.hparams), sort_keys=False))
+    data = escape(yaml.safe_dump(dict(results["data"]), sort_keys=False, allow_unicode=True))
+    folded = (
+        f"<details><summary>Settings of the task</summary><pre>{settings}</pre></details>"
+        f"<details><summary>The data</summary><pre>{data}</pre></details>"
+    )
+    return f"<section><h2>How it was made</h2>{facts}{folded}</section>\n"

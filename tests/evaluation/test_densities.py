@@ -1,0 +1,187 @@
+"""Measures of unconditional energies, against closed forms and scikit-learn; their pictures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning import Trainer
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
+
+from ssl_ebm.data import FontDigits, PlanePoints
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation import DensityFigures
+from ssl_ebm.evaluation.densities import (
+    collect,
+    evaluate_density,
+    nats_above_truth,
+    nearest,
+    separation,
+    stand_ins,
+)
+from ssl_ebm.evaluation.density_figures import tiled
+from ssl_ebm.tasks import DensityEstimation
+
+
+def described(path: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": f"ssl_ebm.{path}", "init_args": arguments}
+
+
+def points_task(**settings: Any) -> DensityEstimation:
+    torch.manual_seed(0)
+    grid = described("energy.objectives.GridLikelihood", low=-4.0, high=4.0, points=20)
+    sampler = described("energy.sampling.Langevin", step_size=0.01)
+    start = described("energy.noise.UniformNoise", shape=[2], low=-3.0, high=3.0)
+    energy = described("networks.PointEnergy", width=8, confine=1.0)
+    return DensityEstimation(energy, grid, sampler, start, sample_steps=20, **settings)
+
+
+def images_task() -> DensityEstimation:
+    torch.manual_seed(0)
+    sampler = described("energy.sampling.Langevin", step_size=0.01, low=0.0, high=1.0)
+    start = described("energy.noise.UniformNoise", shape=[1, 12, 12], low=0.0, high=1.0)
+    energy = described("networks.ImageEnergy", size=[12, 12], width=4, levels=2)
+    margin = described("energy.objectives.Margin", noise=0.3)
+    return DensityEstimation(energy, margin, sampler, start, sample_steps=16, input="image")
+
+
+def digits(**settings: Any) -> FontDigits:
+    return FontDigits(size=12, train_images=60, val_images=20, test_images=40, batch_size=10, **settings)
+
+
+class Bowl(nn.Module):
+    """F(y) = |y|^2 / 2: the standard normal density."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return 0.5 * y.flatten(1).square().sum(1)
+
+
+def test_separation_is_scikit_learns_auroc() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, other = torch.randn(300, generator=generator), torch.randn(300, generator=generator) + 0.5
+    expected = roc_auc_score([0] * 300 + [1] * 300, torch.cat([real, other]).numpy())
+    found = separation(real, other)
+    assert found.value == pytest.approx(expected)
+    assert found.low < expected < found.high
+    assert separation(real, real).value == pytest.approx(0.5)
+
+
+def test_stand_ins_have_what_they_are_named_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(5000, 2, generator=generator) @ torch.tensor([[1.0, 0.8], [0.0, 0.3]]) + 2
+    made = stand_ins(real, generator)
+    assert set(made) == {"uniform", "gaussian"}
+    torch.testing.assert_close(torch.cov(made["gaussian"].T), torch.cov(real.T), atol=0.08, rtol=0)
+    torch.testing.assert_close(made["gaussian"].mean(0), real.mean(0), atol=0.08, rtol=0)
+    assert made["uniform"].min() >= real.min()
+    assert float(made["uniform"].mean()) == pytest.approx(float(real.min() + real.max()) / 2, abs=0.1)
+
+    images = torch.rand(30, 3, 4, 5, generator=generator)
+    made = stand_ins(images, generator)
+    torch.testing.assert_close(made["shuffled"].flatten(2).sort(2)[0], images.flatten(2).sort(2)[0])
+    colours = images.flatten(2).transpose(1, 2)  # a place moves with all its channels
+    moved = made["shuffled"].flatten(2).transpose(1, 2)
+    for before, after in zip(colours, moved, strict=True):
+        assert sorted(map(tuple, before.tolist())) == sorted(map(tuple, after.tolist()))
+    assert images.min() <= made["gaussian"].min() <= made["gaussian"].max() <= images.max()
+
+
+def test_nearest_is_scikit_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y, train = torch.rand(20, 1, 4, 4, generator=generator), torch.rand(50, 1, 4, 4, generator=generator)
+    found, squared = nearest(y, train)
+    distance, index = NearestNeighbors(n_neighbors=1).fit(train.flatten(1)).kneighbors(y.flatten(1))
+    torch.testing.assert_close(found, train[index[:, 0]])
+    np.testing.assert_allclose(squared.numpy(), distance[:, 0] ** 2 / 16, rtol=1e-5)
+
+
+def test_nats_are_those_of_two_gaussians() -> None:
+    """KL(N(0, s^2 I) | N(0, I)) = D / 2 (s^2 - 1 - log s^2) in two dimensions."""
+    y = 0.6 * torch.randn(40_000, 2, generator=torch.Generator().manual_seed(0))
+    log_density = -0.5 * (y / 0.6).square().sum(1) - math.log(2 * math.pi * 0.36)
+    expected = 0.36 - 1 - math.log(0.36)
+    assert nats_above_truth(Bowl(), y, log_density) == pytest.approx(expected, abs=0.02)
+
+
+def test_items_are_spread_over_the_split() -> None:
+    """Files may be sorted by class."""
+    task, data = images_task(), digits()
+    found = collect(task, data, "train", 20)
+    assert torch.equal(found, torch.stack([data.train_dataset[3 * i]["image"] for i in range(20)]))
+    assert len(collect(task, data, "test", 1000)) == 40
+
+
+def test_a_density_is_measured_and_left_as_it_was() -> None:
+    task, data = points_task(), PlanePoints("eight_gaussians", train_points=300, test_points=400)
+    task.energy = Bowl()
+    task.train()
+    state = torch.get_rng_state()
+    found = evaluate_density(task, data, {}, items=400, samples=50)
+    assert task.training
+    assert torch.equal(torch.get_rng_state(), state)
+    real = found.real
+    torch.testing.assert_close(found.energies["test"], 0.5 * real.square().sum(1))
+    # the truth's mean log-density is that of the mixture; exp(-F) / Z is the standard normal density
+    truth = data.source.log_density(real).mean() + (0.5 * real.square().sum(1)).mean() + math.log(2 * math.pi)
+    assert found.nats_above_truth == pytest.approx(float(truth), abs=0.01)
+    assert set(found.auroc) == {"train", "uniform", "gaussian", "samples"}
+    written = found.as_dict()
+    assert written["items"] == {"test": 400, "train": 300, "uniform": 400, "gaussian": 400, "samples": 50}
+    again = evaluate_density(task, data, {}, items=400, samples=50)
+    assert again.as_dict() == written
+    other = evaluate_density(task, data, {"rings": PlanePoints("rings")}, items=100, samples=50)
+    assert "rings" in other.auroc
+    with pytest.raises(UserError, match=r"digits has the shape \(1, 28, 28\) and FontDigits \(1, 12, 12\)"):
+        evaluate_density(images_task(), digits(), {"digits": FontDigits(size=28)}, items=10)
+
+
+def test_an_energy_that_is_not_finite_is_named() -> None:
+    task = points_task()
+    task.sampler = None
+    task.energy = nn.Sequential(Bowl(), nn.Threshold(1.0, math.nan))
+    with pytest.raises(UserError, match=r"F is not finite on test \(\d+ items\)"):
+        evaluate_density(task, PlanePoints(train_points=50, test_points=50), {}, samples=4)
+
+
+def test_tiles_stand_in_rows_with_lines_between() -> None:
+    images = torch.arange(5.0)[:, None, None, None].expand(5, 3, 2, 4) / 5
+    sheet = tiled(images, columns=3)
+    assert sheet.shape == (6, 15, 3)
+    assert sheet[3, 5, 0] == pytest.approx(0.8)
+    assert np.isnan(sheet[2]).all()
+    assert np.isnan(sheet[:, 4]).all()
+    assert np.isnan(sheet[3:, 10:]).all()
+
+
+@pytest.mark.parametrize("kind", ["points", "images"])
+def test_figures_are_drawn_while_training_and_change_nothing(kind: str, tmp_path: Path) -> None:
+    weights = []
+    for drawn in (True, False):
+        task = points_task(lr=0.01) if kind == "points" else images_task()
+        data = PlanePoints(train_points=64, val_points=32, batch_size=16) if kind == "points" else digits()
+        trainer = Trainer(
+            max_steps=8,
+            val_check_interval=4,
+            check_val_every_n_epoch=None,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=tmp_path,
+            callbacks=[DensityFigures(samples=4)] if drawn else [],
+        )
+        torch.manual_seed(1)
+        trainer.fit(task, datamodule=data)
+        weights.append(torch.cat([p.detach().flatten() for p in task.parameters()]))
+    assert torch.equal(*weights)
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert names == ["density-step-0000004.png", "density-step-0000008.png"]
+    assert all(path.read_bytes()[1:4] == b"PNG" for path in (tmp_path / "figures").iterdir())
