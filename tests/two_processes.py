@@ -3,7 +3,7 @@
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -11,8 +11,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from two_futures import small, trainer
 
-from ssl_ebm.data import MovingDigits
+from ssl_ebm.data import MovingDigits, PlanePoints
+from ssl_ebm.energy.objectives import PersistentContrastiveDivergence
+from ssl_ebm.tasks import DensityEstimation
 from ssl_ebm.tasks.saving import LastCheckpoint
+from ssl_ebm.tasks.seeding import SeededSteps
 
 STEPS, BATCH = 2, 8
 MODELS: dict[str, dict[str, Any]] = {
@@ -105,3 +108,30 @@ def one_of_two_steps(rank: int, port: int, folder: str) -> None:
 def one_of_two_diverges(rank: int, port: int, folder: str) -> None:
     join(rank, port)
     diverge(folder)
+
+
+def described(path: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": f"ssl_ebm.{path}", "init_args": arguments}
+
+
+def one_of_two_keeps_chains(rank: int, port: int, folder: str) -> None:
+    """Persistent contrastive divergence: this process's chains before and after, and its weights."""
+    join(rank, port)
+    torch.manual_seed(0)
+    noise = described("energy.noise.UniformNoise", shape=[2], low=-3.0, high=3.0)
+    objective = described(
+        "energy.objectives.PersistentContrastiveDivergence",
+        sampler=described("energy.sampling.Langevin", step_size=0.01),
+        steps=2,
+        buffer=described("energy.objectives.ReplayBuffer", size=32, noise=noise, refresh=0.0),
+    )
+    task = DensityEstimation(described("networks.PointEnergy", width=8), objective)
+    buffer = cast(PersistentContrastiveDivergence, task.objective).buffer
+    began = buffer.states.clone()
+    callbacks = [SeededSteps(0), LastCheckpoint(folder, every_n_steps=100)]
+    fitter = trainer(
+        STEPS, callbacks=callbacks, enable_checkpointing=True, devices=2, strategy="ddp", limit_val_batches=0
+    )
+    fitter.fit(task, datamodule=PlanePoints("rings", train_points=64, batch_size=BATCH // 2))
+    weights = torch.cat([p.detach().flatten() for p in task.energy.parameters()])
+    torch.save({"began": began, "ended": buffer.states, "weights": weights}, Path(folder) / f"{rank}.pt")

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ssl_ebm.data.loading import StreamData
@@ -94,7 +95,7 @@ class DensityReport(Callback):
 
 def _steps(trainer: Trainer) -> int:
     """Optimizer steps behind the weights."""
-    if trainer.training or trainer.ckpt_path is None:
+    if trainer.state.fn == TrainerFn.FITTING or trainer.ckpt_path is None:
         return trainer.global_step
     return int(read_checkpoint(Path(trainer.ckpt_path))["global_step"])
 

@@ -38,6 +38,14 @@ def test_zero_energy_points_are_counted() -> None:
     assert kmeans_spiral.zero_energy_points(kmeans_spiral.k_means(prototypes)) == 3
 
 
+def test_the_estimate_by_importance_sampling_nears_the_exact_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors fall about as 1 / sqrt(samples)."""
+    few = [free_energy.by_importance(seed)[0] for seed in range(4)]
+    monkeypatch.setattr(free_energy, "SAMPLES", 100 * free_energy.SAMPLES)
+    many = free_energy.by_importance(0)[0]
+    assert many < 0.3 * min(few)
+
+
 def test_laws_of_the_free_energy_can_be_broken() -> None:
     energies = torch.rand(10, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rise, hot, cold = free_energy.laws(energies)

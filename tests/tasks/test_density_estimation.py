@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_ebm.data import PlanePoints
 from ssl_ebm.energy.objectives import GridLikelihood, PersistentContrastiveDivergence
@@ -46,6 +46,33 @@ def fit(task: DensityEstimation, tmp_path: Path, steps: int, **data: Any) -> Tra
     )
     trainer.fit(task, datamodule=PlanePoints("eight_gaussians", batch_size=128, **data))
     return trainer
+
+
+class Seen(nn.Module):
+    """An objective that keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data: list[Tensor] = []
+
+    def forward(self, model: nn.Module, y: Tensor, *_: Any) -> Tensor:
+        self.data.append(y)
+        loss: Tensor = model(y).mean()
+        return loss
+
+
+def test_training_data_is_blurred_and_kept_in_range(tmp_path: Path) -> None:
+    for noise, limits in ((0.0, None), (0.5, None), (0.5, [-1.0, 1.0])):
+        task = DensityEstimation(POINTS, GRID, data_noise=noise, data_range=limits)  # type: ignore[arg-type]
+        task.objective = seen = Seen()
+        fit(task, tmp_path, 8)
+        data = torch.cat(seen.data)
+        plain = torch.cat([PlanePoints("eight_gaussians").source.sample(4000, 1)])
+        expected = plain.var(0) + noise**2 if limits is None else None
+        if expected is None:
+            assert data.abs().max() == 1
+        else:
+            torch.testing.assert_close(data.var(0), expected, rtol=0.1, atol=0)
 
 
 def test_the_density_is_learnt(tmp_path: Path) -> None:
@@ -140,6 +167,8 @@ def test_divergence_names_objective_step_and_value(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"lr": 0.0}, "lr is 0.0"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"data_range": (1.0, 0.0)}, r"data_range is \[1.0, 0.0\]"),
         ({"sample_steps": 0}, "sample_steps is 0"),
         ({"data_noise": -1.0}, "data_noise is -1.0"),
         ({"sampler": LANGEVIN}, "give both, or neither"),

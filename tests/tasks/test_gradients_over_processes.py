@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
-from two_processes import MODELS, STEPS, one_of_two_diverges, one_of_two_steps, take_steps
+from two_processes import (
+    BATCH,
+    MODELS,
+    STEPS,
+    one_of_two_diverges,
+    one_of_two_keeps_chains,
+    one_of_two_steps,
+    take_steps,
+)
 
+from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.saving import last_checkpoint
 
 
@@ -59,3 +68,17 @@ def test_a_loss_that_is_not_finite_in_one_process_is_not_saved_by_the_other(tmp_
     with pytest.raises(Exception, match="not finite"):
         in_two_processes(one_of_two_diverges, tmp_path)
     assert not last_checkpoint(tmp_path).exists()
+
+
+@pytest.mark.slow
+def test_chains_live_on_in_each_process_and_the_weights_are_the_same(tmp_path: Path) -> None:
+    """Every process moves chains of its own with noise of its own; the first one's are in the checkpoint."""
+    in_two_processes(one_of_two_keeps_chains, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    torch.testing.assert_close(first["weights"], second["weights"])
+    for process in (first, second):
+        moved = (process["began"] != process["ended"]).any(1)
+        assert BATCH // 2 <= int(moved.sum()) <= STEPS * BATCH // 2
+    assert not torch.equal(first["ended"], second["ended"])
+    saved = read_checkpoint(last_checkpoint(tmp_path))["state_dict"]
+    assert torch.equal(saved["objective.buffer._extra_state"], first["ended"])

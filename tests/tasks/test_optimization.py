@@ -20,8 +20,9 @@ STEPS, WARM_UP, LR, DECAY, CLIP = 6, 2, 0.1, 0.2, 1.5
 class Linear(LightningModule):
     """A loss whose gradient is whatever the batch says."""
 
-    def __init__(self) -> None:
+    def __init__(self, momentum: float = 0.9) -> None:
         super().__init__()
+        self.momentum = momentum
         generator = torch.Generator().manual_seed(0)
         self.matrix = torch.nn.Parameter(torch.randn(2, 3, generator=generator))
         self.bias = torch.nn.Parameter(torch.randn(3, generator=generator))
@@ -30,19 +31,19 @@ class Linear(LightningModule):
         return (self.matrix * batch[:2]).sum() + (self.bias * batch[2]).sum()
 
     def configure_optimizers(self) -> Any:
-        return adamw_with_cosine(self, LR, DECAY, WARM_UP)
+        return adamw_with_cosine(self, LR, DECAY, WARM_UP, self.momentum)
 
 
-def train(gradients: Tensor, steps: int, **settings: Any) -> Linear:
-    model = Linear()
+def train(gradients: Tensor, steps: int, momentum: float = 0.9, **settings: Any) -> Linear:
+    model = Linear(momentum)
     trainer(steps, **settings).fit(model, DataLoader(list(gradients), batch_size=None))
     return model
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_weights_are_those_of_the_formula(precision: str) -> None:
+@pytest.mark.parametrize(("precision", "momentum"), [("32-true", 0.9), ("bf16-mixed", 0.9), ("32-true", 0.0)])
+def test_weights_are_those_of_the_formula(precision: str, momentum: float) -> None:
     gradients = torch.randn(STEPS, 3, 3, generator=torch.Generator().manual_seed(1))
-    model = train(gradients, STEPS, precision=precision, gradient_clip_val=CLIP)
+    model = train(gradients, STEPS, momentum, precision=precision, gradient_clip_val=CLIP)
 
     start = Linear()
     weights = np.concatenate([start.matrix.detach().numpy(), start.bias.detach().numpy()[None]]).astype(float)
@@ -54,9 +55,9 @@ def test_weights_are_those_of_the_formula(precision: str) -> None:
         clipped += norm > CLIP
         gradient = gradient * min(1.0, CLIP / norm)
         lr = LR * min(1.0, (step + 1) / (WARM_UP + 1)) * (1 + math.cos(math.pi * step / STEPS)) / 2
-        mean = 0.9 * mean + 0.1 * gradient
+        mean = momentum * mean + (1 - momentum) * gradient
         square = 0.99 * square + 0.01 * gradient**2
-        unbiased = mean / (1 - 0.9 ** (step + 1)), square / (1 - 0.99 ** (step + 1))
+        unbiased = mean / (1 - momentum ** (step + 1)), square / (1 - 0.99 ** (step + 1))
         weights = weights * (1 - lr * decay) - lr * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
     assert clipped >= 2
     assert model.matrix.detach().numpy() == pytest.approx(weights[:2], abs=1e-5)
