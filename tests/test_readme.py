@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from encoded_clips import write_clip
+from image_files import write_idx_folder
 
 from ssl_ebm.cli import main
 
@@ -20,6 +21,7 @@ EXTRA = {
     "fit": SMALL,
     "compare": [*SMALL, "--clips", "12", "--samples", "20"],
     "sample": ["--horizon", "2"],
+    "density": [*SMALL, "--model.sample_steps", "8", "--data.batch_size", "8"],
     "lecture": ["--seeds", "0"],
     "scripts/quickstart.sh": [*SMALL, *SMALL_WORLD, "--clips", "12", "--samples", "20"],
     "scripts/launch_multi_gpu.sh": SMALL,
@@ -53,6 +55,8 @@ def place(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> 
         frames = noise.integers(0, 255, (24, 72, 96, 3), dtype=np.uint8)
         write_clip(tmp_path / "DIR" / f"clip{number}.mp4", frames, rate=10)
     (tmp_path / "CLIP.mp4").symlink_to(tmp_path / "DIR" / "clip0.mp4")
+    images = {part: noise.integers(0, 255, (96, 28, 28), dtype=np.uint8) for part in ("train", "t10k")}
+    write_idx_folder(tmp_path / "FASHION_MNIST", images)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -65,7 +69,8 @@ def test_commands_run(place: Path, repository: Path) -> None:
         if program in RUN_BY_CI:
             continue
         if program == "ssl-ebm":
-            assert main([*arguments, *EXTRA.get(arguments[0], [])]) == 0, words
+            kind = "density" if any("configs/density" in word for word in arguments) else arguments[0]
+            assert main([*arguments, *EXTRA.get(kind, [])]) == 0, words
             continue
         if "quickstart" in program:
             arguments = [*arguments, "--out", str(place / "runs" / "quickstart")]
@@ -84,6 +89,7 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "futures.gif").is_file()
     assert (place / "runs" / "quickstart" / "report.html").is_file()
     assert (place / "runs" / "my_clips" / "results.json").is_file()
+    assert (place / "runs" / "fashion" / "report.html").is_file()
 
     # The Python of the README, with the model that the commands have trained.
     [code] = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from image_files import write_idx, write_idx_folder
 from PIL import Image
 
 from ssl_ebm.data import IdxImages, ImageFolder
 from ssl_ebm.errors import UserError
 
 
-def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
-    with gzip.open(path, "wb") as file:
-        file.write(header + values.tobytes())
-
-
 @pytest.fixture
 def idx_folder(tmp_path: Path) -> Path:
     """12 training and 4 test images, 5 x 7; the first pixel tells the image, its label is that modulo 3."""
+    images = {}
     for part, first, count in (("train", 0, 12), ("t10k", 100, 4)):
-        images = np.zeros((count, 5, 7), np.uint8)
-        images[:, 0, 0] = first + np.arange(count)
-        write_idx(tmp_path / "raw" / f"{part}-images-idx3-ubyte.gz", images)
-        write_idx(tmp_path / "raw" / f"{part}-labels-idx1-ubyte.gz", (images[:, 0, 0] % 3).astype(np.uint8))
+        images[part] = np.zeros((count, 5, 7), np.uint8)
+        images[part][:, 0, 0] = first + np.arange(count)
+    write_idx_folder(tmp_path, images)
     return tmp_path
 
 
