@@ -110,7 +110,7 @@ def sheet_figure(sheets: Mapping[str, Tensor], caption: str, columns: int = COLU
 
     rows = max(-(-len(images) // columns) for images in sheets.values())
     height, width = next(iter(sheets.values())).shape[2:]
-    return Figure(caption, draw, len(sheets), width=4.6, height=4.6 * rows * height / (columns * width) + 0.5)
+    return Figure(caption, draw, len(sheets), width=4.6, height=4.5 * rows * height / (columns * width) + 0.3)
 
 
 def way_figure(chains: Chains, count: int = 12) -> Figure:
@@ -125,7 +125,7 @@ def way_figure(chains: Chains, count: int = 12) -> Figure:
         axes[0].set_yticklabels([f"{steps * (i + 1):,}" for i in range(len(draws))])
         axes[0].set_ylabel("step of the chain")
 
-    height = 9.2 * len(draws) / count + 0.3
+    height = 8.4 * len(draws) * draws.shape[3] / (count * draws.shape[4]) + 0.05
     return Figure("From noise to samples: the same chains further down with every row.", draw, 1, 9.2, height)
 
 
