@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -157,7 +158,7 @@ class FontDigits(ImageData):
 
 
 class IdxImages(ImageData):
-    """MNIST, or any set in its file format (Fashion-MNIST, KMNIST, EMNIST), read where it lies.
+    """MNIST, or another set with its files' names and format (Fashion-MNIST, KMNIST), read where it lies.
 
     The first five sixths of the training images are trained on, the rest is for validation, t10k for test.
 
@@ -253,36 +254,53 @@ class ImageFolder(ImageData):
         return self._found
 
     def read(self, split: str) -> Pixels:
-        found = [one for one in self._listings() if one.split == split]
-        need = len(found) * self.size[0] * self.size[1] * (1 if self.grayscale else 3)
+        shape = (1 if self.grayscale else 3, *self.size)
+        need = len(self._listings()) * math.prod(shape)  # of all splits
         check_memory(need, f"the images of {self.source}", "lower size")
+        found = [one for one in self._listings() if one.split == split]
+        images = np.empty((len(found), *shape), np.uint8)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-            decoded = list(pool.map(self._attempt, found))
-        broken = [one for one in decoded if isinstance(one, str)]
-        if broken and (self.on_broken == "stop" or len(broken) == len(decoded)):
+            wrong = list(pool.map(self._attempt, found, images))
+        broken = [one for one in wrong if one is not None]
+        if broken and (self.on_broken == "stop" or len(broken) == len(found)):
             raise UserError(f"{broken[0]} in {self.source}: remove the file, or copy it again")
         if broken:
             warn_of_skipped(self.source, f"image(s) of {split}", broken)
             self.broken += broken
-        kept = [(one, image) for one, image in zip(found, decoded, strict=True) if not isinstance(image, str)]
-        labels = [self.classes.index(one.label) for one, _ in kept if one.label is not None]
-        images = np.stack([image for _, image in kept])
-        return Pixels(images, np.array(labels, np.int64) if labels else None)
+        kept = [place for place, one in enumerate(wrong) if one is None]
+        names = [found[place].label for place in kept]
+        labels = [self.classes.index(name) for name in names if name is not None]
+        pixels = images[kept] if broken else images
+        return Pixels(pixels, np.array(labels, np.int64) if labels else None)
 
-    def _attempt(self, listing: Listing) -> NDArray[np.uint8] | str:
-        """The picture, or what is wrong with it."""
+    def _attempt(self, listing: Listing, image: NDArray[np.uint8]) -> str | None:
+        """Writes the picture into `image` (C, H, W), or says what is wrong with it."""
         try:
-            return self._decode(listing.path)
+            image[:] = self._decode(listing.path)
+            return None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return f"{listing.name} cannot be read ({' '.join(str(error).split())})"
 
     def _decode(self, path: Path) -> NDArray[np.uint8]:
         """(C, H, W)."""
         with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file).convert("L" if self.grayscale else "RGB")
+            upright = _eight_bits(ImageOps.exif_transpose(file)).convert("L" if self.grayscale else "RGB")
         height, width = self.size
         fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
         return np.atleast_3d(np.asarray(fitted)).transpose(2, 0, 1)
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "size": list(self.size), "classes": self.classes, "broken": self.broken}
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16 bits a pixel scaled to 8; Pillow alone would cut them off at 255.
+
+    Raises:
+        ValueError: a picture of numbers whose range is unknown.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are numbers of mode {image.mode}, whose range is unknown")
+    return image

@@ -36,7 +36,7 @@ class Listing:
 def find_files(folder: Path, suffixes: Sequence[str], kind: str) -> list[Listing]:
     """All files below a folder with one of these suffixes, sorted by path; hidden ones are left out.
 
-    - A first level named train, val or test (a folder, or a file) fixes the split.
+    - A first level named train, val or test (a folder, or an .npz file of many items) fixes the split.
     - The next level names the class, if every file lies in a folder of that level.
     - folder/<kind>.csv, where it is, may give a `group` and a `label` for a `path` relative to the folder.
 
@@ -58,7 +58,7 @@ def find_files(folder: Path, suffixes: Sequence[str], kind: str) -> list[Listing
     found: list[Listing] = []
     for path in paths:
         parts = list(path.relative_to(folder).parts)
-        first = parts[0].removesuffix(path.suffix) if len(parts) == 1 else parts[0]
+        first = parts[0].removesuffix(".npz")
         split = first if first in SPLITS else None
         inside = parts[1:] if split is not None else parts
         name = "/".join(parts)
@@ -117,7 +117,7 @@ def assign_splits(
     if len(groups) <= len(missing):
         raise UserError(
             f"{where} has {len(groups)} independent training file(s), too few to split off "
-            f"{' and '.join(missing)}: add more, or cut long clips into pieces"
+            f"{' and '.join(missing)}: add more"
         )
     for split in missing:
         wanted = {"val": val_fraction, "test": test_fraction}[split] * len(pool)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from ssl_ebm.errors import UserError, in_one_line
+
 
 class Argument(NamedTuple):
     """`--name value` or `--name=value`; `value` is None at the end of the line."""
@@ -55,25 +57,44 @@ def merge_parts(arguments: Sequence[str]) -> list[str]:
     found = list(read_arguments(arguments))
     described: dict[str, Any] = {}
     for model in _models(found):
-        settings = model.get("init_args", {k: v for k, v in model.items() if k != "class_path"})
-        described |= {k: copy.deepcopy(v) for k, v in settings.items() if _is_description(v)}
+        settings = model.get("init_args") or {k: v for k, v in model.items() if k != "class_path"}
+        if isinstance(settings, dict):
+            described |= {k: copy.deepcopy(v) for k, v in settings.items() if _is_description(v)}
     kept: list[str] = []
     changed: dict[str, None] = {}  # in order
     for one in found:
         field, *path = one.name.removeprefix("--model.").removeprefix("init_args.").split(".")
-        if one.name.startswith("--model.") and path and field in described and one.value is not None:
-            _set(described[field], path, yaml.safe_load(one.value))
+        if not one.name.startswith("--model.") or one.value is None:
+            kept += one.words
+        elif path and field in described:
+            _set(described[field], path, _value(one))
+            changed[field] = None
+        elif not path and one.value.startswith("{") and _is_description(whole := _value(one)):
+            described[field] = whole  # what follows is a part of this one
             changed[field] = None
         else:
             kept += one.words
-    return kept + [word for field in changed for word in (f"--model.{field}", json.dumps(described[field]))]
+    merged = {field: json.dumps(described[field], default=str) for field in changed}
+    return kept + [word for field, text in merged.items() for word in (f"--model.{field}", text)]
+
+
+def _value(argument: Argument) -> Any:
+    """What a value means as YAML.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return yaml.safe_load(argument.value or "")
+    except yaml.YAMLError as error:
+        raise UserError(f"{argument.name} {argument.value} is no YAML: {in_one_line(error)}") from error
 
 
 def _models(found: Sequence[Argument]) -> Iterator[dict[str, Any]]:
     """What each YAML file says of the model; one that cannot be read is the parser's to complain of."""
     for one in found:
         if one.name in ("-c", "--config") and one.value is not None:
-            with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+            with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
                 model = yaml.safe_load(Path(one.value).read_text())["model"]
                 if isinstance(model, dict):
                     yield model

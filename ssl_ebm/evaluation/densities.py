@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,17 @@ from ssl_ebm.energy.objectives import GridLikelihood
 from ssl_ebm.energy.sampling import Chains, EnergyOfState
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.isolation import generator_for, isolated
-from ssl_ebm.evaluation.statistics import Bootstrap, Interval
+from ssl_ebm.evaluation.statistics import Bootstrap, Estimate, Interval
 from ssl_ebm.tasks.density_estimation import DensityEstimation
 
-AT_ONCE = 512  # items that an energy is asked for at a time
+AT_ONCE = 1024  # items that an energy is asked for, or that are compared, at a time
 REACH, GRID = 4.5, 180  # of the grid on which densities in the plane are integrated: extent, points a side
+BORDER = 1e-3  # share of the mass in the grid's outermost cells from which it is too small
 TRACED = 8  # moments of the chains that are kept
+COMPARED = 500  # test items whose distance to the training items is taken
 JITTER = 1e-4  # added to the variance of every entry: data may lie in a subspace
+RESAMPLES = 500
+RESERVED = ("test", "train", "samples", "uniform", "gaussian", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,12 @@ class DensityEvaluation:
         auroc: name -> chance that a test item has a lower F than one of that set, for all but "test".
         real: (N, *Y), test items.
         samples: where chains from `start` ended, with their way; None where the task has no sampler.
-        nearest: for each of the first samples the nearest training item, (S, *Y); None likewise.
-        distance: root mean squared distance per entry to the nearest training item, of "samples" and "test":
-            samples far nearer than test items are copies.
-        nats_above_truth: KL(data | exp(-F) / Z), in nats, where the true density is known; else None.
+        nearest: for each sample the nearest of all training items, (S, *Y); None likewise.
+        distance: root mean squared difference per entry to the nearest training item, of "samples", "test".
+        copies: share of the samples that are nearer to a training item than 99 % of the test items are: 0.01
+            by chance, more if the energy has learnt items by heart. None likewise.
+        nats_above_truth: see there; reads any energy as a density at the objective's beta. None where the
+            true density is not known, or where F does not rise towards the border of the grid.
     """
 
     energies: dict[str, Tensor]
@@ -47,16 +53,19 @@ class DensityEvaluation:
     samples: Chains | None
     nearest: Tensor | None
     distance: dict[str, Interval]
-    nats_above_truth: float | None
+    copies: float | None
+    nats_above_truth: Interval | None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: means of energies, and figures as [value, low, high] with 95 % intervals."""
+        nats = self.nats_above_truth
         return {
             "items": {name: len(values) for name, values in self.energies.items()},
             "mean_energy": {name: float(values.mean()) for name, values in self.energies.items()},
             "auroc": {name: one.to_json() for name, one in self.auroc.items()},
             "distance_to_training": {name: one.to_json() for name, one in self.distance.items()},
-            "nats_above_truth": self.nats_above_truth,
+            "nearer_than_99_percent_of_test": self.copies,
+            "nats_above_truth": None if nats is None else nats.to_json(),
             "acceptance": None if self.samples is None else float(self.samples.acceptance.mean()),
         }
 
@@ -75,79 +84,110 @@ def evaluate_density(
         task: any energy.
         data: what it was trained on.
         against: other data of the same shape, whose test items are to have higher energies.
-        items: test items of every set, at most.
-        samples: chains; an eighth of them, and moments, are shown on their way.
+        items: items of every set, at most; spread evenly over the set, for files may be sorted by class.
+        samples: chains.
         seed: of all draws.
 
     Raises:
-        UserError: sets of different shapes, or an energy that is not finite.
+        UserError: a set with a name that has a meaning here, or of another shape; fewer than 2 test items; an
+            energy that is not finite.
     """
+    check_names(against)
     with isolated(task):
         real = collect(task, data, "test", items)
-        train = collect(task, data, "train", 20_000)
-        generator = generator_for(seed)
         others = {name: collect(task, one, "test", items) for name, one in against.items()}
         for name, one in others.items():
-            if one.shape[1:] != real.shape[1:]:
-                raise UserError(
-                    f"{name} has the shape {tuple(one.shape[1:])} and {type(data).__name__} "
-                    f"{tuple(real.shape[1:])}: give sets of one shape"
-                )
-        others |= stand_ins(real, generator)
+            check_alike(name, one[0], type(data).__name__, real[0])
+        others |= stand_ins(real, generator_for(seed))
         chains = None
         if task.sampler is not None:
             every = max(1, task.hparams["sample_steps"] // TRACED)
             chains = task.sample(samples, generator_for(seed, 1), record_every=every)
             others["samples"] = chains.state.cpu()
-        energies = {"test": real, "train": train[:items], **others}
-        found = {name: energies_of(task, y) for name, y in energies.items()}
+        sets = {"test": real, "train": collect(task, data, "train", items), **others}
+        found = {name: energies_of(task, y) for name, y in sets.items()}
         for name, values in found.items():
             if not bool(values.isfinite().all()):
                 raise UserError(f"F is not finite on {name} ({int((~values.isfinite()).sum())} items)")
-        truth = getattr(data, "source", None)
-        nats = None
+        truth, nats = getattr(data, "source", None), None
         if isinstance(truth, Plane):
-            log_density = truth.log_density(real)
-            if bool(log_density.isfinite().all()):
-                nats = nats_above_truth(task.free_energy, real, log_density)
-    near, distance = None, {}
-    if chains is not None:
-        shown = chains.state.cpu()
-        near, squared = nearest(shown, train)
-        _, theirs = nearest(real[:samples], train)
-        distance = {"samples": _mean(squared.sqrt()), "test": _mean(theirs.sqrt())}
+            beta = getattr(task.objective, "beta", 1.0 if task.sampler is None else task.sampler.beta)
+            gaps, outside = _gaps_from_truth(
+                lambda y: energies_of(task, y), real, truth.log_density(real), beta
+            )
+            if outside < BORDER and bool(gaps.isfinite().all()):
+                nats = _mean(gaps)
+        near, distance, copies = None, {}, None
+        if chains is not None:
+            near, theirs = nearest(chains.state.cpu(), task, data)
+            _, usual = nearest(spread(real, COMPARED), task, data)
+            distance = {"samples": _mean(theirs), "test": _mean(usual)}
+            copies = float((theirs < usual.quantile(0.01)).double().mean())
     auroc = {name: separation(found["test"], values) for name, values in found.items() if name != "test"}
-    return DensityEvaluation(found, auroc, real, chains, near, distance, nats)
+    return DensityEvaluation(found, auroc, real, chains, near, distance, copies, nats)
+
+
+def check_names(against: Mapping[str, StreamData]) -> None:
+    """Raises UserError for a set with a name that has a meaning of its own."""
+    for name in against:
+        if name in RESERVED:
+            raise UserError(f"against has a set named {name!r}, which means something else: rename it")
+
+
+def check_alike(name: str, one: Tensor, data: str, real: Tensor) -> None:
+    """Raises UserError unless items of two sets have one shape."""
+    if one.shape != real.shape:
+        raise UserError(
+            f"{name} has the shape {tuple(one.shape)} and {data} {tuple(real.shape)}: give sets of one shape"
+        )
+
+
+def spread(y: Tensor, count: int) -> Tensor:
+    """At most `count` items, spread evenly over a set."""
+    count = min(count, len(y))
+    return y[torch.arange(count) * len(y) // max(count, 1)]
 
 
 def collect(task: DensityEstimation, data: StreamData, split: str, items: int) -> Tensor:
-    """y of the first `items` of a split: (N, *Y)."""
+    """y of at most `items` items of a split, spread evenly over it: (N, *Y)."""
+    dataset = dataset_of(data, split)
+    return items_of(task, dataset, spread(torch.arange(len(dataset)), items).tolist())
+
+
+def dataset_of(data: StreamData, split: str) -> Any:
+    """The dataset of "train" or "test"."""
     data.setup({"train": "fit", "test": "test"}[split])
-    dataset = getattr(data, f"{split}_dataset")
-    count = min(items, len(dataset))
-    places = [i * len(dataset) // count for i in range(count)]  # evenly: files may be sorted by class
+    return getattr(data, f"{split}_dataset")
+
+
+def items_of(task: DensityEstimation, dataset: Any, places: Sequence[int]) -> Tensor:
+    """y of these items: (N, *Y)."""
     many = getattr(dataset, "__getitems__", lambda indices: [dataset[i] for i in indices])(places)
     return torch.stack([task.data_of(item) for item in many])
 
 
 def stand_ins(real: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """What is no data, made from data (N, *Y) alone; each (N, *Y).
+    """What is no data, made from data (N, *Y) alone, N of 2 or more; each (N, *Y).
 
     uniform     every entry uniform between the least and the greatest entry of the data
-    gaussian    normal, with the data's mean and covariance, cut to the same range where Y is an image
+    gaussian    normal, with the data's mean and covariance (each variance 1e-4 larger), cut to the same range
+                where Y is an image
     shuffled    images with their places permuted, each in its own way
     """
+    count = len(real)
+    if count < 2:
+        raise UserError("a density is measured on 2 test items at least")
     low, high = real.min(), real.max()
-    flat = real.flatten(1).double()
-    made = {"uniform": low + (high - low) * torch.rand(real.shape, generator=generator)}
-    covariance = torch.cov(flat.T) + JITTER * torch.eye(flat.shape[1], dtype=flat.dtype)
-    noise = torch.randn(flat.shape, generator=generator, dtype=flat.dtype)
-    drawn = flat.mean(0) + noise @ torch.linalg.cholesky(covariance).T
-    made["gaussian"] = drawn.to(real.dtype).reshape(real.shape)
+    flat = real.flatten(1)
+    centred = flat - flat.mean(0)
+    mixed = torch.randn(count, count, generator=generator) @ centred / (count - 1) ** 0.5
+    around = torch.randn(flat.shape, generator=generator) * JITTER**0.5
+    gaussian = (flat.mean(0) + mixed + around).reshape(real.shape)
+    made = {"uniform": low + (high - low) * torch.rand(real.shape, generator=generator), "gaussian": gaussian}
     if real.ndim == 4:
-        made["gaussian"] = made["gaussian"].clamp(low, high)
+        made["gaussian"] = gaussian.clamp(low, high)
         pixels = real.flatten(2)
-        order = torch.rand(len(real), 1, pixels.shape[2], generator=generator).argsort(2)
+        order = torch.rand(count, 1, pixels.shape[2], generator=generator).argsort(2)
         made["shuffled"] = pixels.gather(2, order.expand_as(pixels)).reshape(real.shape)
     return made
 
@@ -161,32 +201,78 @@ def separation(real: Tensor, other: Tensor) -> Interval:
     """AUROC: the chance that F is lower for a test item than for one of another set, ties counted half.
 
     0.5: F does not tell them apart; 1: it always does; below 0.5 it takes the others for more likely. The
-    interval (95 %) is that of resampled items; of unequal numbers the smaller.
+    95 % interval is that of resampled items, of both sets independently.
+
+    Args:
+        real, other: F, (N,) and (M,).
     """
-    count = min(len(real), len(other))
-    pairs = real[:count].numpy()[None], other[:count].numpy()[None]
-    return Bootstrap(np.arange(count), resamples=500).auroc(*pairs).interval()
+    ordered, place = np.unique(real.double().numpy(), return_inverse=True)
+    below = np.searchsorted(ordered, other.double().numpy(), side="left")  # distinct values below each
+    up_to = np.searchsorted(ordered, other.double().numpy(), side="right")
+    random = np.random.default_rng(0)
+    areas = []
+    for resample in range(RESAMPLES + 1):
+        first, second = (
+            random.multinomial(len(y), np.full(len(y), 1 / len(y))) if resample else np.ones(len(y), int)
+            for y in (real, other)
+        )
+        counts = np.concatenate([[0], np.cumsum(np.bincount(place, first, len(ordered)))])
+        wins = (second * (counts[below] + counts[up_to])).sum() / 2
+        areas.append(wins / (len(real) * len(other)))
+    return Estimate(float(areas[0]), np.array(areas[1:])).interval()
 
 
-def nearest(y: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest training item (N, *Y), and its mean squared distance per entry (N,)."""
-    distance = torch.cdist(y.flatten(1), train.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
-    least, index = distance.min(1)
-    return train[index], least.square() / math.prod(y.shape[1:])
+def nearest(y: Tensor, task: DensityEstimation, data: StreamData) -> tuple[Tensor, Tensor]:
+    """The nearest training item of each (N, *Y), in either orientation where training mirrors its images.
+
+    Returns:
+        Items (N, *Y), and the root mean squared difference per entry (N,).
+    """
+    dataset = dataset_of(data, "train")
+    least = torch.full((len(y),), math.inf)
+    found = torch.zeros_like(y)
+    for first in range(0, len(dataset), AT_ONCE):
+        part = items_of(task, dataset, range(first, min(first + AT_ONCE, len(dataset))))
+        for train in (part, part.flip(-1)) if getattr(data, "flip", False) else (part,):
+            distance = torch.cdist(
+                y.flatten(1), train.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
+            )
+            nearer, index = distance.min(1)
+            better = nearer < least
+            least[better] = nearer[better]
+            found[better] = train[index[better]]
+    return found, least / math.prod(y.shape[1:]) ** 0.5
 
 
-def nats_above_truth(energy: EnergyOfState, unseen: Tensor, true_log_density: Tensor) -> float:
-    """KL(truth | exp(-F) / Z) in nats, estimated on unseen points of the plane, Z on a grid: 0 is perfect.
+def nats_above_truth(
+    energy: EnergyOfState, unseen: Tensor, true_log_density: Tensor, beta: float = 1.0
+) -> float:
+    """KL(truth | exp(-beta F) / Z), in nats, estimated on unseen points of the plane; 0 is perfect.
+
+    Z is that of a grid: mass outside of it counts as 0.
 
     Args:
         energy: F, (N, 2) -> (N,).
         unseen: (N, 2), drawn from the truth.
         true_log_density: of those points, (N,), in nats.
+        beta: inverse temperature.
     """
-    exact = GridLikelihood(-REACH, REACH, GRID)
+    gaps, _ = _gaps_from_truth(energy, unseen, true_log_density, beta)
+    return float(gaps.mean())
+
+
+def _gaps_from_truth(
+    energy: EnergyOfState, unseen: Tensor, true_log_density: Tensor, beta: float
+) -> tuple[Tensor, float]:
+    """log of truth over model at each point (N,), and the share of the mass in the outermost cells."""
+    exact = GridLikelihood(-REACH, REACH, GRID, beta=beta)
     with torch.no_grad():
-        return float((true_log_density - exact.log_density(energy, unseen)).mean())
+        energies = energy(exact.grid)
+        border = (exact.grid.abs() > REACH * (1 - 2 / GRID)).any(1)
+        outside = (-beta * energies).softmax(0)[border].sum()
+        log_partition = torch.logsumexp(-beta * energies, 0) + exact.log_cell
+        return true_log_density + beta * energy(unseen) + log_partition, float(outside)
 
 
 def _mean(values: Tensor) -> Interval:
-    return Bootstrap(np.arange(len(values)), resamples=500).mean(values.numpy()[None]).interval()
+    return Bootstrap(np.arange(len(values)), resamples=RESAMPLES).mean(values.numpy()[None]).interval()

@@ -14,15 +14,18 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from ssl_ebm.data.loading import check_least
 from ssl_ebm.energy.sampling import Chains
+from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.callbacks import validation_set
-from ssl_ebm.evaluation.drawing import LIGHT, Figure, Theme, energies_on, energy_map, points
+from ssl_ebm.evaluation.densities import energies_of, items_of, spread
+from ssl_ebm.evaluation.drawing import LIGHT, Figure, Theme, energy_map, points
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.loggers import log_file
 from ssl_ebm.tasks.density_estimation import DensityEstimation
 
 COLUMNS = 8  # images in a row of a sheet
-SHOWN_POINTS = 1000
+SHOWN_POINTS, SHOWN_IMAGES = 1000, 64
 SCALE = 3.0  # of a map of energies, in spreads of the data's energies
 
 
@@ -41,6 +44,7 @@ class DensityFigures(Callback):
     """
 
     def __init__(self, samples: int = 64, every_n_validations: int = 1, seed: int = 0) -> None:
+        check_least(samples=(samples, 1), every_n_validations=(every_n_validations, 1))
         self.samples = samples
         self.every_n_validations = every_n_validations
         self.seed = seed
@@ -56,10 +60,15 @@ class DensityFigures(Callback):
     @rank_zero_only
     def _draw(self, trainer: Trainer, task: DensityEstimation) -> None:
         dataset = validation_set(trainer)
-        places = range(min(SHOWN_POINTS if task.hparams["input"] == "point" else 64, len(dataset)))
-        real = torch.stack([task.data_of(dataset[i]) for i in places])
+        count = SHOWN_POINTS if task.hparams["input"] == "point" else SHOWN_IMAGES
+        real = items_of(task, dataset, spread(torch.arange(len(dataset)), count).tolist())
         with isolated(task):
-            chains = task.sample(self.samples, generator_for(self.seed)) if task.sampler is not None else None
+            chains = None
+            if task.sampler is not None:
+                try:
+                    chains = task.sample(self.samples, generator_for(self.seed))
+                except UserError as error:  # a picture is no reason to end a training
+                    rank_zero_warn(f"DensityFigures shows no samples: {error}")
             figure = density_figure(task, real, chains)
             if figure is None:
                 rank_zero_warn(f"DensityFigures cannot draw data of the shape {tuple(real.shape[1:])}")
@@ -77,7 +86,9 @@ def density_figure(task: DensityEstimation, real: Tensor, chains: Chains | None)
     if real.shape[1:] == (2,):
         return map_figure(task, real, samples)
     if real.ndim == 4 and real.shape[1] in (1, 3):
-        sheets = {"data": real[:64]} if samples is None else {"data": real[:64], "samples": samples[:64]}
+        sheets = {"data": spread(real, SHOWN_IMAGES)}
+        if samples is not None:
+            sheets["samples"] = samples[:SHOWN_IMAGES]
         return sheet_figure(sheets, "Data, and samples: where chains that began as noise have ended.")
     return None
 
@@ -88,12 +99,15 @@ def map_figure(task: DensityEstimation, real: Tensor, samples: Tensor | None) ->
     def draw(theme: Theme, axes: Sequence[Axes]) -> None:
         for i, (one, (title, y)) in enumerate(zip(axes, shown.items(), strict=True)):
             bar = "energy F(y)" if i == len(shown) - 1 else ""
-            energy_map(one, theme, task.free_energy, high=top, bar=bar)
+            energy_map(one, theme, energy, high=top, bar=bar)
             one.set_title(title)
             if y is not None:
                 points(one, y[:SHOWN_POINTS], theme.second, 2.5)
 
-    energies = energies_on(task.free_energy, real)
+    def energy(y: Tensor) -> Tensor:
+        return energies_of(task, y)
+
+    energies = energy(real)
     top = SCALE * float(energies.quantile(0.99) - energies.min())  # so that the wells of the data show
     shown = {"energy": None, "data": real} | ({} if samples is None else {"samples": samples})
     caption = "Energy of the plane (the least is 0; above the scale one colour), data, and samples."
@@ -116,6 +130,7 @@ def sheet_figure(sheets: Mapping[str, Tensor], caption: str, columns: int = COLU
 def way_figure(chains: Chains, count: int = 12) -> Figure:
     """Some chains at the moments that were recorded, one below the other."""
     draws = chains.draws[:, :count].cpu()  # (R, count, C, H, W)
+    count = draws.shape[1]
 
     def draw(theme: Theme, axes: Sequence[Axes]) -> None:
         show(axes[0], tiled(draws.flatten(0, 1), count))

@@ -14,8 +14,15 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from ssl_ebm.data.loading import StreamData
-from ssl_ebm.evaluation.densities import DensityEvaluation, evaluate_density
+from ssl_ebm.data.loading import StreamData, check_least
+from ssl_ebm.evaluation.densities import (
+    DensityEvaluation,
+    check_alike,
+    check_names,
+    dataset_of,
+    evaluate_density,
+    items_of,
+)
 from ssl_ebm.evaluation.density_figures import density_figure, histogram_figure, sheet_figure, way_figure
 from ssl_ebm.report.files import make_folder, write_whole
 from ssl_ebm.report.provenance import describe_device, versions
@@ -26,6 +33,7 @@ from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.density_estimation import DensityEstimation
 
 SHOWN = 16  # samples beside their nearest training items
+WELL = 0.9  # AUROC from which a set is told apart well
 MEANING = {
     "train": "training items: far below 0.5, the energy has learnt them by heart",
     "samples": "the task's own samples: 0.5 if they are as good as data",
@@ -55,10 +63,22 @@ class DensityReport(Callback):
         samples: int = 64,
         seed: int = 0,
     ) -> None:
+        check_least(items=(items, 2), samples=(samples, 1))
+        check_names(against or {})
         self.against = against or {}
         self.items = items
         self.samples = samples
         self.seed = seed
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the training and not after it: whether the other sets are there, and of the same shape."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(pl_module, DensityEstimation) or not isinstance(data, StreamData):
+            return
+        [real] = items_of(pl_module, dataset_of(data, "test"), [0])
+        for name, one in self.against.items():
+            [item] = items_of(pl_module, dataset_of(one, "test"), [0])
+            check_alike(name, item, type(data).__name__, real)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._report(trainer, pl_module)
@@ -72,8 +92,8 @@ class DensityReport(Callback):
         if not isinstance(task, DensityEstimation) or not isinstance(data, StreamData):
             rank_zero_warn("no report: it needs DensityEstimation, and data of this package")
             return
-        if trainer.interrupted:
-            return
+        device = trainer.strategy.root_device
+        task.to(device)  # at the end of `fit` Lightning has moved it to the processor
         found = evaluate_density(task, data, self.against, self.items, self.samples, self.seed)
         results = {
             "data": data.describe(),
@@ -81,7 +101,7 @@ class DensityReport(Callback):
             "objective": task.objective_name,
             "parameters": sum(p.numel() for p in task.energy.parameters()),
             "steps": _steps(trainer),
-            "device": describe_device(task.device),
+            "device": describe_device(device),
             "versions": versions(),
             "seed": self.seed,
             "split": "test",
@@ -102,15 +122,18 @@ def _steps(trainer: Trainer) -> int:
 
 def headline(found: DensityEvaluation) -> str:
     """What came of it, in a sentence."""
-    others = {name: one.value for name, one in found.auroc.items() if name not in ("train", "samples")}
-    worst, best = min(others, key=others.__getitem__), max(others.values())
-    if others[worst] < 0.5:
+    others = {name: one for name, one in found.auroc.items() if name not in ("train", "samples")}
+    worst = min(others, key=lambda name: others[name].value)
+    lowest, best = others[worst], max(one.value for one in others.values())
+    well = sum(one.low >= WELL for one in others.values())
+    if lowest.low <= 0.5:
+        what = "takes {} for more likely than data" if lowest.high < 0.5 else "does not tell data from {}"
         return (
-            f"This energy takes {worst} for more likely than data: AUROC {others[worst]:.2f}. It tells data "
-            f"from {sum(value >= 0.9 for value in others.values())} of {len(others)} kinds well."
+            f"This energy {what.format(worst)}: AUROC {lowest.value:.2f}. It tells data from {well} of "
+            f"{len(others)} kinds well (AUROC of {WELL:g} or more)."
         )
     return (
-        f"Unseen data has a lower energy than what is none: AUROC {others[worst]:.2f} ({worst}) to "
+        f"Unseen data has a lower energy than what is none: AUROC {lowest.value:.2f} ({worst}) to "
         f"{best:.2f}, over {len(others)} kinds."
     )
 
@@ -120,7 +143,8 @@ def render(task: DensityEstimation, found: DensityEvaluation, results: Mapping[s
     sections = [_samples(task, found), _energies(found), _caveats(task, found), _setup(task, results)]
     facts = [(f"{one.value:.2f}", f"AUROC against {name}") for name, one in found.auroc.items()]
     if found.nats_above_truth is not None:
-        facts.insert(0, (f"{found.nats_above_truth:.3f}", "nats from the true density (0 is perfect)"))
+        gap = found.nats_above_truth
+        facts.insert(0, (f"{gap.value:.3f}", f"nats from the true density ({gap.low:.3f} to {gap.high:.3f})"))
     shown = "".join(
         f'<div class="fact"><strong>{escape(number)}</strong><small>{escape(text)}</small></div>'
         for number, text in facts
@@ -160,9 +184,10 @@ def _samples(task: DensityEstimation, found: DensityEvaluation) -> str:
             figures += sheet_figure(pairs, "Samples, and the training image that is nearest to each.").html()
             figures += way_figure(found.samples).html()
         rows = [(name, [cell(one.to_json(), 4)]) for name, one in found.distance.items()]
+        rows.append(("samples nearer than 99 % of the test items, share", [f"{found.copies:.2f}"]))
     read = (
-        "Chains begin as noise and follow the energy down. A sample that is no nearer to a training item "
-        "than unseen data is, is not a copy."
+        "Chains begin as noise and follow the energy down. Distances are to the nearest of all training "
+        "items. By chance 0.01 of the samples are nearer than 99 % of the test items are; more are copies."
     )
     distances = table(["root mean squared distance to the nearest training item", "per entry"], rows)
     return section("Samples", figures + distances, read)
@@ -188,10 +213,13 @@ def _caveats(task: DensityEstimation, found: DensityEvaluation) -> str:
     """What the numbers do not say."""
     notes = ["One training with one seed: the intervals are those of the test items alone."]
     noise = getattr(task.sampler, "noise", 1.0)
-    if isinstance(noise, float) and 0 < noise < 1:
+    cold = callable(noise) or noise < 1
+    if cold:
+        share = "a changing share" if callable(noise) else f"{noise:g}"
         notes.append(
-            f"Chains add {noise:g} of the noise that their step size calls for, so they are no draws from "
-            "exp(-F) but from something colder, and no average over them is one of the model."
+            f"Chains add {share} of the noise that their step size calls for, so they are no draws from "
+            "exp(-F) but from something colder, and no average over them is one of the model. Energies of "
+            "samples below those of data are to be expected then."
         )
     if getattr(task.sampler, "max_gradient", None) is not None:
         notes.append(
@@ -200,9 +228,9 @@ def _caveats(task: DensityEstimation, found: DensityEvaluation) -> str:
     for name, one in found.auroc.items():
         if name == "train" and one.high < 0.45:
             notes.append("Training items have lower energies than test items: learnt by heart.")
-        elif name == "samples" and one.value < 0.4:
+        elif name == "samples" and one.high < 0.5 and not cold:
             notes.append("Samples have lower energies than data: in wells that training has not filled.")
-        elif name not in ("train", "samples") and one.value < 0.5:
+        elif name not in ("train", "samples") and one.high < 0.5:
             notes.append(f"{name} is rated more likely than data. This energy is no detector of it.")
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<section><h2>What to keep in mind</h2><ul>{items}</ul></section>\n"

@@ -16,9 +16,7 @@ def make_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"cannot write to {path} ({error.strerror}): give another folder with --out"
-        ) from error
+        raise UserError(f"cannot write to {path} ({error.strerror}): choose another folder") from error
     return path
 
 

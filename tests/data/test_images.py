@@ -102,6 +102,27 @@ def test_a_folder_has_classes_and_splits_and_pictures_of_all_kinds(tmp_path: Pat
     assert [int(item["label"]) for item in data.train_dataset.__getitems__(range(5))] == [0, 1, 1, 1, 1]
 
 
+def test_sixteen_bits_become_eight_and_numbers_without_a_range_are_refused(tmp_path: Path) -> None:
+    values = np.tile(np.array([0, 257, 30 * 257, 65535], np.uint16), (4, 1))
+    for i in range(30):
+        Image.fromarray(values).save(tmp_path / f"{i}.png")
+    for split in ("train", "val", "test"):
+        Image.fromarray(values.astype(np.float32)).save(tmp_path / f"{split}-numbers.tif")
+    data = ImageFolder(str(tmp_path), size=4, grayscale=True)
+    with pytest.warns(UserWarning, match=r"numbers.tif cannot be read \(its pixels are numbers of mode F"):
+        data.setup()
+    image = data.train_dataset[0]["image"]
+    assert (255 * image[0, 0]).round().tolist() == [0, 1, 30, 255]
+
+
+def test_a_file_that_is_named_as_a_split_is_none(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "test"):
+        Image.new("L", (4, 4)).save(tmp_path / f"{name}.png")
+    data = ImageFolder(str(tmp_path), size=4)
+    data.setup()
+    assert data.describe()["items"] == {"train": 2, "val": 1, "test": 1}
+
+
 def test_broken_pictures_are_named_and_left_out_or_stop(tmp_path: Path) -> None:
     for i in range(8):
         Image.new("RGB", (4, 4), (10 * i, 0, 0)).save(tmp_path / f"{i}.png")

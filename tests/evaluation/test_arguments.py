@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ssl_ebm.cli import main
+from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
 from ssl_ebm.evaluation.runs import Run
 
@@ -88,6 +89,28 @@ def test_later_files_win_and_lists_of_words_keep_their_order(config: str, tmp_pa
     assert rest == ["--config", config, f"--config={second}", "--seed_everything", "4"]
     assert name == "--model.energy"
     assert json.loads(value) == {"class_path": "a.B", "init_args": {"width": 3, "depth": 1}}
+
+
+def test_a_description_on_the_command_line_replaces_the_files(config: str) -> None:
+    whole = '{"class_path": "x.Y", "init_args": {"depth": 2}}'
+    words = ["--config", config, "--model.energy", whole, "--model.energy.width", "3"]
+    *_, value = merge_parts(words)
+    assert json.loads(value) == {"class_path": "x.Y", "init_args": {"depth": 2, "width": 3}}
+
+
+@pytest.mark.parametrize("text", ["model: {class_path: a.B, init_args: }", "model: 3", "[1", "\x00\xff\xfe"])
+def test_a_file_that_describes_nothing_is_left_to_the_parser(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    words = ["--config", str(path), "--model.energy.width", "3"]
+    assert merge_parts(words) == words
+
+
+def test_a_value_that_is_no_yaml(config: str) -> None:
+    with pytest.raises(UserError, match=r"--model.energy.width \[1 is no YAML"):
+        merge_parts(["--config", config, "--model.energy.width", "[1"])
+    [*_, value] = merge_parts(["--config", config, "--model.energy.width", "2020-01-01"])
+    assert "2020-01-01" in value
 
 
 def test_a_file_or_an_argument_names_the_task(config: str, tmp_path: Path) -> None:

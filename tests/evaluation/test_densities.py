@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ from torch import Tensor, nn
 
 from ssl_ebm.data import FontDigits, PlanePoints
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation import DensityFigures
+from ssl_ebm.evaluation import DensityFigures, densities
 from ssl_ebm.evaluation.densities import (
     collect,
     evaluate_density,
     nats_above_truth,
     nearest,
     separation,
+    spread,
     stand_ins,
 )
 from ssl_ebm.evaluation.density_figures import tiled
+from ssl_ebm.networks import PointEnergy
 from ssl_ebm.tasks import DensityEstimation
 
 
@@ -62,13 +65,21 @@ class Bowl(nn.Module):
         return 0.5 * y.flatten(1).square().sum(1)
 
 
+def draw_from_the_global_generator(*_: object) -> None:
+    torch.rand(1)
+
+
 def test_separation_is_scikit_learns_auroc() -> None:
+    """With ties and sets of different sizes; its interval is about that of Hanley and McNeil (1982)."""
     generator = torch.Generator().manual_seed(0)
-    real, other = torch.randn(300, generator=generator), torch.randn(300, generator=generator) + 0.5
-    expected = roc_auc_score([0] * 300 + [1] * 300, torch.cat([real, other]).numpy())
+    real = torch.randn(300, generator=generator).round(decimals=1)
+    other = (torch.randn(120, generator=generator) + 0.5).round(decimals=1)
+    expected = roc_auc_score([0] * 300 + [1] * 120, torch.cat([real, other]).numpy())
     found = separation(real, other)
     assert found.value == pytest.approx(expected)
-    assert found.low < expected < found.high
+    a, q1, q2 = expected, expected / (2 - expected), 2 * expected**2 / (1 + expected)
+    error = math.sqrt((a * (1 - a) + 119 * (q1 - a * a) + 299 * (q2 - a * a)) / (300 * 120))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.15)
     assert separation(real, real).value == pytest.approx(0.5)
 
 
@@ -79,6 +90,8 @@ def test_stand_ins_have_what_they_are_named_for() -> None:
     assert set(made) == {"uniform", "gaussian"}
     torch.testing.assert_close(torch.cov(made["gaussian"].T), torch.cov(real.T), atol=0.08, rtol=0)
     torch.testing.assert_close(made["gaussian"].mean(0), real.mean(0), atol=0.08, rtol=0)
+    with pytest.raises(UserError, match="2 test items"):
+        stand_ins(real[:1], generator)
     assert made["uniform"].min() >= real.min()
     assert float(made["uniform"].mean()) == pytest.approx(float(real.min() + real.max()) / 2, abs=0.1)
 
@@ -92,13 +105,23 @@ def test_stand_ins_have_what_they_are_named_for() -> None:
     assert images.min() <= made["gaussian"].min() <= made["gaussian"].max() <= images.max()
 
 
-def test_nearest_is_scikit_learns() -> None:
-    generator = torch.Generator().manual_seed(0)
-    y, train = torch.rand(20, 1, 4, 4, generator=generator), torch.rand(50, 1, 4, 4, generator=generator)
-    found, squared = nearest(y, train)
+@pytest.mark.parametrize("flip", [False, True])
+def test_nearest_is_scikit_learns(flip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among all training items, also in several parts, and mirrored where training mirrors."""
+    monkeypatch.setattr(densities, "AT_ONCE", 16)
+    data = digits(flip=flip)
+    data.setup("fit")
+    train = torch.stack([data.train_dataset[i]["image"] for i in range(60)]) if not flip else None
+    if train is None:
+        plain = digits()
+        plain.setup("fit")
+        train = torch.stack([plain.train_dataset[i]["image"] for i in range(60)])
+        train = torch.cat([train, train.flip(-1)])
+    y = torch.rand(20, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    found, difference = nearest(y, images_task(), data)
     distance, index = NearestNeighbors(n_neighbors=1).fit(train.flatten(1)).kneighbors(y.flatten(1))
     torch.testing.assert_close(found, train[index[:, 0]])
-    np.testing.assert_allclose(squared.numpy(), distance[:, 0] ** 2 / 16, rtol=1e-5)
+    np.testing.assert_allclose(difference.numpy(), distance[:, 0] / 12, rtol=1e-5)
 
 
 def test_nats_are_those_of_two_gaussians() -> None:
@@ -114,12 +137,14 @@ def test_items_are_spread_over_the_split() -> None:
     task, data = images_task(), digits()
     found = collect(task, data, "train", 20)
     assert torch.equal(found, torch.stack([data.train_dataset[3 * i]["image"] for i in range(20)]))
+    assert spread(torch.arange(10), 4).tolist() == [0, 2, 5, 7]
     assert len(collect(task, data, "test", 1000)) == 40
 
 
 def test_a_density_is_measured_and_left_as_it_was() -> None:
     task, data = points_task(), PlanePoints("eight_gaussians", train_points=300, test_points=400)
     task.energy = Bowl()
+    task.energy.register_forward_pre_hook(draw_from_the_global_generator)
     task.train()
     state = torch.get_rng_state()
     found = evaluate_density(task, data, {}, items=400, samples=50)
@@ -129,7 +154,10 @@ def test_a_density_is_measured_and_left_as_it_was() -> None:
     torch.testing.assert_close(found.energies["test"], 0.5 * real.square().sum(1))
     # the truth's mean log-density is that of the mixture; exp(-F) / Z is the standard normal density
     truth = data.source.log_density(real).mean() + (0.5 * real.square().sum(1)).mean() + math.log(2 * math.pi)
-    assert found.nats_above_truth == pytest.approx(float(truth), abs=0.01)
+    assert found.nats_above_truth is not None
+    assert found.nats_above_truth.value == pytest.approx(float(truth), abs=0.01)
+    assert found.nats_above_truth.low < float(truth) < found.nats_above_truth.high
+    assert found.copies is not None
     assert set(found.auroc) == {"train", "uniform", "gaussian", "samples"}
     written = found.as_dict()
     assert written["items"] == {"test": 400, "train": 300, "uniform": 400, "gaussian": 400, "samples": 50}
@@ -139,6 +167,29 @@ def test_a_density_is_measured_and_left_as_it_was() -> None:
     assert "rings" in other.auroc
     with pytest.raises(UserError, match=r"digits has the shape \(1, 28, 28\) and FontDigits \(1, 12, 12\)"):
         evaluate_density(images_task(), digits(), {"digits": FontDigits(size=28)}, items=10)
+
+
+def test_a_density_without_an_end_has_no_distance_from_the_truth() -> None:
+    task = points_task()
+    task.energy, task.sampler = PointEnergy(width=8), None
+    found = evaluate_density(task, PlanePoints("rings", train_points=50, test_points=50), {})
+    assert found.nats_above_truth is None
+    assert found.copies is None
+
+
+def test_sets_have_names_of_their_own() -> None:
+    with pytest.raises(UserError, match="against has a set named 'train'"):
+        evaluate_density(points_task(), PlanePoints(), {"train": PlanePoints()})
+
+
+def test_samples_that_are_training_items_are_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, data = points_task(), PlanePoints("rings", train_points=300, test_points=300)
+    data.setup("fit")
+    train = torch.stack([data.train_dataset[i]["point"] for i in range(20)])
+    half = torch.cat([train[:10], train[10:] + 0.5])
+    chains = task.sample(20)
+    monkeypatch.setattr(task, "sample", lambda *_, **__: replace(chains, state=half))
+    assert evaluate_density(task, data, {}, samples=20).copies == pytest.approx(0.5)
 
 
 def test_an_energy_that_is_not_finite_is_named() -> None:

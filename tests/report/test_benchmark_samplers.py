@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def test_torchebm_takes_the_same_steps(target: Target, chain: Chain) -> None:
     torch.manual_seed(1)
     theirs = peer.sample(x=start.flatten(1), n_steps=7).reshape(target.shape)
     torch.testing.assert_close(ours(target, chain, 7), theirs)
+
+
+@pytest.mark.parametrize(("chain", "name"), [(LANGEVIN, "LangevinDynamics"), (HMC, "HamiltonianMonteCarlo")])
+def test_another_process_gets_the_same_sampler(chain: Chain, name: str) -> None:
+    pytest.importorskip(PEER, reason="torchebm is not installed")
+    sent: Chain = pickle.loads(pickle.dumps(chain))
+    assert type(sent.ours()) is type(chain.ours())
+    peer = samplers.peer_sampler(POINTS.energy(CPU), POINTS.shape, sent, CPU)
+    assert type(peer).__name__ == name
 
 
 def test_rows_stand_beside_every_peer() -> None:

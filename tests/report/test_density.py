@@ -76,9 +76,19 @@ def test_fit_and_test_write_a_page_and_its_numbers(tmp_path: Path) -> None:
     assert tested["steps"] == 6
 
 
+def test_other_sets_are_looked_at_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = tmp_path / "digits.yaml", tmp_path / "run"
+    config.write_text(CONFIG.replace("{size: 12, seed: 3", "{size: 14, seed: 3"))
+    assert main(["fit", "--config", str(config), "--run_dir", str(run)]) == 2
+    assert "(1, 14, 14) and FontDigits (1, 12, 12): give sets of one shape" in capsys.readouterr().err
+    assert not (run / "checkpoints").exists()
+
+
 def evaluation(**auroc: float) -> DensityEvaluation:
-    intervals = {name: Interval(value, value, value) for name, value in auroc.items()}
-    return DensityEvaluation({}, intervals, torch.zeros(1, 2), None, None, {}, None)
+    intervals = {name: Interval(value, value - 0.02, value + 0.02) for name, value in auroc.items()}
+    return DensityEvaluation({}, intervals, torch.zeros(1, 2), None, None, {}, None, None)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +98,7 @@ def evaluation(**auroc: float) -> DensityEvaluation:
             {"train": 0.1, "uniform": 0.99, "digits": 0.3},
             "takes digits for more likely than data: AUROC 0.30",
         ),
+        ({"uniform": 0.99, "digits": 0.49}, "does not tell data from digits: AUROC 0.49. It .* from 1 of 2"),
         ({"samples": 0.1, "uniform": 0.99, "digits": 0.8}, r"AUROC 0.80 \(digits\) to 0.99, over 2 kinds"),
     ],
 )

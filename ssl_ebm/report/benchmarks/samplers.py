@@ -59,7 +59,7 @@ class Chain:
         return GRADIENTS // self.gradients
 
     def ours(self) -> Sampler:
-        if self is LANGEVIN:
+        if self == LANGEVIN:
             return Langevin(self.step_size)
         return Hmc(self.step_size, leapfrog_steps=self.gradients, jitter=0.0)  # as the peers': no jitter
 
@@ -173,7 +173,7 @@ def flops_of_gradient(energy: nn.Module, start: Tensor) -> int:
 
 def bare_loop(chain: Chain) -> Callable[[nn.Module, Tensor, int], Tensor]:
     """The same steps with nothing around them, as one would write them for one energy."""
-    return partial(bare_langevin if chain is LANGEVIN else bare_hmc, size=chain.step_size)
+    return partial(bare_langevin if chain == LANGEVIN else bare_hmc, size=chain.step_size)
 
 
 def bare_langevin(energy: nn.Module, y: Tensor, steps: int, size: float) -> Tensor:
@@ -236,7 +236,7 @@ def peer_sampler(energy: nn.Module, shape: tuple[int, ...], chain: Chain, device
             found: Tensor = self.energy(y.reshape(-1, *shape[1:]))
             return found
 
-    if chain is LANGEVIN:
+    if chain == LANGEVIN:
         return samplers.LangevinDynamics(Flat(), step_size=chain.step_size, device=device)
     return samplers.HamiltonianMonteCarlo(
         Flat(), step_size=chain.step_size, n_leapfrog_steps=chain.gradients, device=device
