@@ -18,10 +18,10 @@ import torch
 from ssl_ebm.errors import UserError
 from ssl_ebm.lecture import EXAMPLES
 from ssl_ebm.lecture.claims import Outcome, Setting
+from ssl_ebm.report.document import document
 from ssl_ebm.report.entries import usable_cores
 from ssl_ebm.report.files import make_folder, write_whole
 from ssl_ebm.report.progress import Display, clock
-from ssl_ebm.report.style import style_sheet
 from ssl_ebm.report.tables import FAILS, HOLDS, table
 
 PATIENCE = 5.0  # seconds between two looks at the clock
@@ -180,25 +180,12 @@ def page(
         )
     else:
         verdict = f'<p><span class="good">All {len(claims)} claims hold</span>, for every seed.</p>'
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Energy-based models: the lecture's examples</title>
-<style>{style_sheet(set())}</style>
-</head>
-<body>
-<main>
-<h1>Energy-based models: what the lecture says, and what it comes to</h1>
+    body = f"""<h1>Energy-based models: what the lecture says, and what it comes to</h1>
 <p class="lead">Each example was trained from scratch with seeds {escape(", ".join(map(str, seeds)))}, in
 {clock(seconds)} in all. Numbers are means over the seeds, with the extremes below. Rows are those of the
 project's list of claims.</p>
 {verdict}
 {"".join(sections)}
 <p class="soft">All numbers are in claims.json beside this page. Source: LeCun, NYU Deep Learning 2020,
-week 7-2.</p>
-</main>
-</body>
-</html>
-"""
+week 7-2.</p>"""
+    return document("Energy-based models: the lecture's examples", body)

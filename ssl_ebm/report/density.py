@@ -24,10 +24,10 @@ from ssl_ebm.evaluation.densities import (
     items_of,
 )
 from ssl_ebm.evaluation.density_figures import density_figure, histogram_figure, sheet_figure, way_figure
+from ssl_ebm.report.document import document
 from ssl_ebm.report.files import make_folder, write_whole
 from ssl_ebm.report.provenance import describe_device, versions
 from ssl_ebm.report.sections import section
-from ssl_ebm.report.style import style_sheet
 from ssl_ebm.report.tables import cell, table
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.density_estimation import DensityEstimation
@@ -150,25 +150,12 @@ def render(task: DensityEstimation, found: DensityEvaluation, results: Mapping[s
         for number, text in facts
     )
     title = f"{results['energy']} by {results['objective']}"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{style_sheet(set())}</style>
-</head>
-<body>
-<main>
-<h1>{escape(headline(found))}</h1>
+    body = f"""<h1>{escape(headline(found))}</h1>
 <p class="lead">{escape(title)}, {results["steps"]:,} steps, on {escape(str(results["data"]["name"]))}.</p>
 <div class="facts">{shown}</div>
 {"".join(sections)}
-<p class="soft">All figures are in results.json beside this page.</p>
-</main>
-</body>
-</html>
-"""
+<p class="soft">All figures are in results.json beside this page.</p>"""
+    return document(title, body)
 
 
 def _samples(task: DensityEstimation, found: DensityEvaluation) -> str:

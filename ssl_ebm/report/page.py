@@ -11,6 +11,7 @@ import yaml
 
 from ssl_ebm.report.animation import Row
 from ssl_ebm.report.bars import block, judged_part
+from ssl_ebm.report.document import document
 from ssl_ebm.report.findings import caveats, finding, single_guess
 from ssl_ebm.report.progress import clock
 from ssl_ebm.report.sections import (
@@ -24,7 +25,6 @@ from ssl_ebm.report.sections import (
     section,
     sharpness,
 )
-from ssl_ebm.report.style import style_sheet
 from ssl_ebm.report.tables import FAILS, HOLDS, interval, table, value
 
 Results = Mapping[str, Any]
@@ -46,28 +46,18 @@ def render(results: Results, clips: Sequence[Row]) -> str:
         _caveats(results),
         _setup(results),
     ]
-    style = style_sheet({(row.context, row.ticks) for row in clips})
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Least squares and a latent-variable EBM: predicting the next frame</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{escape(finding(results))}</h1>
+    body = f"""<h1>{escape(finding(results))}</h1>
 <p class="lead">{escape(single_guess(results))}</p>
 {_verdict(results)}
 {_facts(results)}
 <input type="checkbox" class="switch" id="still"><label class="button" for="still"></label>
 {"".join(sections)}
-<p class="soft">All figures, with their 95 % intervals, are in results.json beside this page.</p>
-</main>
-</body>
-</html>
-"""
+<p class="soft">All figures, with their 95 % intervals, are in results.json beside this page.</p>"""
+    return document(
+        "Least squares and a latent-variable EBM: predicting the next frame",
+        body,
+        {(row.context, row.ticks) for row in clips},
+    )
 
 
 def _verdict(results: Results) -> str:
