@@ -137,8 +137,7 @@ def way_figure(chains: Chains, count: int = 12) -> Figure:
         steps = len(chains.energy) // len(draws)
         side = draws.shape[3] + 1
         axes[0].set_yticks([side * (i + 0.5) for i in range(len(draws))])
-        axes[0].set_yticklabels([f"{steps * (i + 1):,}" for i in range(len(draws))])
-        axes[0].set_ylabel("step of the chain")
+        axes[0].set_yticklabels([f"step {steps * (i + 1):,}" for i in range(len(draws))])
 
     height = 8.4 * len(draws) * draws.shape[3] / (count * draws.shape[4]) + 0.05
     return Figure("From noise to samples: the same chains further down with every row.", draw, 1, 9.2, height)
