@@ -111,9 +111,8 @@ def evaluate_density(
                 raise UserError(f"F is not finite on {name} ({int((~values.isfinite()).sum())} items)")
         truth, nats = getattr(data, "source", None), None
         if isinstance(truth, Plane):
-            beta = getattr(task.objective, "beta", 1.0 if task.sampler is None else task.sampler.beta)
             gaps, outside = _gaps_from_truth(
-                lambda y: energies_of(task, y), real, truth.log_density(real), beta
+                lambda y: energies_of(task, y), real, truth.log_density(real), model_beta(task)
             )
             if outside < BORDER and bool(gaps.isfinite().all()):
                 nats = _mean(gaps)
@@ -125,6 +124,13 @@ def evaluate_density(
             copies = float((theirs < usual.quantile(0.01)).double().mean())
     auroc = {name: separation(found["test"], values) for name, values in found.items() if name != "test"}
     return DensityEvaluation(found, auroc, real, chains, near, distance, copies, nats)
+
+
+def model_beta(task: DensityEstimation) -> float:
+    """The inverse temperature at which exp(-beta F) is the model: its objective's, or that of the objective's
+    chains; 1 where neither has one."""
+    chains = getattr(task.objective, "sampler", None)
+    return float(getattr(task.objective, "beta", getattr(chains, "beta", 1.0)))
 
 
 def check_names(against: Mapping[str, StreamData]) -> None:

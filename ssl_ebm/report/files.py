@@ -16,7 +16,9 @@ def make_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write to {path} ({error.strerror}): choose another folder") from error
+        raise UserError(
+            f"cannot write to {path} ({error.strerror}): choose another folder (--out or --run_dir)"
+        ) from error
     return path
 
 

@@ -16,6 +16,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from ssl_ebm.data import FontDigits, PlanePoints
+from ssl_ebm.energy.objectives import ContrastiveDivergence, Margin
+from ssl_ebm.energy.sampling import Langevin
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation import DensityFigures, densities
 from ssl_ebm.evaluation.densities import (
@@ -175,6 +177,17 @@ def test_a_density_without_an_end_has_no_distance_from_the_truth() -> None:
     found = evaluate_density(task, PlanePoints("rings", train_points=50, test_points=50), {})
     assert found.nats_above_truth is None
     assert found.copies is None
+
+
+def test_the_models_temperature_is_that_of_its_objective_or_of_the_objectives_chains() -> None:
+    task = points_task()
+    assert densities.model_beta(task) == 1
+    task.objective.beta = 3.0
+    assert densities.model_beta(task) == 3
+    task.objective = ContrastiveDivergence(Langevin(0.1, beta=2.0), 1)
+    assert densities.model_beta(task) == 2
+    task.objective = Margin(0.1)
+    assert densities.model_beta(task) == 1
 
 
 def test_sets_have_names_of_their_own() -> None:

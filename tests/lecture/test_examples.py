@@ -41,9 +41,9 @@ def test_zero_energy_points_are_counted() -> None:
 def test_the_estimate_by_importance_sampling_nears_the_exact_value(monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors fall about as 1 / sqrt(samples)."""
     few = [free_energy.by_importance(seed)[0] for seed in range(4)]
-    monkeypatch.setattr(free_energy, "SAMPLES", 100 * free_energy.SAMPLES)
+    monkeypatch.setattr(free_energy, "SAMPLES", 25 * free_energy.SAMPLES)
     many = free_energy.by_importance(0)[0]
-    assert many < 0.3 * min(few)
+    assert many < 0.4 * min(few)
 
 
 def test_laws_of_the_free_energy_can_be_broken() -> None:

@@ -22,10 +22,10 @@ def test_two_examples_make_a_page_and_their_claims(
     assert main(["lecture", "kmeans_spiral", "free_energy", "--seeds", "0", "1", "--out", str(out)]) == 0
     claims = json.loads((out / "claims.json").read_text())
     assert all(set(claim) == KEYS for claim in claims)
-    assert len({claim["id"] for claim in claims}) == len(claims) == 9
+    assert len({claim["id"] for claim in claims}) == len(claims) == 11
     assert [claim["id"] for claim in claims if not claim["holds"]] == []
     html = (out / "index.html").read_text()
-    assert "All 9 claims hold" in html
+    assert "All 11 claims hold" in html
     assert html.index("kmeans_spiral") < html.index("free_energy")  # in the order asked for
     assert html.count('prefers-color-scheme: dark)"><img') == 3  # every figure for both pages
     assert not re.search(r'(src|href)="https?:', html)  # needs nothing else
