@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssl_ebm.energy.latents import uniform
 from ssl_ebm.errors import UserError
 
 Side = Literal["left", "right", "top", "bottom"]
@@ -268,9 +269,7 @@ class MaskFile:
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device | str) -> Tensor:
-    """Numbers in [0, 1), drawn on the generator's device and moved."""
-    origin = device if generator is None else generator.device
-    return torch.rand(shape, generator=generator, device=origin).to(device)
+    return uniform(shape, torch.float32, device, generator)
 
 
 def _near(one: Tensor, other: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ssl_ebm.energy.latents import normal
+from ssl_ebm.energy.latents import normal, uniform
 from ssl_ebm.errors import UserError
 
 
@@ -45,9 +45,8 @@ class UniformNoise(nn.Module):
         self.register_buffer("_anchor", torch.zeros(()), persistent=False)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        origin = generator.device if generator is not None else self._anchor.device
-        share = torch.rand((count, *self.shape), generator=generator, device=origin, dtype=self._anchor.dtype)
-        return (self.low + (self.high - self.low) * share).to(self._anchor.device)
+        share = uniform((count, *self.shape), self._anchor.dtype, self._anchor.device, generator)
+        return self.low + (self.high - self.low) * share
 
     def log_density(self, y: Tensor) -> Tensor:
         check_shape("uniform noise", y, self.shape)

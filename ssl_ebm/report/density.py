@@ -28,7 +28,7 @@ from ssl_ebm.report.document import document
 from ssl_ebm.report.files import make_folder, write_whole
 from ssl_ebm.report.provenance import describe_device, versions
 from ssl_ebm.report.sections import section
-from ssl_ebm.report.tables import cell, table
+from ssl_ebm.report.tables import cell, table, tiles
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.density_estimation import DensityEstimation
 
@@ -145,14 +145,10 @@ def render(task: DensityEstimation, found: DensityEvaluation, results: Mapping[s
     if found.nats_above_truth is not None:
         gap = found.nats_above_truth
         facts.insert(0, (f"{gap.value:.3f}", f"nats from the true density ({gap.low:.3f} to {gap.high:.3f})"))
-    shown = "".join(
-        f'<div class="fact"><strong>{escape(number)}</strong><small>{escape(text)}</small></div>'
-        for number, text in facts
-    )
     title = f"{results['energy']} by {results['objective']}"
     body = f"""<h1>{escape(headline(found))}</h1>
 <p class="lead">{escape(title)}, {results["steps"]:,} steps, on {escape(str(results["data"]["name"]))}.</p>
-<div class="facts">{shown}</div>
+{tiles(facts)}
 {"".join(sections)}
 <p class="soft">All figures are in results.json beside this page.</p>"""
     return document(title, body)

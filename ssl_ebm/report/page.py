@@ -25,7 +25,7 @@ from ssl_ebm.report.sections import (
     section,
     sharpness,
 )
-from ssl_ebm.report.tables import FAILS, HOLDS, interval, table, value
+from ssl_ebm.report.tables import FAILS, HOLDS, interval, table, tiles, value
 
 Results = Mapping[str, Any]
 
@@ -90,11 +90,7 @@ def _facts(results: Results) -> str:
         facts.append(
             (f"{100 * ours['coverage'][0]:.0f} %", "of the possible futures are among the EBM's samples")
         )
-    items = "".join(
-        f'<div class="fact"><strong>{escape(number)}</strong><small>{escape(text)}</small></div>'
-        for number, text in facts
-    )
-    return f'<div class="facts">{items}</div>'
+    return tiles(facts)
 
 
 def _expectations(results: Results) -> str:

@@ -29,6 +29,15 @@ def cell(figure: Any, digits: int = 2) -> str:
     return value(figure, digits) + (f"<small>{low_to_high}</small>" if low_to_high else "")
 
 
+def tiles(facts: Sequence[tuple[str, str]]) -> str:
+    """Large numbers with what they are below, both text."""
+    items = "".join(
+        f'<div class="fact"><strong>{escape(number)}</strong><small>{escape(text)}</small></div>'
+        for number, text in facts
+    )
+    return f'<div class="facts">{items}</div>'
+
+
 def table(headings: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], empty: str = DASH) -> str:
     """A table; cells are HTML, headings and names of rows are text.
 

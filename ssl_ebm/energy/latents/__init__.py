@@ -15,6 +15,17 @@ Source: LeCun, Chopra, Hadsell, Ranzato, Huang, "A tutorial on energy-based lear
 
 from ssl_ebm.energy.latents.continuous import Ball, Gaussian, Sparse, Sphere
 from ssl_ebm.energy.latents.finite import OneHot, Quantised
-from ssl_ebm.energy.latents.space import FiniteLatent, Latent, normal
+from ssl_ebm.energy.latents.space import FiniteLatent, Latent, normal, uniform
 
-__all__ = ["Ball", "FiniteLatent", "Gaussian", "Latent", "OneHot", "Quantised", "Sparse", "Sphere", "normal"]
+__all__ = [
+    "Ball",
+    "FiniteLatent",
+    "Gaussian",
+    "Latent",
+    "OneHot",
+    "Quantised",
+    "Sparse",
+    "Sphere",
+    "normal",
+    "uniform",
+]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.energy.autograd import needs_gradients
-from ssl_ebm.energy.latents import normal
+from ssl_ebm.energy.latents import normal, uniform
 from ssl_ebm.errors import UserError
 
 READ_TOGETHER = 32  # steps whose energies are kept until their means are taken
@@ -109,9 +109,8 @@ def normal_like(state: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def uniform_like(values: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Uniform numbers in [0, 1) of a tensor's shape, drawn on the generator's device and moved."""
-    origin = values.device if generator is None else generator.device
-    return torch.rand(values.shape, generator=generator, dtype=values.dtype, device=origin).to(values.device)
+    """Uniform numbers in [0, 1) of a tensor's shape (see `uniform`)."""
+    return uniform(tuple(values.shape), values.dtype, values.device, generator)
 
 
 def per_chain(values: Tensor, like: Tensor) -> Tensor:
