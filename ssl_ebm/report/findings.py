@@ -114,6 +114,13 @@ def reasons(results: Results) -> list[str]:
             f"The sharpness is that of more decided displacements, not of the latent: least squares with the "
             f"same setting has a gradient energy of {ratios[2]:.2f} of real frames, the EBM {ratios[1]:.2f}."
         )
+    ratios = _numbers(*(block(results, name, part).get("gradient_energy_ratio") for name in names[:2]))
+    if ratios and ratios[1] <= ratios[0] < 1:
+        said.append(
+            f"The samples are no sharper than least squares (gradient energy {ratios[1]:.2f} of real frames "
+            f"against {ratios[0]:.2f}): each code still averages over what it does not say, and the same "
+            "number of steps had to teach all codes."
+        )
     return said
 
 
