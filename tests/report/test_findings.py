@@ -127,6 +127,13 @@ def test_sharpness_that_a_setting_gives_is_not_credited_to_the_latent(make_resul
     )
 
 
+def test_samples_that_are_no_sharper_are_told(make_results: Make) -> None:
+    results = on_filmed_clips(make_results)
+    results["models"]["latent_ebm"]["all"]["gradient_energy_ratio"] = [0.48, 0.4, 0.5]
+    (said,) = reasons(results)
+    assert "no sharper than least squares (gradient energy 0.48 of real frames against 0.50)" in said
+
+
 def test_trainings_that_differ_by_more_than_the_latent_explains_are_told(make_results: Make) -> None:
     results = on_filmed_clips(make_results)
     results["differences"]["ensemble"] = {"all": {"psnr_best_of": {"20": [-0.79, -1.5, -0.17]}}}
