@@ -1,31 +1,19 @@
 """Next-frame prediction: a latent-variable energy-based model, and least squares with the same network."""
 
-import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ssl_ebm.energy import (
-    FiniteLatent,
-    Inferred,
-    Latent,
-    check_beta,
-    free_energy,
-)
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks import Context, Source
-from ssl_ebm.tasks.divergence import WatchedTask
-from ssl_ebm.tasks.frame_parts import check_settings, explanation, make_energy, make_inference, make_prior
-from ssl_ebm.tasks.optimization import adamw_with_cosine, progress_of
-
-Batch = dict[str, Tensor]
-
-PRIOR_DRAWS = 256  # z that a finite-temperature free energy averages over where z is continuous
+from ssl_ebm.tasks.frame_parts import check_settings, make_energy, make_inference
+from ssl_ebm.tasks.latent_parts import make_prior
+from ssl_ebm.tasks.latent_prediction import Batch, LatentPrediction
+from ssl_ebm.tasks.optimization import adamw_with_cosine
 
 
-class FramePrediction(WatchedTask):
+class FramePrediction(LatentPrediction):
     """Predicts the frame y that follows the context x, and rates how well any y follows x.
 
         E(x, y, z) = |y - Dec(Pred(x), z)|^2 + R(z), summed over pixels
@@ -129,116 +117,17 @@ class FramePrediction(WatchedTask):
         self.inference = make_inference(self.hparams, self.latent)
         self.prior = make_prior(self.hparams, self.latent)
 
-    # -- energies ----------------------------------------------------------------------------------------
-
-    @property
-    def latent(self) -> Latent:
-        """The space of z."""
-        return self.energy.latent
-
-    @property
-    def temperature(self) -> float:
-        """1 / beta now: falls linearly over the first `anneal` of the training steps."""
-        settings = self.hparams
-        start, end = settings["initial_temperature"], 1 / settings["beta"]
-        share = min(1.0, progress_of(self) / settings["anneal"]) if settings["anneal"] > 0 else 1.0
-        return max(end, start + (end - start) * share)
-
-    def _infer(self, x: Tensor, y: Tensor) -> Inferred:
-        generator = torch.Generator().manual_seed(0)
-        return self.energy.infer(self.inference, y, self.energy.context(x), generator)
-
-    def energies_by_code(self, x: Tensor, y: Tensor) -> Tensor:
-        """E(x, y, k) for every value of a finite latent: (B, K).
-
-        Raises:
-            UserError: the latent is continuous.
-        """
-        if not isinstance(self.latent, FiniteLatent):
-            raise UserError(f"a {self.hparams['latent']} latent has no codes: ask for free_energy")
-        return self._infer(x, y).energies
-
-    def free_energy(self, x: Tensor, y: Tensor, beta: float = math.inf) -> Tensor:
-        """F_beta(x, y): (B, T, C, H, W), (B, C, H, W) -> (B,), squared intensity summed over the frame.
-
-        Exact for a finite latent. For a continuous one, beta = inf is the energy at the z that the inference
-        finds (an upper bound), and a finite beta is the average over draws from the prior p(z | x).
-
-        Raises:
-            UserError: beta is not above 0.
-        """
-        return self.free_energies(x, y[:, None], [beta])[0, :, 0]
-
-    def free_energies(self, x: Tensor, y: Tensor, betas: Sequence[float]) -> Tensor:
-        """F_beta of several next frames of one context: y (B, N, C, H, W) -> (len(betas), B, N).
-
-        As `free_energy`, at the cost of one context for all.
-        """
-        for beta in betas:
-            check_beta(beta)
-        h = self.energy.context(x)
-        return torch.stack([self._free_energies_of(h, one, betas) for one in y.unbind(1)], 2)
-
-    def _free_energies_of(self, h: Context, y: Tensor, betas: Sequence[float]) -> Tensor:
-        """(len(betas), B)."""
-        generator = torch.Generator().manual_seed(0)
-        found = self.energy.infer(self.inference, y, h, generator)
-        if isinstance(self.latent, FiniteLatent):
-            return torch.stack([free_energy(found.energies, beta) for beta in betas])
-        if all(map(math.isinf, betas)):
-            return found.energy.expand(len(betas), -1)
-        z = self._draw(h.features, PRIOR_DRAWS, torch.Generator().manual_seed(0))
-        drawn = self.energy.energy(y, h, z)  # (B, S)
-        return torch.stack([found.energy if math.isinf(b) else free_energy(drawn, b) for b in betas])
-
-    def infer(self, x: Tensor, y: Tensor) -> Tensor:
-        """z* = argmin_z E(x, y, z): (B, D), detached."""
-        return self._infer(x, y).z
+    # -- prediction: z from x alone ----------------------------------------------------------------------
 
     def decode(self, x: Tensor, z: Tensor) -> Tensor:
         """Dec(Pred(x), z): z (B, S, D) -> frames (B, S, C, H, W) in [0, 1]."""
         return self.energy.decode(self._foresee(x, self.hparams["sharpness"]), z).clamp(0, 1)
-
-    def representation(self, x: Tensor) -> Tensor:
-        """Features of the context: (B, T, C, H, W) -> (B, F)."""
-        return self.energy.context(x).features
-
-    # -- prediction: z from x alone ----------------------------------------------------------------------
 
     def _foresee(self, x: Tensor, sharpness: float) -> Context:
         """h = Pred(x), as predictions take it."""
         predictor = self.energy.predictor
         assert predictor is not None
         return predictor(x, sharpness)
-
-    def _draw(
-        self,
-        features: Tensor,
-        samples: int,
-        generator: torch.Generator | None,
-        source: Source = "learned",
-    ) -> Tensor:
-        if self.prior is None:
-            return features.new_ones(len(features), samples, 1)
-        drawn = self.prior.sample(features, samples, generator, source)
-        return (
-            self.latent.enumerate()[drawn]
-            if isinstance(self.latent, FiniteLatent)
-            else self.latent.project(drawn)
-        )
-
-    def prior_sample(
-        self,
-        x: Tensor,
-        samples: int,
-        generator: torch.Generator | None = None,
-        source: Source = "learned",
-    ) -> Tensor:
-        """z (B, S, D) that knows nothing of y.
-
-        "learned": from p(z | x). "bank": from the z that were inferred in training, whatever x was.
-        """
-        return self._draw(self.representation(x), samples, generator, source)
 
     def sample(
         self,
@@ -316,33 +205,8 @@ class FramePrediction(WatchedTask):
         frame = self.energy.decode(h, z[:, None]).clamp(0, 1)  # (B, 1, C, H, W)
         return torch.cat([x[:, 1:], frame], 1)
 
-    def losses(self, x: Tensor, y: Tensor, beta: float) -> dict[str, Tensor]:
-        """The terms of the loss, means over the batch; `loss` is their weighted sum."""
-        h = self.energy.context(x)
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        found = self.energy.infer(self.inference, y, h, generator)
-        if self.prior is None:
-            return {"loss": found.energy.mean(), "energy": found.energy.detach().mean()}
-        fit, inferred = explanation(self.energy, self.inference, y, h, found, beta, self.training)
-        surprise = self.prior.surprise(h.features, inferred)
-        if self.training:
-            self.prior.remember(inferred)
-        return {
-            "loss": (fit + self.hparams["prior_weight"] * surprise).mean(),
-            "energy": found.energy.detach().mean(),
-            "free_energy": fit.detach().mean(),
-            "prior_surprise": surprise.detach().mean(),
-        }
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        beta = 1 / self.temperature if self.temperature > 0 else math.inf
-        terms = self.losses(*self._training_pair(batch["video"]), beta)
-        self.divergence.see(terms["loss"])
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
-            if self.objective == "latent_ebm":
-                self.log("train/temperature", self.temperature)
-        return terms["loss"]
+        return self.watch(self.losses(*self._training_pair(batch["video"]), self.training_beta))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, batch_idx, "val")
