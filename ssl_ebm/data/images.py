@@ -1,4 +1,4 @@
-"""Small images, in memory with 8 bits a channel: digits of a font, MNIST's file format, folders."""
+"""Images: digits of a font, MNIST's file format, folders of pictures; in memory, or read on demand."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssl_ebm.data.augmentation import BOX, MIRRORED, Augmentation, augment
 from ssl_ebm.data.glyphs import find_idx, font_glyphs, read_idx
 from ssl_ebm.data.listings import Listing, assign_splits, check_fractions, class_names, find_files
 from ssl_ebm.data.loading import StreamData, check_least, check_memory, warn_of_skipped
-from ssl_ebm.data.randomness import uniforms
+from ssl_ebm.data.picture_files import (
+    SUFFIXES,
+    BrokenPictureError,
+    PictureFiles,
+    check_on_broken,
+    decode,
+    fit,
+    stop_at,
+)
 from ssl_ebm.errors import UserError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -48,32 +54,45 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
 
         image: (C, H, W) float32 in [0, 1].
         index: int64, number of the image in its split.
-        label: int64, where there are classes.
+        label: int64, where there are classes; -1 for an image without one.
+        crop_box: (4,) int64 and mirrored: bool, what is still to be done, by `augment` on the device.
 
     Args:
-        pixels: the images.
-        flip: mirror each left to right with probability one half, drawn anew in each epoch (an index beyond
-            the length is an item of a later epoch).
-        seed, split: name the random numbers.
+        images: of the split, in memory or on disk.
+        augmentation: crops and mirroring, drawn anew in each epoch (an index beyond the length is an item of
+            a later epoch); None: the images as they are.
     """
 
-    def __init__(self, pixels: Pixels, flip: bool, seed: int, split: str) -> None:
-        self.pixels, self.flip, self.seed, self.split = pixels, flip, seed, split
+    def __init__(self, images: Pixels | PictureFiles, augmentation: Augmentation | None = None) -> None:
+        self.images, self.augmentation = images, augmentation
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.images)
+
+    def plain(self) -> ImageDataset:
+        """The same images as they are, for probes and nearest neighbours."""
+        return ImageDataset(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
         """The items of a batch at once."""
         place = np.asarray(indices)
         index = place % len(self)
-        images = self.pixels.images[index]
-        if self.flip:
-            mirrored = uniforms(self.seed, f"{self.split}/flip", place, 1)[:, 0] < 0.5
-            images[mirrored] = images[mirrored][..., ::-1]
-        columns = {"image": torch.from_numpy(images).float().div_(255), "index": torch.from_numpy(index)}
-        if self.pixels.labels is not None:
-            columns["label"] = torch.from_numpy(self.pixels.labels[index])
+        drawn = self.augmentation
+        columns = {}
+        if isinstance(self.images, PictureFiles):
+            images, index = self.images.load(index, place, drawn)
+        else:
+            images = self.images.images[index]
+            if drawn is not None and drawn.crop < 1:
+                height, width = images.shape[-2:]
+                columns[BOX] = torch.from_numpy(drawn.boxes(place, height, width, width / height))
+        if drawn is not None and drawn.flip:
+            columns[MIRRORED] = torch.from_numpy(drawn.mirrored(place))
+        columns |= {"image": torch.from_numpy(images).float().div_(255), "index": torch.from_numpy(index)}
+        if self.images.labels is not None:
+            columns["label"] = torch.from_numpy(self.images.labels[index])
+        if drawn is not None and drawn.where == "workers":
+            columns = augment(columns)
         return [{name: values[i] for name, values in columns.items()} for i in range(len(place))]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -88,13 +107,32 @@ class ImageData(StreamData):
 
     Args:
         flip: mirror training images left to right, half of the time.
+        crop: least share of a training image's area, in (0, 1], that a random crop of it keeps; the crop is
+            brought to the size of the image. 1: no crops.
+        augment_on: where crops and mirroring are done: in the "workers", or on the "device", batched, after
+            the transfer. The batches are the same up to rounding. A loader that is iterated without a
+            Trainer then yields what is still to be done (see `ImageDataset`).
         batch_size, workers, seed: as in `StreamData`.
+
+    Raises:
+        UserError: a setting out of its range.
     """
 
-    def __init__(self, flip: bool = False, batch_size: int = 64, workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        flip: bool = False,
+        crop: float = 1.0,
+        augment_on: Literal["workers", "device"] = "workers",
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
         super().__init__(batch_size, workers, seed)
+        self.augmentation = Augmentation(crop, flip, augment_on, seed)
         self.flip = flip
         self.classes: list[str] = []
+        self._skipped: list[str] = []
+        self._files: list[PictureFiles] = []
 
     @property
     @abstractmethod
@@ -102,14 +140,42 @@ class ImageData(StreamData):
         """Where the images lie, for messages."""
 
     @abstractmethod
-    def read(self, split: str) -> Pixels:
+    def read(self, split: str) -> Pixels | PictureFiles:
         """All images of a split."""
 
+    @property
+    def broken(self) -> list[str]:
+        """Files that could not be read. Of files that are read on demand: those met so far by this process
+        and its workers, but not by other processes of a distributed run."""
+        return self._skipped + [name for files in self._files for name in files.broken]
+
     def make_dataset(self, split: str) -> ImageDataset:
-        return ImageDataset(self.read(split), self.flip and split == "train", self.seed, split)
+        images = self.read(split)
+        if isinstance(images, PictureFiles):
+            self._files.append(images)
+        augmented = split == "train" and (self.flip or self.augmentation.crop < 1)
+        return ImageDataset(images, self.augmentation if augmented else None)
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Crops and mirrors training images on their device, where `augment_on` asks for it."""
+        return augment(batch)
+
+    def check_on_demand(self) -> None:
+        """Raises UserError where files that are read on demand are to be augmented on the device."""
+        if self.augmentation.where == "device":
+            raise UserError(
+                "augment_on is device, but pictures read on demand are cropped from their full resolution as "
+                "they are decoded: set augment_on to workers"
+            )
 
     def settings(self) -> dict[str, Any]:
-        return {"source": self.source, "flip": self.flip, "unit": "intensity in [0, 1]"}
+        return {
+            "source": self.source,
+            "flip": self.flip,
+            "crop": self.augmentation.crop,
+            "augment_on": self.augmentation.where,
+            "unit": "intensity in [0, 1]",
+        }
 
 
 class FontDigits(ImageData):
@@ -120,7 +186,7 @@ class FontDigits(ImageData):
     Args:
         size: pixels a side.
         train_images, val_images, test_images: sizes of the splits.
-        flip, batch_size, workers, seed: as in `ImageData`.
+        flip, crop, augment_on, batch_size, workers, seed: as in `ImageData`.
 
     Raises:
         UserError: a setting out of its range.
@@ -133,11 +199,13 @@ class FontDigits(ImageData):
         val_images: int = 1000,
         test_images: int = 1000,
         flip: bool = False,
+        crop: float = 1.0,
+        augment_on: Literal["workers", "device"] = "workers",
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(flip, batch_size, workers, seed)
+        super().__init__(flip, crop, augment_on, batch_size, workers, seed)
         check_least(
             size=(size, 4), train_images=(train_images, 1), val_images=(val_images, 1),
             test_images=(test_images, 1),
@@ -165,16 +233,23 @@ class IdxImages(ImageData):
     Args:
         folder: holds {train,t10k}-{images-idx3,labels-idx1}-ubyte, gzipped or not (also in raw/ or
             MNIST/raw/).
-        flip, batch_size, workers, seed: as in `ImageData`.
+        flip, crop, augment_on, batch_size, workers, seed: as in `ImageData`.
 
     Raises:
         UserError: a file is missing or broken.
     """
 
     def __init__(
-        self, folder: str, flip: bool = False, batch_size: int = 64, workers: int = 0, seed: int = 0
+        self,
+        folder: str,
+        flip: bool = False,
+        crop: float = 1.0,
+        augment_on: Literal["workers", "device"] = "workers",
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
     ) -> None:
-        super().__init__(flip, batch_size, workers, seed)
+        super().__init__(flip, crop, augment_on, batch_size, workers, seed)
         self.folder = Path(folder)
 
     @property
@@ -196,19 +271,24 @@ class IdxImages(ImageData):
 
 
 class ImageFolder(ImageData):
-    """A folder of pictures, in class folders or not, decoded once into memory.
+    """A folder of pictures, in class folders or not, decoded once into memory or read on demand.
 
     With `train`, `val` and `test` folders, or split by a seeded draw; `images.csv` may give a `group` and a
-    `label` for a `path` (see `find_files`).
+    `label` for a `path` (see `find_files`). Pictures are turned upright, 16 bits become 8, and what is
+    transparent shows a white ground.
 
     Args:
         folder: of the pictures.
         size: height and width in pixels, one number for both; pictures are resized to cover it, keeping
             their aspect ratio, and their centre is cut out.
         grayscale: one channel instead of three.
-        on_broken: what to do with a file that cannot be read: "skip" it with a warning, or "stop".
+        in_memory: decode all pictures once, at `size`; crops are then enlarged. False: the workers decode
+            each picture whenever it comes up, for folders larger than the memory, and take training crops
+            from its full resolution.
+        on_broken: what to do with a file that cannot be read: "skip" it with a warning, or "stop". Read on
+            demand, the next picture of the split that can be read takes the place of a skipped one.
         val_fraction, test_fraction: shares of the pictures, where the folder fixes no such split.
-        flip, batch_size, workers, seed: as in `ImageData`.
+        flip, crop, augment_on, batch_size, workers, seed: as in `ImageData`.
 
     Raises:
         UserError: a setting out of its range, a folder without pictures, more than fits into memory.
@@ -219,26 +299,28 @@ class ImageFolder(ImageData):
         folder: str,
         size: int | tuple[int, int] = 32,
         grayscale: bool = False,
+        in_memory: bool = True,
         on_broken: Literal["skip", "stop"] = "skip",
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
         flip: bool = False,
+        crop: float = 1.0,
+        augment_on: Literal["workers", "device"] = "workers",
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(flip, batch_size, workers, seed)
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
-        if min(self.size) < 1:
-            raise UserError(f"size is {size}: use a positive number of pixels")
+        super().__init__(flip, crop, augment_on, batch_size, workers, seed)
+        self.size = sides(size)
         check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
-        if on_broken not in ("skip", "stop"):
-            raise UserError(f"on_broken is {on_broken!r}: use skip or stop")
+        check_on_broken(on_broken)
+        if not in_memory:
+            self.check_on_demand()
         self.folder = Path(folder)
         self.grayscale = grayscale
+        self.in_memory = in_memory
         self.on_broken = on_broken
         self.fractions = val_fraction, test_fraction
-        self.broken: list[str] = []
         self._found: list[Listing] | None = None
 
     @property
@@ -253,54 +335,61 @@ class ImageFolder(ImageData):
             self.classes = class_names(self._found)
         return self._found
 
-    def read(self, split: str) -> Pixels:
+    def read(self, split: str) -> Pixels | PictureFiles:
+        found = [one for one in self._listings() if one.split == split]
+        if self.in_memory:
+            return self._decoded(found, split)
+        names = np.array([os.fsencode(one.name) for one in found])
+        return PictureFiles(
+            self.folder, names, self._labels(found), self.size, self.grayscale, self.on_broken
+        )
+
+    def _decoded(self, found: list[Listing], split: str) -> Pixels:
         shape = (1 if self.grayscale else 3, *self.size)
         need = len(self._listings()) * math.prod(shape)  # of all splits
-        check_memory(need, f"the images of {self.source}", "lower size")
-        found = [one for one in self._listings() if one.split == split]
+        check_memory(need, f"the images of {self.source}", "lower size, or set in_memory to false")
         images = np.empty((len(found), *shape), np.uint8)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
             wrong = list(pool.map(self._attempt, found, images))
         broken = [one for one in wrong if one is not None]
         if broken and (self.on_broken == "stop" or len(broken) == len(found)):
-            raise UserError(f"{broken[0]} in {self.source}: remove the file, or copy it again")
+            raise stop_at(broken[0], self.source)
         if broken:
             warn_of_skipped(self.source, f"image(s) of {split}", broken)
-            self.broken += broken
+            self._skipped += broken
         kept = [place for place, one in enumerate(wrong) if one is None]
-        names = [found[place].label for place in kept]
-        labels = [self.classes.index(name) for name in names if name is not None]
-        pixels = images[kept] if broken else images
-        return Pixels(pixels, np.array(labels, np.int64) if labels else None)
+        return Pixels(images[kept] if broken else images, self._labels([found[place] for place in kept]))
+
+    def _labels(self, found: list[Listing]) -> NDArray[np.int64] | None:
+        number = {name: label for label, name in enumerate(self.classes)}
+        labels = [number[one.label] for one in found if one.label is not None]
+        return np.array(labels, np.int64) if labels else None
 
     def _attempt(self, listing: Listing, image: NDArray[np.uint8]) -> str | None:
         """Writes the picture into `image` (C, H, W), or says what is wrong with it."""
         try:
-            image[:] = self._decode(listing.path)
+            image[:] = fit(decode(listing.path, listing.name, self.grayscale), self.size)
             return None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return f"{listing.name} cannot be read ({' '.join(str(error).split())})"
-
-    def _decode(self, path: Path) -> NDArray[np.uint8]:
-        """(C, H, W)."""
-        with Image.open(path) as file:
-            upright = _eight_bits(ImageOps.exif_transpose(file)).convert("L" if self.grayscale else "RGB")
-        height, width = self.size
-        fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
-        return np.atleast_3d(np.asarray(fitted)).transpose(2, 0, 1)
+        except BrokenPictureError as broken:
+            return str(broken)
 
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "size": list(self.size), "classes": self.classes, "broken": self.broken}
+        return {
+            **super().settings(),
+            "size": list(self.size),
+            "in_memory": self.in_memory,
+            "classes": self.classes,
+            "broken": self.broken,
+        }
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16 bits a pixel scaled to 8; Pillow alone would cut them off at 255.
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(H, W) of a setting that may be one number for both.
 
     Raises:
-        ValueError: a picture of numbers whose range is unknown.
+        UserError: a number below 1.
     """
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels are numbers of mode {image.mode}, whose range is unknown")
-    return image
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise UserError(f"size is {size}: use a positive number of pixels")
+    return height, width

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ssl_ebm.errors import UserError
 Side = Literal["left", "right", "top", "bottom"]
 
 
+@runtime_checkable
 class Mask(Protocol):
     """Hides a part of every image."""
 

@@ -1,0 +1,167 @@
+"""Files of single pictures: decoded, brought to one size, and read on demand where memory is too small.
+
+What a picture looks like does not depend on its format: it is turned upright (EXIF), 16 bits become 8,
+palettes become colours, and what is transparent shows a white ground.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ssl_ebm.data.augmentation import Augmentation
+from ssl_ebm.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+class BrokenPictureError(Exception):
+    """A file that cannot be read as a picture; the message says which and why, in one line."""
+
+
+def check_on_broken(on_broken: str) -> None:
+    """Raises UserError unless it is "skip" or "stop"."""
+    if on_broken not in ("skip", "stop"):
+        raise UserError(f"on_broken is {on_broken!r}: use skip or stop")
+
+
+def stop_at(broken: object, source: str) -> UserError:
+    """What is raised for a broken file, given its `BrokenPictureError` or the message, where none may be."""
+    return UserError(f"{broken} in {source}: remove the file, or copy it again")
+
+
+def decode(path: Path, name: str, grayscale: bool) -> Image.Image:
+    """The picture as it is meant to be seen, in mode "L" or "RGB"; of an animation, its first frame.
+
+    Raises:
+        BrokenPictureError: the file cannot be read, is cut off, or holds numbers whose range is unknown.
+    """
+    try:
+        with Image.open(path) as file:
+            return _on_white(_eight_bits(ImageOps.exif_transpose(file))).convert("L" if grayscale else "RGB")
+    except UNREADABLE as error:
+        raise BrokenPictureError(f"{name} cannot be read ({' '.join(str(error).split())})") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16 bits a pixel scaled to 8; Pillow alone would cut them off at 255.
+
+    Raises:
+        ValueError: a picture of numbers whose range is unknown.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are numbers of mode {image.mode}, whose range is unknown")
+    return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Transparent pixels blended with white, as a page shows them; their hidden colour is often black."""
+    if not image.has_transparency_data:
+        return image
+    colours = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+
+
+def fit(picture: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resized to cover (H, W), keeping the aspect ratio, and the centre cut out: (C, H, W)."""
+    fitted = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BILINEAR)
+    return _channels_first(fitted)
+
+
+def resized_crop(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The box (top, left, height, width), resized to (H, W) with antialiasing: (C, H, W)."""
+    top, left, height, width = box
+    cut = picture.crop((left, top, left + width, top + height))
+    return _channels_first(cut.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def _channels_first(picture: Image.Image) -> NDArray[np.uint8]:
+    return np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFiles:
+    """The pictures of a split as files, decoded when they are asked for.
+
+    A picture that cannot be read is replaced by the next one of the split that can, so a batch is still a
+    function of the seed, its step and the files. That picture's own index and label come with it.
+
+    Attributes:
+        folder: of all files.
+        names: (N,) paths relative to the folder. (An array: workers would copy a list of strings, page by
+            page, as they touch it.)
+        labels: (N,) int64, or None.
+        size: (H, W) in pixels.
+        grayscale: one channel instead of three.
+        on_broken: "skip" and replace a broken file, with a warning for each file, or "stop".
+        met: (N,) bool, the files that were found broken so far, by this process and by its workers.
+    """
+
+    folder: Path
+    names: NDArray[np.bytes_]
+    labels: NDArray[np.int64] | None
+    size: tuple[int, int]
+    grayscale: bool
+    on_broken: Literal["skip", "stop"]
+    met: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "met", torch.zeros(len(self), dtype=torch.bool).share_memory_())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def broken(self) -> list[str]:
+        """Names of the files that were found broken so far."""
+        return [os.fsdecode(self.names[i]) for i in self.met.nonzero()[:, 0].tolist()]
+
+    def load(
+        self, index: NDArray[np.int64], place: NDArray[np.int64], augmentation: Augmentation | None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Pictures (B, C, H, W), with `augmentation` cropped from their full resolution as drawn for their
+        places (B,) in the stream, and the indices of those that were read (B,).
+
+        Raises:
+            UserError: a file is broken and on_broken is "stop", or all files are.
+        """
+        images = np.empty((len(index), 1 if self.grayscale else 3, *self.size), np.uint8)
+        read = np.empty(len(index), np.int64)
+        for i, wanted in enumerate(index):
+            picture, read[i] = self._readable(int(wanted))
+            if augmentation is None or augmentation.crop == 1:
+                images[i] = fit(picture, self.size)
+            else:
+                aspect = self.size[1] / self.size[0]
+                box = augmentation.boxes(place[i : i + 1], picture.height, picture.width, aspect)[0]
+                images[i] = resized_crop(picture, box.tolist(), self.size)
+        return images, read
+
+    def _readable(self, wanted: int) -> tuple[Image.Image, int]:
+        """The picture, or the next one that can be read, and which it is."""
+        for index in chain(range(wanted, len(self)), range(wanted)):
+            name = os.fsdecode(self.names[index])
+            try:
+                return decode(self.folder / name, name, self.grayscale), index
+            except BrokenPictureError as broken:
+                if self.on_broken == "stop":
+                    raise stop_at(broken, str(self.folder)) from broken
+                if not self.met[index]:
+                    self.met[index] = True
+                    rank_zero_warn(f"{self.folder}: {broken}; the next picture takes its place")
+        raise UserError(f"none of the {len(self)} pictures in {self.folder} can be read: copy them again")
