@@ -24,6 +24,7 @@ examples:
   ssl-ebm fit --config configs/frame_prediction/quickstart_latent_ebm.yaml --trainer.max_steps 500
   ssl-ebm fit --help                         every setting of a run
   ssl-ebm compare --config A.yaml --config B.yaml --seeds 0 1 2 --out runs/comparison
+  ssl-ebm inpaint --ckpt runs/NAME/checkpoints/last.ckpt --input photo.png --mask mask.png --out completed.png
   ssl-ebm sample --ckpt runs/NAME/checkpoints/last.ckpt --input clip.mp4 --out futures.gif
 """
 
@@ -71,6 +72,25 @@ def make_parser() -> argparse.ArgumentParser:
     sample.add_argument("--out", required=True, help="the animation to write, .gif or .webp")
     sample.set_defaults(run=_sample)
 
+    inpaint = commands.add_parser("inpaint", help="fill the hole of a picture by a trained model")
+    inpaint.add_argument("--ckpt", required=True, help="checkpoint of an inpainting task")
+    inpaint.add_argument("--input", required=True, help="a picture")
+    inpaint.add_argument("--mask", help="a picture of its size, white where it is to be filled in")
+    inpaint.add_argument("--samples", type=int, default=1, help="completions to draw (default: 1)")
+    inpaint.add_argument("--size", type=int, help="shorter side to work at (default: as in training)")
+    inpaint.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    inpaint.add_argument("--out", required=True, help="the picture to write")
+    inpaint.set_defaults(run=_inpaint)
+
+    export = commands.add_parser("export", help="write the weights for other tools")
+    export.add_argument("--ckpt", required=True, help="a checkpoint")
+    export.add_argument(
+        "--format", required=True, choices=("timm", "safetensors"),
+        help="timm: a folder with the encoder, for timm.create_model; safetensors: a file with all weights",
+    )  # fmt: skip
+    export.add_argument("--out", required=True, help="the folder (timm) or file (safetensors) to write")
+    export.set_defaults(run=_export)
+
     lecture = commands.add_parser("lecture", help="the lecture's examples: figures, numbers, one page")
     lecture.add_argument("names", nargs="*", metavar="NAME", help="examples (default: all)")
     lecture.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
@@ -108,6 +128,27 @@ def _sample(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     print(path)
+
+
+def _inpaint(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.inpaint import inpaint
+
+    paths = inpaint(
+        options.ckpt,
+        options.input,
+        options.out,
+        mask=options.mask,
+        samples=options.samples,
+        size=options.size,
+        seed=options.seed,
+    )
+    print(*paths, sep="\n")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.export import export
+
+    print(export(options.ckpt, options.out, options.format))
 
 
 def _lecture(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from encoded_clips import write_clip
 from image_files import write_idx_folder
+from PIL import Image
 
 from ssl_ebm.cli import main
 
@@ -57,6 +58,14 @@ def place(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "CLIP.mp4").symlink_to(tmp_path / "DIR" / "clip0.mp4")
     images = {part: noise.integers(0, 255, (96, 28, 28), dtype=np.uint8) for part in ("train", "t10k")}
     write_idx_folder(tmp_path / "FASHION_MNIST", images)
+    (tmp_path / "PICTURES").mkdir()
+    for number in range(120):
+        pixels = noise.integers(0, 255, (36, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "PICTURES" / f"{number:03}.png")
+    (tmp_path / "photo.png").symlink_to(tmp_path / "PICTURES" / "000.png")
+    hole = np.zeros((36, 40), np.uint8)
+    hole[8:20, 8:20] = 255
+    Image.fromarray(hole).save(tmp_path / "mask.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -90,6 +99,9 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "runs" / "quickstart" / "report.html").is_file()
     assert (place / "runs" / "my_clips" / "results.json").is_file()
     assert (place / "runs" / "fashion" / "report.html").is_file()
+    assert (place / "runs" / "my_pictures" / "results.json").is_file()
+    assert (place / "completed-4.png").is_file()
+    assert (place / "encoder" / "model.safetensors").is_file()
 
     # The Python of the README, with the model that the commands have trained.
     [code] = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)

@@ -2,6 +2,7 @@
 
 from ssl_ebm.evaluation.callbacks import FutureFigures
 from ssl_ebm.evaluation.collapse import CollapseCheck
+from ssl_ebm.evaluation.completion_figures import CompletionFigures
 from ssl_ebm.evaluation.density_figures import DensityFigures
 
-__all__ = ["CollapseCheck", "DensityFigures", "FutureFigures"]
+__all__ = ["CollapseCheck", "CompletionFigures", "DensityFigures", "FutureFigures"]

@@ -134,7 +134,8 @@ class CollapseCheck(Callback):
     """Looks for collapse after a validation, and warns; it does nothing to training, and nothing in a
     training step.
 
-    Frames are taken from the validation batches as they pass; the figures are logged as ``collapse/...``.
+    Frames, or pictures with a hole of their own, are taken from the validation batches as they pass; the
+    figures are logged as ``collapse/...``.
     Least-squares models, which have no latent, are left alone.
 
     Arguments:
@@ -163,11 +164,10 @@ class CollapseCheck(Callback):
         self.seed = seed
         self.report: CollapseReport | None = None
         self._validations = 0
-        self._video: list[Tensor] = []
-        self._clip: list[Tensor] = []
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # x, y, and what of them belongs together
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._video, self._clip = [], []
+        self._seen = []
 
     def _due(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         due = self._validations % self.every_n_validations == 0
@@ -182,26 +182,33 @@ class CollapseCheck(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        missing = self.items - sum(len(video) for video in self._video)
+        missing = self.items - sum(len(y) for _, y, _ in self._seen)
         if missing > 0 and self._due(trainer, pl_module):
             # A tensor made in inference mode can take part in no graph, not even in one over z: copy it
             # outside.
             with torch.inference_mode(False):
-                frames = int(pl_module.context_frames) + 1  # type: ignore[arg-type]
-                self._video.append(batch["video"][:missing, :frames].clone())
-                self._clip.append(batch["clip"][:missing].clone())
+                some = {name: values[:missing].clone() for name, values in batch.items()}
+                self._seen.append(self._pairs(pl_module, some))
+
+    def _pairs(self, task: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """x, y and the clip (or picture) of each item."""
+        if "video" in batch:
+            video = batch["video"][:, : int(task.context_frames) + 1]
+            return video[:, :-1], video[:, -1], batch["clip"]
+        images = batch["image"]
+        generator = generator_for(self.seed, len(self._seen))
+        return task.occluded(images, generator), images, torch.arange(len(images), device=images.device)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._video and self._due(trainer, pl_module):
+        if self._seen and self._due(trainer, pl_module):
             self._check(trainer, pl_module)
-        self._video, self._clip = [], []
+        self._seen = []
         self._validations += not trainer.sanity_checking
 
     @rank_zero_only
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        video, clip = torch.cat(self._video), torch.cat(self._clip)
-        x, y = video[:, :-1], video[:, -1]
-        generator = generator_for(self.seed, device=video.device)
+        x, y, clip = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        generator = generator_for(self.seed, device=y.device)
         with isolated(pl_module):
             self.report = inspect(pl_module, x, y, clip, generator)
         figures = {f"collapse/{name}": value for name, value in asdict(self.report).items()}

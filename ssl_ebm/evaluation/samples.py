@@ -15,15 +15,21 @@ def squared_error(samples: Tensor, target: Tensor) -> Tensor:
     return (samples - target.unsqueeze(1)).square().flatten(2).sum(dim=2)
 
 
-def gradient_energy(frames: Tensor) -> Tensor:
+def gradient_energy(frames: Tensor, where: Tensor | None = None) -> Tensor:
     """Sum of squared differences of horizontal and of vertical neighbours: (..., C, H, W) -> (...).
 
     The ratio of a prediction's to the true frame's is 1 for a sharp prediction, below it for a blurred one,
     above it for a noisy one (a necessary condition of realism, not a sufficient one).
+
+    Args:
+        where: (..., 1, H, W) bool; only pairs of which one pixel at least is True count. None: all.
     """
-    across = (frames[..., :, 1:] - frames[..., :, :-1]).square().flatten(-3).sum(dim=-1)
-    down = (frames[..., 1:, :] - frames[..., :-1, :]).square().flatten(-3).sum(dim=-1)
-    return across + down
+    across = (frames[..., :, 1:] - frames[..., :, :-1]).square()
+    down = (frames[..., 1:, :] - frames[..., :-1, :]).square()
+    if where is not None:
+        across = across * (where[..., :, 1:] | where[..., :, :-1])
+        down = down * (where[..., 1:, :] | where[..., :-1, :])
+    return across.flatten(-3).sum(dim=-1) + down.flatten(-3).sum(dim=-1)
 
 
 def diversity(samples: Tensor) -> Tensor:

@@ -29,8 +29,12 @@ def window_matrix(
     return (borders.unfold(1, WINDOW, 1) @ window).T.to(device=device, dtype=dtype)
 
 
-def structural_similarity(samples: Tensor, target: Tensor) -> Tensor:
+def structural_similarity(samples: Tensor, target: Tensor, where: Tensor | None = None) -> Tensor:
     """SSIM of every sample to its target; 1 is equality.
+
+    Args:
+        samples, target: see below.
+        where: (B, 1, H, W) bool: the mean is over these pixels alone. None: over all.
 
     ``samples`` (B, S, C, H, W) and ``target`` (B, C, H, W) in [0, 1] -> (B, S).
 
@@ -54,4 +58,8 @@ def structural_similarity(samples: Tensor, target: Tensor) -> Tensor:
     covariance = blur(samples * target) - product
     numerator = (2.0 * product + C1) * (2.0 * covariance + C2)
     denominator = (mean_s * mean_s + mean_t * mean_t + C1) * (var_s + var_t + C2)
-    return (numerator / denominator).flatten(2).mean(dim=2)
+    local = (numerator / denominator).mean(dim=2)  # (B, S, H, W)
+    if where is None:
+        return local.flatten(2).mean(dim=2)
+    weight = where.to(local)  # (B, 1, H, W) stands for (B, S, H, W)
+    return (local * weight).flatten(2).sum(dim=2) / weight.flatten(2).sum(dim=2)

@@ -1,5 +1,12 @@
 """A masked autoencoder: a Vision Transformer that sees a part of an image's patches, and a light decoder that
-predicts all of them."""
+predicts all of them.
+
+On a processor, PyTorch's own choices make the blocks twice as slow as they can be; two of them are made here:
+
+- `linear` multiplies float32 matrices by oneDNN. PyTorch asks MKL, which uses half of the vector width of a
+  processor that is not Intel's.
+- `attend` spells attention out in bfloat16, where the backward of the fused kernel takes most of a step.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +16,10 @@ from typing import Any, cast
 
 import torch
 from einops import rearrange
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import linear as torch_linear
+from torch.nn.functional import max_pool2d, scaled_dot_product_attention
 
 from ssl_ebm.errors import UserError
 
@@ -53,6 +61,90 @@ def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
     return torch.cat([wave for angle in halves for wave in (angle.sin(), angle.cos())], 1).float()
 
 
+# An operator that PyTorch's compiler calls: not documented, so where it is missing the usual one is taken.
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """x (..., I), weight (O, I), bias (O) or None -> (..., O). Its gradient is made of itself, so that it has
+    gradients of every order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows, gradients = x.flatten(0, -2), gradient.flatten(0, -2)
+        product = _OneDnnLinear.apply
+        along = None
+        if of_weight:  # oneDNN is faster where the second of the two has more columns
+            wide = weight.shape[0] >= weight.shape[1]
+            along = (
+                product(rows.t(), gradients.t(), None).t() if wide else product(gradients.t(), rows.t(), None)
+            )
+        return (
+            product(gradient, weight.t(), None) if of_x else None,
+            along,
+            gradients.sum(0) if of_bias else None,
+        )
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """What the layer does, to rounding: float32 on a processor by oneDNN, unless
+    ``torch.backends.mkldnn.enabled`` is False."""
+    weight = layer.weight
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+    if (
+        HAS_ONEDNN
+        and plain
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    ):
+        made: Tensor = _OneDnnLinear.apply(x, weight, layer.bias)
+        return made
+    return torch_linear(x, weight, layer.bias)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
+    """softmax(query key^T / sqrt(D)) value, each (B, heads, T, D).
+
+    Args:
+        seen: bool, broadcast to (B, heads, T, T): which keys a query looks at; None: all.
+    """
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return scaled_dot_product_attention(query, key, value, attn_mask=seen)
+    b, heads, t, d = query.shape
+    q, k, v = (one.reshape(b * heads, t, d) for one in (query, key, value))
+    nothing = q.new_zeros(1, 1, 1).expand(b * heads, t, t)
+    weights = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=d**-0.5)  # scaled in float32
+    if seen is not None:
+        weights = weights.view(b, heads, t, t).masked_fill(~seen, -math.inf).view(b * heads, t, t)
+    return (weights.softmax(-1) @ v).view(b, heads, t, d)
+
+
+class Block(timm_vit.Block):
+    """timm's block, the same parameters and results, by `linear` and `attend`."""
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Tokens (B, T, width) -> (B, T, width).
+
+        Args:
+            attn_mask: bool, broadcast to (B, heads, T, T): which tokens a token looks at; None: all.
+        """
+        attention, mlp = cast(Any, self.attn), cast(Any, self.mlp)
+        qkv = linear(attention.qkv, self.norm1(x)).unflatten(2, (3, attention.num_heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D)
+        mixed = attend(query, key, value, attn_mask).transpose(1, 2).flatten(2)
+        x = x + linear(attention.proj, mixed)
+        return x + linear(mlp.fc2, mlp.act(linear(mlp.fc1, self.norm2(x))))
+
+
 class MaskedAutoencoder(nn.Module):
     """Predicts the pixels of all patches from those that are visible.
 
@@ -66,6 +158,9 @@ class MaskedAutoencoder(nn.Module):
         channels: colours.
         width, depth, heads: of the encoder.
         decoder_width, decoder_depth, decoder_heads: of the decoder.
+        statistics: also predict the mean and the log standard deviation of every patch's pixels, by a second
+            head on the decoder's tokens, so that a network whose targets are normalised patches can show
+            pictures.
 
     Raises:
         UserError: sizes that do not fit together; on a call: images or masks of another shape.
@@ -87,6 +182,7 @@ class MaskedAutoencoder(nn.Module):
         decoder_width: int = 96,
         decoder_depth: int = 2,
         decoder_heads: int = 3,
+        statistics: bool = False,
     ) -> None:
         super().__init__()
         self.size: tuple[int, int] = (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -98,9 +194,9 @@ class MaskedAutoencoder(nn.Module):
                 raise UserError(f"masked autoencoder: {name} {wide} is no multiple of its {count} heads")
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         grid = (self.size[0] // patch, self.size[1] // patch)
-        self.encoder = VisionTransformer(
+        self.encoder = timm_vit.VisionTransformer(
             img_size=self.size, patch_size=patch, in_chans=channels, num_classes=0, embed_dim=width,
-            depth=depth, num_heads=heads, norm_layer=norm,
+            depth=depth, num_heads=heads, norm_layer=norm, block_fn=Block,
         )  # fmt: skip
         places = torch.cat([torch.zeros(1, width), sine_positions(grid, width)])
         self.encoder.pos_embed = nn.Parameter(places[None], requires_grad=False)
@@ -116,6 +212,7 @@ class MaskedAutoencoder(nn.Module):
             norm(decoder_width),
         )
         self.predict = nn.Linear(decoder_width, patch * patch * channels)
+        self.statistics = nn.Linear(decoder_width, 2) if statistics else None
         self._start()
 
     def _start(self) -> None:
@@ -172,15 +269,23 @@ class MaskedAutoencoder(nn.Module):
             tokens = block(tokens, attn_mask=seen)
         return encoder.norm(tokens), keep
 
-    def decode(self, tokens: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:
-        """Pixels of all patches: (B, 1 + V, width) -> (B, N, patch * patch * C)."""
+    def decoder_tokens(self, tokens: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:
+        """The decoder's tokens of all patches: (B, 1 + V, width) -> (B, N, decoder_width).
+
+        `predict` makes pixels of them, and `statistics` their mean and log standard deviation.
+        """
         known = self.embed(tokens)
         width = known.shape[2]
         everywhere = self.mask_token.to(known).expand(len(known), self.patches, -1)
         everywhere = everywhere.scatter(1, keep[..., None].expand(-1, -1, width), known[:, 1:])
         everywhere = torch.where(hidden[..., None], self.mask_token.to(known), everywhere)
         everywhere = torch.cat([known[:, :1], everywhere], 1) + self.decoder_positions
-        pixels: Tensor = self.predict(self.decoder(everywhere)[:, 1:])
+        decoded: Tensor = self.decoder(everywhere)
+        return decoded[:, 1:]
+
+    def decode(self, tokens: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:
+        """Pixels of all patches: (B, 1 + V, width) -> (B, N, patch * patch * C)."""
+        pixels: Tensor = self.predict(self.decoder_tokens(tokens, keep, hidden))
         return pixels
 
     def forward(self, images: Tensor, hidden: Tensor, visible: int | None = None) -> Tensor:

@@ -9,17 +9,15 @@ from typing import Any
 import torch
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.report.animation import draw_clips
-from ssl_ebm.report.assessment import Assessment, Protocol, assess, rehearse
+from ssl_ebm.report.assessment import Protocol
 from ssl_ebm.report.bars import judge
 from ssl_ebm.report.entries import Entry, read_entries
 from ssl_ebm.report.files import make_folder, write_whole
-from ssl_ebm.report.page import render
 from ssl_ebm.report.progress import Display
 from ssl_ebm.report.provenance import describe_device, versions
+from ssl_ebm.report.studies import Measured, study_of
 from ssl_ebm.report.training import Training, train
 from ssl_ebm.tasks.checkpoints import load_task
-from ssl_ebm.tasks.frame_prediction import FramePrediction
 
 
 def compare(
@@ -58,6 +56,7 @@ def compare(
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds are {seeds}: give each number once")
     entries = read_entries(configs, overrides)
+    study = study_of(entries["latent_ebm"].model)
     folder = make_folder(out)
 
     data = entries["latent_ebm"].data
@@ -75,32 +74,24 @@ def compare(
         description = data.describe()
         data.train_dataset = None  # the trainings read it for themselves
         untrained = {name: entry.model for name, entry in entries.items()}
-        evaluating, rolling = rehearse(untrained, data, protocol, len(seeds))
+        evaluating, rolling = study.rehearse(untrained, data, protocol, len(seeds))
         rehearsed = time.monotonic()
         train(trainings, shown, evaluating + rolling)
         trained = time.monotonic()
         models = {
-            name: [load_task(t.checkpoint, FramePrediction) for t in trainings if t.entry.name == name]
+            name: [load_task(t.checkpoint, study.task) for t in trainings if t.entry.name == name]
             for name in entries
         }
-        assessment = assess(
-            models,
-            data,
-            protocol,
-            seeds,
-            device,
-            _Watch(shown, rolling),
-        )
-        clips = draw_clips(models, data.test_dataset, assessment, device, protocol)
+        found = study.measure(models, data, protocol, seeds, device, _Watch(shown, rolling, study.unit))
     measured = time.monotonic()
     phases = {
         "checks": rehearsed - began,
         "training": trained - rehearsed,
         "evaluation": measured - trained,
     }
-    results = collect(entries, trainings, assessment, seeds, device, protocol, phases, description)
+    results = collect(entries, trainings, found, seeds, device, protocol, phases, description)
     write_whole(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    write_whole(folder / "report.html", render(results, clips))
+    write_whole(folder / "report.html", found.page(results))
     shown.say(f"report: {folder / 'report.html'}")
     return results
 
@@ -108,8 +99,8 @@ def compare(
 class _Watch:
     """Shows how far measuring is. ``rolling`` are the seconds that roll-outs will take."""
 
-    def __init__(self, display: Display, rolling: float) -> None:
-        self.display, self.rolling = display, rolling
+    def __init__(self, display: Display, rolling: float, unit: str) -> None:
+        self.display, self.rolling, self.unit = display, rolling, unit
         self.began = time.monotonic()
 
     def __call__(self, phase: str, done: int, total: int) -> None:
@@ -119,13 +110,13 @@ class _Watch:
             left += self.rolling
         if done == total:
             self.began = now
-        self.display.show(phase, done, total, "clips", left)
+        self.display.show(phase, done, total, self.unit, left)
 
 
 def collect(
     entries: dict[str, Entry],
     trainings: Sequence[Training],
-    assessment: Assessment,
+    found: Measured,
     seeds: list[int],
     device: torch.device,
     protocol: Protocol,
@@ -133,7 +124,7 @@ def collect(
     description: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of ``results.json``."""
-    figures = assessment.figures
+    figures = found.figures
     models: dict[str, Any] = {}
     for name, entry in entries.items():
         records = {str(t.seed): t.record for t in trainings if t.entry.name == name}
@@ -145,14 +136,9 @@ def collect(
             "trainings": records,
             **figures["models"][name],
         }
-    evaluated = {
-        "split": "test",
-        "items": len(assessment.indices),
-        "uncertain_items": int(assessment.evaluation.uncertain.sum()),
-        "uncertain_by": figures["uncertain_by"],
-    }
     results = {
-        "data": {**description, "evaluated": evaluated},
+        "task": type(entries["latent_ebm"].model).__name__,
+        "data": {**description, "evaluated": found.evaluated},
         "seeds": seeds,
         "device": describe_device(device),
         "seconds": sum(phases.values()),
@@ -162,11 +148,10 @@ def collect(
         "bounds": figures["bounds"],
         "differences": figures["differences"],
         "uncertain_by": figures["uncertain_by"],
-        "rollouts": assessment.rollouts,
+        "rollouts": found.rollouts,
         "protocol": {
             **vars(protocol),
-            "noise_standard_deviation": dict(zip(map(str, seeds), assessment.noise, strict=True)),
-            "interval": "95 %, bootstrap over test clips and training seeds",
+            **found.protocol,
         },
         "configs": {name: {"file": str(e.path), "settings": e.settings} for name, e in entries.items()},
         "versions": versions(),

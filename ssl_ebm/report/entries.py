@@ -10,10 +10,11 @@ from typing import Any
 import torch
 import yaml
 
-from ssl_ebm.data.clip_data import ClipData
+from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.runs import Run
-from ssl_ebm.tasks.frame_prediction import FramePrediction
+from ssl_ebm.report.studies import check_data
+from ssl_ebm.tasks.latent_prediction import LatentPrediction
 
 MODELS = ("least_squares", "latent_ebm")  # one config for each, in any order
 PARAMETER_TOLERANCE = 0.1  # the larger network may have this much more than the smaller
@@ -39,15 +40,15 @@ class Entry:
         path: its config.
         settings: the config with all defaults filled in, as ``fit`` will save it.
         model: the network, untrained.
-        data: its clips.
+        data: its clips or pictures.
         overrides: settings that were given beside the config, as on the command line.
     """
 
     name: str
     path: Path
     settings: dict[str, Any]
-    model: FramePrediction
-    data: ClipData
+    model: LatentPrediction
+    data: StreamData
     overrides: tuple[str, ...] = ()
 
     @property
@@ -118,24 +119,15 @@ def _read(path: Path, overrides: tuple[str, ...]) -> Entry:
         raise UserError(f"{path}: {error}") from error
     settings = resolved(run)
     task = settings["model"].get("class_path", "an unknown task")
-    if not isinstance(run.model, FramePrediction):
-        raise UserError(f"{path} trains {task}: compare takes frame prediction only")
-    if not isinstance(run.datamodule, ClipData):
-        raise UserError(f"{path} has no clips as its data: set data.class_path to one of ssl_ebm.data")
+    model, data = run.model, run.datamodule
+    if not isinstance(model, LatentPrediction):
+        raise UserError(f"{path} trains {task}: compare takes frame prediction and inpainting only")
+    if not isinstance(data, StreamData):
+        raise UserError(f"{path} has no data of this package: set data.class_path to one of ssl_ebm.data")
+    check_data(path, model, data)
     if settings["trainer"].get("max_steps", -1) < 1:
         raise UserError(f"{path} sets no trainer.max_steps: compare needs the number of optimizer steps")
-    model, data = run.model, run.datamodule
-    if model.context_frames != data.context_frames:
-        raise UserError(
-            f"{path}: the model sees {model.context_frames} frames and data.context_frames is "
-            f"{data.context_frames}: set both to the same number"
-        )
-    if model.hparams["channels"] != data.frame_shape[0]:
-        raise UserError(
-            f"{path}: model.channels is {model.hparams['channels']} and frames have {data.frame_shape[0]}: "
-            "set it to that"
-        )
-    return Entry(model.objective, path, settings, model, data, overrides)
+    return Entry(model.objective_name, path, settings, model, data, overrides)
 
 
 def check_comparable(first: Entry, second: Entry) -> None:
@@ -149,6 +141,10 @@ def check_comparable(first: Entry, second: Entry) -> None:
                     f"{part}.{key.removeprefix('init_args.')} is {a.get(key)} in {first.path} and "
                     f"{b.get(key)} in {second.path}: both need the same"
                 )
+    if type(first.model) is not type(second.model):
+        raise UserError(f"{first.path} and {second.path} train different tasks: both need the same")
+    if (hidden := first.model.hparams.get("mask")) != second.model.hparams.get("mask"):
+        raise UserError(f"model.mask is {hidden} in {first.path} and another in {second.path}: set one mask")
     small, large = sorted((first, second), key=lambda entry: entry.parameters)
     if large.parameters > (1 + PARAMETER_TOLERANCE) * small.parameters:
         raise UserError(

@@ -44,11 +44,11 @@ def render(results: Results, clips: Sequence[Row]) -> str:
         rollouts(results, clips),
         _expectations(results),
         _caveats(results),
-        _setup(results),
+        setup(results),
     ]
     body = f"""<h1>{escape(finding(results))}</h1>
 <p class="lead">{escape(single_guess(results))}</p>
-{_verdict(results)}
+{verdict(results)}
 {_facts(results)}
 <input type="checkbox" class="switch" id="still"><label class="button" for="still"></label>
 {"".join(sections)}
@@ -60,7 +60,8 @@ def render(results: Results, clips: Sequence[Row]) -> str:
     )
 
 
-def _verdict(results: Results) -> str:
+def verdict(results: Results) -> str:
+    """Whether all expectations hold, and which do not."""
     failed = [row for row in results["bars"] if not row["holds"]]
     count = len(results["bars"])
     if not failed:
@@ -94,6 +95,18 @@ def _facts(results: Results) -> str:
 
 
 def _expectations(results: Results) -> str:
+    uncertain = judged_part(results) == "uncertain"
+    clips = "clips with an uncertain future" if uncertain else "all test clips"
+    return section(
+        "What was expected",
+        expected(results, f"on {clips}"),
+        "These limits were set before the models were trained. A line that does not hold is a result, too.",
+        "expected",
+    )
+
+
+def expected(results: Results, where: str) -> str:
+    """The table of expectations, measured `where`."""
     rows = [
         (
             row["what"],
@@ -105,14 +118,7 @@ def _expectations(results: Results) -> str:
         )
         for row in results["bars"]
     ]
-    uncertain = judged_part(results) == "uncertain"
-    clips = "clips with an uncertain future" if uncertain else "all test clips"
-    return section(
-        "What was expected",
-        table([f"on {clips}", "measured", "wanted", ""], rows),
-        "These limits were set before the models were trained. A line that does not hold is a result, too.",
-        "expected",
-    )
+    return table([where, "measured", "wanted", ""], rows)
 
 
 def _caveats(results: Results) -> str:
@@ -120,7 +126,8 @@ def _caveats(results: Results) -> str:
     return f'<section id="caveats"><h2>What to keep in mind</h2><ul>{items}</ul></section>\n'
 
 
-def _setup(results: Results) -> str:
+def setup(results: Results) -> str:
+    """Sizes, times, device, versions, data and settings."""
     models = results["models"]
     fields = {
         "parameters": lambda m: f"{m['parameters']:,}",

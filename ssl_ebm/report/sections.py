@@ -21,6 +21,9 @@ LABELS = {
     "ensemble": "least-squares ensemble",
     "sharpened": "least squares, sharpened",
     "bank": "EBM, z whatever x is",
+    "telea": "Telea (OpenCV)",
+    "navier_stokes": "Navier-Stokes (OpenCV)",
+    "mean_fill": "mean of the visible pixels",
 }
 NEGATIVES = {
     "other_clip": "another clip's frame",

@@ -59,9 +59,17 @@ class LatentPrediction(WatchedTask):
         share = min(1.0, progress_of(self) / settings["anneal"]) if settings["anneal"] > 0 else 1.0
         return max(end, start + (end - start) * share)
 
+    def context(self, x: Tensor) -> Any:
+        """h = Pred(x)."""
+        return self.energy.context(x)
+
+    def target(self, x: Tensor, y: Tensor) -> Tensor:
+        """What predictions are compared with: y, or a function of it."""
+        return y
+
     def _infer(self, x: Tensor, y: Tensor) -> Inferred:
         generator = torch.Generator().manual_seed(0)
-        return self.energy.infer(self.inference, y, self.energy.context(x), generator)
+        return self.energy.infer(self.inference, self.target(x, y), self.context(x), generator)
 
     def energies_by_code(self, x: Tensor, y: Tensor) -> Tensor:
         """E(x, y, k) for every value of a finite latent: (B, K).
@@ -91,8 +99,9 @@ class LatentPrediction(WatchedTask):
         """
         for beta in betas:
             check_beta(beta)
-        h = self.energy.context(x)
-        return torch.stack([self._free_energies_of(h, one, betas) for one in y.unbind(1)], 2)
+        h = self.context(x)
+        each = [self._free_energies_of(h, self.target(x, one), betas) for one in y.unbind(1)]
+        return torch.stack(each, 2)
 
     def _free_energies_of(self, h: Any, y: Tensor, betas: Sequence[float]) -> Tensor:
         """(len(betas), B)."""
@@ -112,7 +121,7 @@ class LatentPrediction(WatchedTask):
 
     def representation(self, x: Tensor) -> Tensor:
         """Features of the context: (B, *X) -> (B, F)."""
-        features: Tensor = self.energy.context(x).features
+        features: Tensor = self.context(x).features
         return features
 
     # -- z from x alone ----------------------------------------------------------------------------------
@@ -144,13 +153,18 @@ class LatentPrediction(WatchedTask):
 
         "learned": from p(z | x). "bank": from the z that were inferred in training, whatever x was.
         """
-        return self._draw(self.representation(x), samples, generator, source)
+        return self._draw(self.context(x).features, samples, generator, source)
 
     # -- training ----------------------------------------------------------------------------------------
 
-    def losses(self, x: Tensor, y: Tensor, beta: float) -> dict[str, Tensor]:
-        """The terms of the loss, means over the batch; `loss` is their weighted sum."""
-        h = self.energy.context(x)
+    def losses(self, x: Tensor, y: Tensor, beta: float, h: Any = None) -> dict[str, Tensor]:
+        """The terms of the loss, means over the batch; `loss` is their weighted sum.
+
+        Args:
+            h: Pred(x), where it is already there.
+        """
+        h = self.context(x) if h is None else h
+        y = self.target(x, y)
         generator = None if self.training else torch.Generator().manual_seed(0)
         found = self.energy.infer(self.inference, y, h, generator)
         if self.prior is None:

@@ -26,11 +26,16 @@ def progress_of(module: LightningModule) -> float:
 
 
 def adamw_with_cosine(
-    module: LightningModule, lr: float, weight_decay: float, warmup_steps: int, momentum: float = 0.9
+    module: LightningModule,
+    lr: float,
+    weight_decay: float,
+    warmup_steps: int,
+    momentum: float = 0.9,
+    second_momentum: float = 0.99,  # a few thousand steps are too few for a memory of thousands
 ) -> Any:
     """AdamW (decay on matrices and convolutions alone), linear warm-up, cosine to zero at the last step.
 
-    `momentum` is beta1 of AdamW.
+    `momentum` and `second_momentum` are beta1 and beta2 of AdamW.
 
     Raises:
         UserError: the training has no end.
@@ -42,9 +47,8 @@ def adamw_with_cosine(
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    # beta2 below the usual 0.999: a few thousand steps are too few for a memory of thousands
     fused = module.device.type in FUSED_DEVICES
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.99), fused=fused)
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(momentum, second_momentum), fused=fused)
     # A fused optimizer offers to undo a gradient scaler's factor itself, and then Lightning (2.6) refuses to
     # clip gradients in any mixed precision, with a scaler or without. The scaler can undo it as well.
     optimizer._step_supports_amp_scaling = False

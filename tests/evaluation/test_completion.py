@@ -1,0 +1,108 @@
+"""Figures of completions against what a few lines by hand give, and their controls."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from ssl_ebm.data.images import ImageDataset, Pixels
+from ssl_ebm.data.masks import Half
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.completion import evaluate_completions, summarise_completions
+from ssl_ebm.evaluation.completion_controls import CompletionEnsemble, MeanFill, NoisyCompletion
+from ssl_ebm.evaluation.probes import features_of, linear_probe
+from ssl_ebm.evaluation.samples import gradient_energy
+from ssl_ebm.evaluation.similarity import structural_similarity
+from ssl_ebm.networks.completion import occlude
+
+
+@pytest.fixture
+def dataset() -> ImageDataset:
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 3, 16, 12)).astype(np.uint8)
+    return ImageDataset(Pixels(pixels, np.arange(10) % 2))
+
+
+class Constant:
+    """Fills with one value."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def sample(self, x: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        filled = torch.where(x[:, -1:] > 0, self.value, x[:, :-1])
+        return filled[:, None].expand(-1, samples, -1, -1, -1)
+
+
+def test_errors_are_those_of_the_hole(dataset: ImageDataset) -> None:
+    found = evaluate_completions(
+        {"a": [Constant(0.25)], "mean": [MeanFill()]},
+        dataset,
+        Half(["left"]),
+        samples=20,
+        best_of=(1, 20),
+        batch_size=4,
+    )
+    block = summarise_completions(found, reference="a")["models"]["a"]
+    truth = torch.stack([dataset[i]["image"] for i in range(10)])
+    error = float((truth[..., :6] - 0.25).square().mean())
+    assert block["psnr_k1"][0] == pytest.approx(-10 * math.log10(error))
+    assert block["psnr_best_of"]["20"][0] == pytest.approx(block["psnr_k1"][0])
+    left = truth[..., :7]  # pairs that touch the hole: all within, and those across its border
+    pairs = (left[..., 1:] - left[..., :-1]).square().sum()
+    pairs = pairs + (truth[..., 1:, :6] - truth[..., :-1, :6]).square().sum()
+    assert found.gradient.sum() == pytest.approx(float(pairs), rel=1e-5)
+
+
+def test_ssim_of_a_whole_hole_is_torchmetrics(dataset: ImageDataset) -> None:
+    truth = torch.stack([dataset[i]["image"] for i in range(4)])
+    other = truth.roll(1, 0)
+    everywhere = torch.ones(4, 1, 16, 12, dtype=torch.bool)
+    wanted = structural_similarity_index_measure(other, truth, data_range=1.0, reduction="none")
+    torch.testing.assert_close(structural_similarity(other[:, None], truth, everywhere)[:, 0], wanted)
+    torch.testing.assert_close(gradient_energy(truth, everywhere), gradient_energy(truth))
+
+
+def test_mean_fill_takes_the_mean_of_the_visible_pixels() -> None:
+    images = torch.rand(2, 3, 4, 4)
+    mask = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    mask[..., :2] = True
+    filled = MeanFill().sample(occlude(images, mask), 1)[:, 0]
+    mean = images[..., 2:].mean((2, 3))
+    torch.testing.assert_close(filled[..., 0, 0], mean)
+    assert torch.equal(filled[..., 2:], images[..., 2:])
+
+
+def test_controls_vary_in_the_hole_alone() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    mask = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
+    mask[..., :4] = True
+    x = occlude(images, mask)
+    noisy = NoisyCompletion(Constant(0.5), 0.1).sample(x, 400, torch.Generator().manual_seed(0))
+    assert float(noisy[..., :4].std()) == pytest.approx(0.1, rel=0.02)
+    assert torch.equal(noisy[..., 4:], images[:, None, ..., 4:].expand(-1, 400, -1, -1, -1))
+    pair = CompletionEnsemble([Constant(0.2), Constant(0.7)]).sample(x, 3)
+    assert [round(float(v), 3) for v in pair[0, :, 0, 0, 0]] == [0.2, 0.7, 0.2]
+
+
+def test_a_probe_equals_scikit_learn() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(600, 5, generator=generator)
+    y = (x @ torch.randn(5, 3, generator=generator) + torch.randn(600, 3, generator=generator)).argmax(1)
+    found = linear_probe((x[:400], x[400:]), (y[:400], y[400:]), (0.01,))
+    scaled = (x - x[:400].mean(0)) / x[:400].std(0)
+    peer = LogisticRegression(C=1 / (400 * 0.01), max_iter=1000, tol=1e-8).fit(scaled[:400], y[:400])
+    assert found.accuracy == pytest.approx(peer.score(scaled[400:], y[400:]), abs=0.0051)
+    assert found.low < found.accuracy < found.high
+    with pytest.raises(UserError, match="not finite"):
+        linear_probe((x[:400] * math.nan, x[400:]), (y[:400], y[400:]))
+
+
+def test_features_come_with_their_labels(dataset: ImageDataset) -> None:
+    features, labels = features_of(lambda images: images.mean((2, 3)), dataset, [3, 1, 4], batch_size=2)
+    assert labels.tolist() == [1, 1, 0]
+    torch.testing.assert_close(features[0], dataset[3]["image"].mean((1, 2)))

@@ -1,0 +1,193 @@
+"""Inpainting from end to end at a tiny size: compare, inpaint, export."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from ssl_ebm.cli import main
+from ssl_ebm.tasks import Inpainting, load_task
+from ssl_ebm.tasks.saving import last_checkpoint
+
+CONFIG: dict[str, Any] = {
+    "model": {
+        "class_path": "ssl_ebm.tasks.Inpainting",
+        "init_args": {
+            "network": {
+                "class_path": "ssl_ebm.networks.completion.ConvolutionalCompletion",
+                "init_args": {"channels": 1, "parts": 4, "width": 8, "levels": 1, "features": 16},
+            },
+            "codes": 4,
+        },
+    },
+    "data": {
+        "class_path": "ssl_ebm.data.FontDigits",
+        "init_args": {"size": 16, "train_images": 40, "val_images": 20, "test_images": 20, "batch_size": 8},
+    },
+    "trainer": {
+        "max_steps": 5, "accelerator": "cpu", "enable_model_summary": False, "num_sanity_val_steps": 0,
+        "callbacks": [
+            {"class_path": "ssl_ebm.evaluation.CompletionFigures"},
+            {"class_path": "ssl_ebm.evaluation.CollapseCheck"},
+        ],
+    },
+}  # fmt: skip
+PATCHES = {
+    "class_path": "ssl_ebm.networks.patch_completion.PatchCompletion",
+    "init_args": {
+        "size": 16, "patch": 4, "channels": 1, "width": 24, "depth": 2, "heads": 2, "decoder_width": 16,
+        "decoder_depth": 1, "decoder_heads": 2, "normalised": True,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("completions")
+    arguments = []
+    for objective in ("least_squares", "latent_ebm"):
+        content = deepcopy(CONFIG)
+        content["model"]["init_args"]["objective"] = objective
+        (folder / f"{objective}.yaml").write_text(yaml.safe_dump(content))
+        arguments += ["--config", str(folder / f"{objective}.yaml")]
+    status = main(
+        [
+            "compare",
+            *arguments,
+            "--seeds",
+            "0",
+            "1",
+            "--clips",
+            "12",
+            "--samples",
+            "20",
+            "--out",
+            str(folder / "out"),
+        ]
+    )
+    assert status == 0
+    return folder / "out"
+
+
+def test_compare_measures_models_controls_and_classical_methods(compared: Path) -> None:
+    results = json.loads((compared / "results.json").read_text())
+    assert results["task"] == "Inpainting"
+    known = {"matched_noise", "ensemble", "bank", "mean_fill"}
+    assert known <= set(results["controls"])
+    one, noise = results["models"]["least_squares"]["all"], results["controls"]["matched_noise"]["all"]
+    assert one["psnr_k1"][0] == pytest.approx(one["psnr_best_of"]["20"][0])
+    assert noise["psnr_best_of"]["20"][0] > noise["psnr_k1"][0]
+    assert results["data"]["evaluated"]["items"] == 12
+    assert 0 < results["data"]["evaluated"]["hidden_share"] < 0.3
+    page = (compared / "report.html").read_text()
+    assert "What was expected" in page
+    assert page.count('class="still') == 6 * 9
+    drawn = list((compared / "latent_ebm" / "seed0" / "figures").glob("completions-step-*.png"))
+    assert drawn
+
+
+def a_picture(folder: Path, size: tuple[int, int] = (40, 30)) -> tuple[Path, Path]:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0])).astype(np.uint8)
+    hole = np.zeros_like(pixels)
+    hole[8:20, 10:24] = 255
+    paths = folder / "photo.png", folder / "mask.png"
+    Image.fromarray(pixels).save(paths[0])
+    Image.fromarray(hole).save(paths[1])
+    return paths
+
+
+def test_inpaint_changes_the_hole_alone(compared: Path, tmp_path: Path) -> None:
+    picture, mask = a_picture(tmp_path)
+    checkpoint = last_checkpoint(compared / "latent_ebm" / "seed0")
+    out = tmp_path / "done.png"
+    arguments = ["inpaint", "--ckpt", str(checkpoint), "--input", str(picture), "--mask", str(mask)]
+    assert main([*arguments, "--samples", "3", "--out", str(out)]) == 0
+    before, hole = np.asarray(Image.open(picture)), np.asarray(Image.open(mask)) > 0
+    for i in (1, 2, 3):
+        after = np.asarray(Image.open(tmp_path / f"done-{i}.png"))
+        assert np.array_equal(after[~hole], before[~hole])
+        assert not np.array_equal(after[hole], before[hole])
+    clear = np.dstack([before] * 3 + [np.where(hole, 0, 255).astype(np.uint8)])
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    assert main([*arguments[:3], "--input", str(tmp_path / "clear.png"), "--out", str(out)]) == 0
+    assert np.array_equal(np.asarray(Image.open(out))[~hole], before[~hole])
+
+
+def test_what_inpaint_cannot_do_is_one_line(
+    compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, mask = a_picture(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    _, small = a_picture(other, (30, 30))
+    Image.new("L", (40, 30), 0).save(tmp_path / "nothing.png")
+    Image.new("L", (40, 30), 255).save(tmp_path / "everything.png")
+    (tmp_path / "text.png").write_text("no picture")
+    checkpoint = str(last_checkpoint(compared / "latent_ebm" / "seed0"))
+    baseline = str(last_checkpoint(compared / "least_squares" / "seed0"))
+    for ckpt, given, hole, more, said in (
+        (checkpoint, picture, small, [], "give a mask of the picture's size"),
+        (checkpoint, picture, tmp_path / "nothing.png", [], "hides nothing"),
+        (checkpoint, picture, tmp_path / "everything.png", [], "hides everything"),
+        (checkpoint, picture, None, [], "give --mask"),
+        (checkpoint, tmp_path / "text.png", mask, [], "text.png cannot be read"),
+        (baseline, picture, mask, ["--samples", "2"], "leave samples at 1"),
+        (str(picture), picture, mask, [], "is no checkpoint"),
+    ):
+        arguments = [
+            "inpaint",
+            "--ckpt",
+            ckpt,
+            "--input",
+            str(given),
+            "--out",
+            str(tmp_path / "o.png"),
+            *more,
+        ]
+        assert main(arguments + ([] if hole is None else ["--mask", str(hole)])) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+
+def test_the_exported_encoder_is_timms_own(tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import load_file
+
+    content = deepcopy(CONFIG)
+    content["model"]["init_args"] |= {"objective": "least_squares", "network": PATCHES}
+    content["model"]["init_args"]["mask"] = {
+        "class_path": "ssl_ebm.data.masks.RandomPatches", "init_args": {"ratio": 0.75, "patch": 4}
+    }  # fmt: skip
+    (tmp_path / "mae.yaml").write_text(yaml.safe_dump(content))
+    assert main(["fit", "--config", str(tmp_path / "mae.yaml"), "--run_dir", str(tmp_path / "run")]) == 0
+    checkpoint = last_checkpoint(tmp_path / "run")
+    assert (
+        main(["export", "--ckpt", str(checkpoint), "--format", "timm", "--out", str(tmp_path / "vit")]) == 0
+    )
+    encoder = timm.create_model(f"local-dir:{tmp_path / 'vit'}", pretrained=True).eval()
+    task = load_task(checkpoint, Inpainting)
+    images = torch.rand(3, 1, 16, 16)
+    with torch.no_grad():
+        features = encoder.forward_features(images)
+        torch.testing.assert_close(features[:, 1:].mean(1), task.representation(images), atol=1e-5, rtol=0)
+    out = tmp_path / "all.safetensors"
+    assert main(["export", "--ckpt", str(checkpoint), "--format", "safetensors", "--out", str(out)]) == 0
+    weights = load_file(out)
+    assert all(torch.equal(weights[name], value) for name, value in task.state_dict().items())
+
+
+def test_a_network_without_timms_encoder_is_no_export_for_timm(
+    compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = last_checkpoint(compared / "latent_ebm" / "seed0")
+    assert (
+        main(["export", "--ckpt", str(checkpoint), "--format", "timm", "--out", str(tmp_path / "vit")]) == 2
+    )
+    assert "train a PatchCompletion" in capsys.readouterr().err
