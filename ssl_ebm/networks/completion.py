@@ -47,6 +47,15 @@ def split_occluded(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[:, :-1], x[:, -1:]
 
 
+def check_occluded(x: Tensor, channels: int) -> None:
+    """Raises UserError unless x is of pictures with so many channels."""
+    if x.ndim != 4 or x.shape[1] != channels + 1:
+        raise UserError(
+            f"this network completes pictures of {channels} channels with a mask behind them, got "
+            f"{tuple(x.shape)}"
+        )
+
+
 class PartsDecoder(nn.Module):
     """Dec(h, z) = the hidden part of mean + sum_m a_m(z) parts_m, with a = z A: one product for all z.
 
@@ -119,11 +128,7 @@ class ConvolutionalCompletion(nn.Module):
             last.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Completion:
-        if x.ndim != 4 or x.shape[1] != self.channels + 1:
-            raise UserError(
-                f"this network completes pictures of {self.channels} channels with a mask behind them, got "
-                f"{tuple(x.shape)}"
-            )
+        check_occluded(x, self.channels)
         visible, mask = split_occluded(x)
         height, width = x.shape[2:]
         right, below = -width % self.cell, -height % self.cell

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.networks.completion import Completion, split_occluded, spread_levels
+from ssl_ebm.networks.completion import Completion, check_occluded, split_occluded, spread_levels
 from ssl_ebm.networks.masked_autoencoder import MaskedAutoencoder, hidden_patches, unpatchify
 
 
@@ -66,11 +66,7 @@ class PatchCompletion(nn.Module):
             visible: how many patches are visible, where that is the same for all pictures (see
                 `MaskedAutoencoder.encode`).
         """
-        if x.ndim != 4 or x.shape[1] != self.channels + 1:
-            raise UserError(
-                f"this network completes pictures of {self.channels} channels with a mask behind them, got "
-                f"{tuple(x.shape)}"
-            )
+        check_occluded(x, self.channels)
         images, mask = split_occluded(x)
         network, size = self.autoencoder, self.autoencoder.size
         if tuple(x.shape[2:]) != size:

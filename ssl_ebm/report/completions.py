@@ -21,7 +21,6 @@ from ssl_ebm.evaluation.completion_controls import (
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.samples import squared_error
-from ssl_ebm.networks.completion import occlude
 from ssl_ebm.report.assessment import Progress, Protocol, evenly
 from ssl_ebm.tasks.inpainting import Inpainting
 
@@ -107,26 +106,17 @@ def hole_noise(model: Inpainting, data: ImageData, seed: int, device: torch.devi
     total, count = 0.0, 0.0
     with isolated(model):
         for start in range(0, len(indices), 32):
-            x = occluded_items(model, data.val_dataset, indices[start : start + 32], seed, device, start)
+            images = _images(data.val_dataset, indices[start : start + 32]).to(device)
+            x = model.occluded(images, generator_for(seed, _DRAWN, start))
             drawn = model.sample(x, 20, generator_for(seed, _NOISE, start, device=device))
             total += float(drawn.var(1).double().sum())
             count += float(x[:, -1].sum()) * drawn.shape[2]
     return (total / max(count, 1.0)) ** 0.5
 
 
-def occluded_items(
-    model: Inpainting,
-    dataset: Any,
-    indices: Sequence[int],
-    seed: int,
-    device: torch.device | str,
-    stream: int = 0,
-) -> Tensor:
-    """x of some pictures, with masks drawn from `seed`."""
-    images = torch.stack([item["image"] for item in load_items(dataset, list(indices))]).to(device)
-    size = (images.shape[2], images.shape[3])
-    hole = model.mask.draw(len(images), size, generator_for(seed, _DRAWN, stream)).to(device)
-    return occlude(images, hole)
+def _images(dataset: Any, indices: Sequence[int]) -> Tensor:
+    """(N, C, H, W)."""
+    return torch.stack([item["image"] for item in load_items(dataset, list(indices))])
 
 
 @dataclass(frozen=True)
@@ -146,9 +136,9 @@ def draw_completions(
     """The first test pictures that were measured: masked, completed by every model, and as they are."""
     indices = evenly(SHOWN, len(assessment.indices))
     chosen = [assessment.indices[i] for i in indices]
-    truth = torch.stack([item["image"] for item in load_items(dataset, chosen)])
+    truth = _images(dataset, chosen)
     first = {name: networks[0] for name, networks in models.items()}
-    x = occluded_items(first["latent_ebm"], dataset, chosen, seed, device)
+    x = first["latent_ebm"].occluded(truth.to(device), generator_for(seed, _DRAWN, 0))
     with isolated(*first.values()):
         mean = first["least_squares"].sample(x, 1)[:, 0].cpu()
         drawn = first["latent_ebm"].sample(x, 20, generator_for(seed, _DRAWN, 99, device=device)).cpu()

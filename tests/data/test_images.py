@@ -136,6 +136,60 @@ def test_broken_pictures_are_named_and_left_out_or_stop(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path), size=4, on_broken="stop").setup()
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_odd_pictures_are_shown_as_a_page_shows_them(tmp_path: Path, in_memory: bool) -> None:
+    """A single pixel, transparency in RGBA and in a palette: blended with white."""
+    for split in ("train", "val", "test"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (1, 1), (51, 102, 204)).save(tmp_path / split / "a.png")
+        Image.new("RGBA", (6, 4), (0, 0, 0, 51)).save(tmp_path / split / "b.png")
+        palette = Image.new("P", (6, 4), 1)
+        palette.putpalette([0, 0, 0, 255, 0, 0])
+        palette.save(tmp_path / split / "c.png", transparency=1)
+    data = ImageFolder(str(tmp_path), size=(4, 6), in_memory=in_memory)
+    data.setup()
+    shown = [
+        (255 * item["image"][:, 1, 2]).round().tolist() for item in data.test_dataset.__getitems__([0, 1, 2])
+    ]
+    assert shown == [[51, 102, 204], [204, 204, 204], [255, 255, 255]]
+
+
+def test_a_truncated_jpeg_is_replaced_and_counted_when_it_is_read_on_demand(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    for split in ("train", "val", "test"):
+        (tmp_path / split).mkdir()
+        for i in range(4):
+            Image.fromarray(np.roll(noise, i)).save(tmp_path / split / f"{i}.jpg")
+    whole = (tmp_path / "train" / "1.jpg").read_bytes()
+    (tmp_path / "train" / "1.jpg").write_bytes(whole[: len(whole) // 2])
+    data = ImageFolder(str(tmp_path), size=8, in_memory=False)
+    data.setup()
+    with pytest.warns(UserWarning, match=r"1.jpg cannot be read .*the next picture takes its place"):
+        items = data.train_dataset.__getitems__([0, 1, 2, 3])
+    assert [int(item["index"]) for item in items] == [0, 2, 2, 3]
+    assert len(data.broken) == len(data.describe()["broken"]) == 1
+    stopping = ImageFolder(str(tmp_path), size=8, in_memory=False, on_broken="stop")
+    stopping.setup()
+    with pytest.raises(UserError, match=r"1\.jpg cannot be read"):
+        stopping.train_dataset[1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_crops_read_on_demand_depend_on_the_seed_alone(tmp_path: Path, workers: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
+    for i in range(10):
+        Image.fromarray(np.roll(noise, i)).save(tmp_path / f"{i}.png")
+
+    def batches(workers: int) -> list[torch.Tensor]:
+        data = ImageFolder(
+            str(tmp_path), 8, in_memory=False, crop=0.3, flip=True, batch_size=3, workers=workers
+        )
+        return [batch["image"] for batch in data.train_dataloader()]
+
+    for ours, theirs in zip(batches(workers), batches(0), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"size": 0}, "size is 0"), ({"val_fraction": 1.5}, "val_frac"), ({"on_broken": "no"}, "on_broken")],

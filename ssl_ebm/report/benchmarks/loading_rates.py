@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.utilities import CombinedLoader
 
 from ssl_ebm.data import ClipData
+from ssl_ebm.data.loading import StreamData
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.timing import Effort, Work
 from ssl_ebm.report.benchmarks.training_loops import BareLoop, endless
@@ -31,7 +32,7 @@ class Loading:
         workers: processes of the loader.
     """
 
-    def __init__(self, make: Callable[..., ClipData], workers: int) -> None:
+    def __init__(self, make: Callable[..., StreamData], workers: int) -> None:
         self.data = make(workers=workers)
         self.batches: Iterator[Any] = iter(())
         self._loader: Any = None
@@ -70,13 +71,12 @@ def loading_rows(
         **model: settings of the network.
     """
     loading = {workers: Loading(make, workers) for workers in WORKERS}
+    context = make(workers=0).context_frames
     loading[0].open()
     batch = {name: value.to(effort.device) for name, value in loading[0].take(1).items()}
     loading[0].close()
     clips, _, channels = batch["video"].shape[:3]
-    network = FramePrediction(
-        objective="least_squares", channels=channels, context_frames=loading[0].data.context_frames, **model
-    )
+    network = FramePrediction(objective="least_squares", channels=channels, context_frames=context, **model)
     step = BareLoop(network.to(effort.device), repeat(batch))
     works = {f"workers {workers}": one.work for workers, one in loading.items()}
     rates = effort.rates({"step": Work(step), **works})

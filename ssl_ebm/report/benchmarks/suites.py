@@ -11,6 +11,7 @@ from ssl_ebm.report.benchmarks.timing import Effort
 
 SUITES = {  # modules, imported when they run
     "frames": "ssl_ebm.report.benchmarks.frames",
+    "inpainting": "ssl_ebm.report.benchmarks.inpainting",
     "samplers": "ssl_ebm.report.benchmarks.samplers",
 }
 
