@@ -3,8 +3,7 @@ predicts all of them.
 
 On a processor, PyTorch's own choices make the blocks twice as slow as they can be; two of them are made here:
 
-- `linear` multiplies float32 matrices by oneDNN. PyTorch asks MKL, which uses half of the vector width of a
-  processor that is not Intel's.
+- float32 matrices are multiplied by oneDNN (see `ssl_ebm.networks.onednn`);
 - `attend` spells attention out in bfloat16, where the backward of the fused kernel takes most of a step.
 """
 
@@ -18,10 +17,10 @@ import torch
 from einops import rearrange
 from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
-from torch.nn.functional import linear as torch_linear
 from torch.nn.functional import max_pool2d, scaled_dot_product_attention
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.networks.onednn import linear
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -59,56 +58,6 @@ def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
     rows, columns = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
     halves = [torch.outer(place.flatten(), waves) for place in (columns, rows)]
     return torch.cat([wave for angle in halves for wave in (angle.sin(), angle.cos())], 1).float()
-
-
-# An operator that PyTorch's compiler calls: not documented, so where it is missing the usual one is taken.
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
-class _OneDnnLinear(torch.autograd.Function):
-    """x (..., I), weight (O, I), bias (O) or None -> (..., O). Its gradient is made of itself, so that it has
-    gradients of every order."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return made
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        rows, gradients = x.flatten(0, -2), gradient.flatten(0, -2)
-        product = _OneDnnLinear.apply
-        along = None
-        if of_weight:  # oneDNN is faster where the second of the two has more columns
-            wide = weight.shape[0] >= weight.shape[1]
-            along = (
-                product(rows.t(), gradients.t(), None).t() if wide else product(gradients.t(), rows.t(), None)
-            )
-        return (
-            product(gradient, weight.t(), None) if of_x else None,
-            along,
-            gradients.sum(0) if of_bias else None,
-        )
-
-
-def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """What the layer does, to rounding: float32 on a processor by oneDNN, unless
-    ``torch.backends.mkldnn.enabled`` is False."""
-    weight = layer.weight
-    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
-    if (
-        HAS_ONEDNN
-        and plain
-        and torch.backends.mkldnn.enabled
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    ):
-        made: Tensor = _OneDnnLinear.apply(x, weight, layer.bias)
-        return made
-    return torch_linear(x, weight, layer.bias)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:

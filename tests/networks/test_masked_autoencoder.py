@@ -17,7 +17,6 @@ from ssl_ebm.networks.masked_autoencoder import (
     MaskedAutoencoder,
     attend,
     hidden_patches,
-    linear,
     patchify,
     sine_positions,
     unpatchify,
@@ -172,23 +171,6 @@ def test_images_need_not_be_square() -> None:
 def test_mistakes(make: object, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make()  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("shape", [(3, 7, 6), (5, 6)])
-def test_linear_is_torchs_with_its_gradients_of_first_and_second_order(shape: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    for outputs in (4, 9):
-        layer = torch.nn.Linear(6, outputs)
-        x = torch.randn(shape, requires_grad=True)
-        found = []
-        for enabled in (True, False):  # by oneDNN, and as torch has it
-            with torch.backends.mkldnn.flags(enabled=enabled):  # type: ignore[no-untyped-call]
-                y = linear(layer, x)
-                first = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()], create_graph=True)
-                second = torch.autograd.grad(first[0].square().sum(), [x, layer.weight])
-                found.append([y, *first, *second])
-        for ours, theirs in zip(*found, strict=True):
-            torch.testing.assert_close(ours, theirs)
 
 
 def test_attention_spelled_out_is_torchs() -> None:

@@ -139,7 +139,11 @@ def test_interval_of_a_median_holds_the_truth_as_often_as_it_says(count: int) ->
     assert hits == pytest.approx(least, abs=4 * math.sqrt(0.05 * 0.95 / 4000))
 
 
-def test_operations_of_the_ceiling() -> None:
+@pytest.mark.parametrize("onednn", [False, True])
+def test_operations_of_the_ceiling(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counter does not know oneDNN's operator: in its place the usual one, of the same matrices."""
+    monkeypatch.setattr(timing, "multiply", torch.matmul)
+    monkeypatch.setattr(timing, "_onednn_is_faster", lambda: onednn)
     counter = torch.utils.flop_counter.FlopCounterMode(display=False)
     with counter:
         matmul(torch.float32, CPU).run(2)

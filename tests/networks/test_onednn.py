@@ -1,0 +1,29 @@
+"""Products by oneDNN against PyTorch's own."""
+
+import pytest
+import torch
+
+from ssl_ebm.networks.onednn import HAS_ONEDNN, linear, multiply
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 6), (5, 6)])
+def test_linear_is_torchs_with_its_gradients_of_first_and_second_order(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    for outputs in (4, 9):
+        layer = torch.nn.Linear(6, outputs)
+        x = torch.randn(shape, requires_grad=True)
+        found = []
+        for enabled in (True, False):  # by oneDNN, and as torch has it
+            with torch.backends.mkldnn.flags(enabled=enabled):  # type: ignore[no-untyped-call]
+                y = linear(layer, x)
+                first = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()], create_graph=True)
+                second = torch.autograd.grad(first[0].square().sum(), [x, layer.weight])
+                found.append([y, *first, *second])
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason="this PyTorch lacks the operator")
+def test_products_are_torchs() -> None:
+    a, b = torch.randn(5, 7), torch.randn(7, 3)
+    torch.testing.assert_close(multiply(a, b), a @ b)
