@@ -7,6 +7,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.networks.convolutions import FewChannelConv2d
+from ssl_ebm.networks.onednn import Linear
 
 
 class ImageEncoder(nn.Module):
@@ -46,14 +48,15 @@ class ImageEncoder(nn.Module):
         layers: list[nn.Module] = []
         for level, (into, out) in enumerate(pairwise(widths)):
             side = 3 if level else 5
-            layers += [nn.Conv2d(into, out, side, stride=2, padding=side // 2), nn.SiLU()]
+            convolution = nn.Conv2d if level else FewChannelConv2d
+            layers += [convolution(into, out, side, stride=2, padding=side // 2), nn.SiLU()]
         places = 1
         for pixels in size:
             for _ in range(levels):
                 pixels = -(-pixels // 2)
             places *= pixels
         hidden = widths[-1]
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(hidden * places, hidden), nn.SiLU())
+        self.layers = nn.Sequential(*layers, nn.Flatten(), Linear(hidden * places, hidden), nn.SiLU())
         self.head = nn.Linear(hidden, outputs)
 
     def features(self, y: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from torch.nn.functional import linear as torch_linear
 # An operator that PyTorch's compiler calls: not documented, so where it is missing the usual one is taken.
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
+WORTH = 2**20  # multiplications: below, a product takes less than the calls around it
+
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
     """a (M, K) times b (K, N), float32 on a processor, by oneDNN; needs `HAS_ONEDNN`."""
@@ -49,6 +51,15 @@ class _OneDnnLinear(torch.autograd.Function):
             along,
             gradients.sum(0) if of_bias else None,
         )
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` that takes oneDNN's product where it is worth the way there: see `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() * self.out_features < WORTH:
+            return super().forward(x)
+        return linear(self, x)
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:

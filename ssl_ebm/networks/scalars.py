@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.networks.onednn import Linear
 
 
 class Mlp(nn.Module):
@@ -34,7 +35,7 @@ class Mlp(nn.Module):
         layers: list[nn.Module] = []
         for i, (into, out) in enumerate(pairwise(sizes)):
             layers += [nn.SiLU()] if i else []
-            layers.append(nn.Linear(into, out))
+            layers.append(Linear(into, out))
         self.layers = nn.Sequential(*layers)
 
     def hidden(self, x: Tensor) -> Tensor:

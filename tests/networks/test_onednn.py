@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ssl_ebm.networks import onednn
 from ssl_ebm.networks.onednn import HAS_ONEDNN, linear, multiply
 
 
@@ -21,6 +22,16 @@ def test_linear_is_torchs_with_its_gradients_of_first_and_second_order(shape: tu
                 found.append([y, *first, *second])
         for ours, theirs in zip(*found, strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason="this PyTorch lacks the operator")
+def test_a_layer_takes_onednn_where_it_is_worth_it() -> None:
+    layer = onednn.Linear(8, 4)
+    for rows, kind in ((3, "AddmmBackward0"), (onednn.WORTH // 32, "_OneDnnLinearBackward")):
+        x = torch.randn(rows, 8)
+        y = layer(x)
+        assert type(y.grad_fn).__name__ == kind
+        torch.testing.assert_close(y, torch.nn.functional.linear(x, layer.weight, layer.bias))
 
 
 @pytest.mark.skipif(not HAS_ONEDNN, reason="this PyTorch lacks the operator")

@@ -68,10 +68,18 @@ def test_rows_stand_beside_every_peer() -> None:
     assert all(row.ceiling_share is not None and 0 < row.ceiling_share < 1 for row in rows)
     lines = samplers.summary(rows)
     if samplers.find_spec(PEER):
-        assert sum(name is not None and name.startswith(PEER) for name in peers) == 2
-        assert sum("at least 1.5" in line for line in lines) == 2
+        assert sum(name is not None and name.startswith(PEER) for name in peers) == 3
+        assert sum("at least 1.5" in line for line in lines) == 3
     else:
         assert "ssl_ebm[bench]" in lines[-1]
+
+
+@pytest.mark.parametrize("target", [POINTS, IMAGES])
+def test_the_peers_network_is_the_same_in_torchs_layers(target: Target) -> None:
+    energy, start = target.energy(CPU), target.start(CPU)
+    plain = samplers.in_torchs_layers(energy)
+    assert {type(m).__module__.split(".")[0] for m in plain.modules() if not list(m.children())} == {"torch"}
+    torch.testing.assert_close(plain(start), energy(start))
 
 
 def test_the_arithmetic_is_that_of_forward_and_backward_products() -> None:

@@ -1,14 +1,16 @@
 """Suite "samplers": steps of Markov chains on a small network over the plane, and on images.
 
 - Langevin dynamics, and HMC with 5 leapfrog steps: chain-steps per second, a step of one chain each.
-- Beside a bare loop whose parameters are frozen, and torchebm where it is installed. All in one process,
-  which keeps freed memory as all commands do; torchebm also as it comes, in fresh processes that do not.
+- Beside a bare loop whose parameters are frozen, and torchebm where it is installed: on the same energy, and
+  on the same network in torch's own layers, as its user would write it. All in one process, which keeps freed
+  memory as all commands do; torchebm also as it comes, in fresh processes that do not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -23,6 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_ebm.energy.autograd import frozen
 from ssl_ebm.energy.sampling import Hmc, Langevin, Sampler
 from ssl_ebm.networks import ImageEnergy, PointEnergy
+from ssl_ebm.networks.convolutions import FewChannelConv2d
+from ssl_ebm.networks.onednn import Linear
 from ssl_ebm.report.benchmarks.neighbour import Neighbour
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.suites import Part
@@ -32,6 +36,7 @@ from ssl_ebm.tasks.memory import keep_freed_memory
 SUITE = "samplers"
 PEER = "torchebm"
 BARE = "bare loop, frozen parameters"
+ON_OURS = ", on this package's layers"
 AS_IT_COMES = ", as it comes"
 PROCESS_SECONDS = 5.0  # to start one
 GAIN = 1.5  # times the rate of torchebm
@@ -99,7 +104,7 @@ TARGETS = (
 def parts(effort: Effort) -> list[Part]:
     """What the suite measures, in order."""
     keep_freed_memory()
-    seconds = 2 + 4 * (effort.repeats * effort.seconds + 0.5)
+    seconds = 2 + 5 * (effort.repeats * effort.seconds + 0.5)
     if find_spec(PEER):
         seconds += effort.repeats / 2 * (PROCESS_SECONDS + 2 * effort.seconds)
     return [
@@ -119,6 +124,7 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
     works[BARE] = _repeated(partial(bare_loop(chain), energy, start, chain.steps))
     if peer := _peer():
         works[peer] = peer_work(target, chain, device)
+        works[ON_OURS] = peer_work(target, chain, device, ours=True)
     rates = effort.rates(works)
     ceiling = rates["ceiling"] * matmul_flops()
     unit = len(start) * chain.steps  # chain-steps in a unit of work
@@ -140,6 +146,7 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
     yield row(rates, BARE, BARE)
     if peer:
         yield row(rates, peer, peer)
+        yield row(rates, ON_OURS, f"{peer}{ON_OURS}")
         apart = Neighbour(partial(peer_work, target, chain, device))
         few = Effort(max(1, effort.repeats // 2), effort.seconds, device)
         yield row(few.rates({"ours": ours, "apart": apart.work}), "apart", f"{peer}{AS_IT_COMES}")
@@ -215,9 +222,27 @@ def bare_hmc(energy: nn.Module, y: Tensor, steps: int, size: float) -> Tensor:
 # -- torchebm --------------------------------------------------------------------------------------------
 
 
-def peer_work(target: Target, chain: Chain, device: torch.device) -> Work:
-    """The same steps by torchebm, on the same energy."""
+def in_torchs_layers(energy: nn.Module) -> nn.Module:
+    """A copy with torch's own layers in place of this package's faster ones; same weights."""
+    copied = deepcopy(energy)
+    for parent in list(copied.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, Linear):
+                plain: nn.Module = nn.Linear(layer.in_features, layer.out_features)
+            elif isinstance(layer, FewChannelConv2d):
+                sizes: Any = (layer.kernel_size, layer.stride, layer.padding)
+                plain = nn.Conv2d(layer.in_channels, layer.out_channels, *sizes)
+            else:
+                continue
+            plain.load_state_dict(layer.state_dict())
+            parent.add_module(name, plain.to(next(layer.parameters())))
+    return copied
+
+
+def peer_work(target: Target, chain: Chain, device: torch.device, ours: bool = False) -> Work:
+    """The same steps by torchebm, on the same network: in torch's layers, or in `ours`."""
     energy, start = target.energy(device), target.start(device).flatten(1)
+    energy = energy if ours else in_torchs_layers(energy)
     sampler = peer_sampler(energy, target.shape, chain, device)
     return _repeated(lambda: sampler.sample(x=start.clone(), n_steps=chain.steps))
 
