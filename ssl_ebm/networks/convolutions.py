@@ -48,8 +48,8 @@ class _ByColumns(torch.autograd.Function):
         found: list[Tensor | None] = [None] * 5
         if of_x:
             columns = weight.flatten(1).t() @ gradient.flatten(2)  # (B, C k k, places)
-            size = list(x.shape[2:])
-            found[0] = F.fold(columns, size, list(weight.shape[2:]), padding=padding, stride=stride)
+            size, side = tuple(x.shape[2:]), tuple(weight.shape[2:])
+            found[0] = F.fold(columns, size, side, padding=padding, stride=stride)
         if of_weight:
             found[1] = conv2d_weight(x, list(weight.shape), gradient, stride, padding)
         if of_bias:
