@@ -1,10 +1,5 @@
 """A masked autoencoder: a Vision Transformer that sees a part of an image's patches, and a light decoder that
 predicts all of them.
-
-On a processor, PyTorch's own choices make the blocks twice as slow as they can be; two of them are made here:
-
-- float32 matrices are multiplied by oneDNN (see `ssl_ebm.networks.onednn`);
-- `attend` spells attention out in bfloat16, where the backward of the fused kernel takes most of a step.
 """
 
 from __future__ import annotations
@@ -17,10 +12,10 @@ import torch
 from einops import rearrange
 from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d, scaled_dot_product_attention
+from torch.nn.functional import max_pool2d
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.networks.onednn import linear
+from ssl_ebm.networks.transformer import Block
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -58,40 +53,6 @@ def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
     rows, columns = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
     halves = [torch.outer(place.flatten(), waves) for place in (columns, rows)]
     return torch.cat([wave for angle in halves for wave in (angle.sin(), angle.cos())], 1).float()
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
-    """softmax(query key^T / sqrt(D)) value, each (B, heads, T, D).
-
-    Args:
-        seen: bool, broadcast to (B, heads, T, T): which keys a query looks at; None: all.
-    """
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
-        return scaled_dot_product_attention(query, key, value, attn_mask=seen)
-    b, heads, t, d = query.shape
-    q, k, v = (one.reshape(b * heads, t, d) for one in (query, key, value))
-    nothing = q.new_zeros(1, 1, 1).expand(b * heads, t, t)
-    weights = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=d**-0.5)  # scaled in float32
-    if seen is not None:
-        weights = weights.view(b, heads, t, t).masked_fill(~seen, -math.inf).view(b * heads, t, t)
-    return (weights.softmax(-1) @ v).view(b, heads, t, d)
-
-
-class Block(timm_vit.Block):
-    """timm's block, the same parameters and results, by `linear` and `attend`."""
-
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """Tokens (B, T, width) -> (B, T, width).
-
-        Args:
-            attn_mask: bool, broadcast to (B, heads, T, T): which tokens a token looks at; None: all.
-        """
-        attention, mlp = cast(Any, self.attn), cast(Any, self.mlp)
-        qkv = linear(attention.qkv, self.norm1(x)).unflatten(2, (3, attention.num_heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D)
-        mixed = attend(query, key, value, attn_mask).transpose(1, 2).flatten(2)
-        x = x + linear(attention.proj, mixed)
-        return x + linear(mlp.fc2, mlp.act(linear(mlp.fc1, self.norm2(x))))
 
 
 class MaskedAutoencoder(nn.Module):

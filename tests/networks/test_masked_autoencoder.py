@@ -15,12 +15,12 @@ from ssl_ebm.data.masks import RandomPatches
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.masked_autoencoder import (
     MaskedAutoencoder,
-    attend,
     hidden_patches,
     patchify,
     sine_positions,
     unpatchify,
 )
+from ssl_ebm.networks.transformer import attend
 
 SETTINGS: dict[str, Any] = {
     "size": 16, "patch": 4, "channels": 3, "width": 24, "depth": 2, "heads": 3,

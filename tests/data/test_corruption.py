@@ -1,0 +1,105 @@
+"""Hidden tokens: how many, which, and what stands in their place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ssl_ebm.data.corruption import CLS, MASK, PAD, SEP, TokenMasking
+from ssl_ebm.errors import UserError
+
+V = 1000
+
+
+def text(batch: int = 64, length: int = 40) -> torch.Tensor:
+    tokens = torch.randint(5, V, (batch, length), generator=torch.Generator().manual_seed(0))
+    tokens[:, 0], tokens[:, 20], tokens[:, -3:] = CLS, SEP, PAD
+    return tokens
+
+
+def generator(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_shares_are_those_of_bert() -> None:
+    tokens = text(2000)
+    made = TokenMasking(0.15).hide(tokens, V, generator=generator())
+    assert made.positions.shape == (2000, 6)  # 0.15 * 40
+    assert made.counts.all()
+    assert (made.truth >= 5).all()
+    assert torch.equal(made.truth, tokens.gather(1, made.positions))
+    assert (made.positions.sort(1).values.diff(dim=1) > 0).all()
+    seen = made.tokens.gather(1, made.positions)
+    masked, same = (seen == MASK).double().mean(), (seen == made.truth).double().mean()
+    assert masked == pytest.approx(0.8, abs=0.015)  # 12,000 tokens: 4 standard deviations
+    assert same == pytest.approx(0.1, abs=0.011)
+    assert (seen >= MASK).all()
+    untouched = torch.ones_like(tokens, dtype=torch.bool).scatter(1, made.positions, False)
+    assert torch.equal(made.tokens[untouched], tokens[untouched])
+    # every place that can be hidden is hidden equally often
+    often = torch.zeros(40).index_add(0, made.positions.flatten(), torch.ones(made.positions.numel()))
+    assert often[[0, 20, 37, 38, 39]].sum() == 0
+    assert (often[often > 0] / 2000 - 6 / 35).abs().max() < 0.034
+
+
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+def test_the_seed_decides(unit: Any) -> None:
+    starts = torch.arange(V) % 3 == 0
+    masking = TokenMasking(0.3, unit)
+    one, two, three = (masking.hide(text(), V, starts, generator(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not torch.equal(one.tokens, three.tokens)
+
+
+def test_words_are_hidden_whole() -> None:
+    tokens = text()
+    starts = torch.arange(V) % 3 == 0
+    made = TokenMasking(0.3, "word", masked=1.0, random=0.0).hide(tokens, V, starts, generator())
+    hidden = (made.tokens == MASK) & (tokens != MASK)
+    assert hidden.sum() == made.counts.sum() > 0.7 * made.counts.numel()
+    for row, gone in zip(tokens.tolist(), hidden.tolist(), strict=True):
+        word: list[bool] = []
+        for i, token in enumerate([*row, PAD]):
+            free = token >= 5
+            if not free or starts[token] or (i and row[i - 1] < 5):  # a new word: the last one is over
+                assert len(set(word)) <= 1
+                word = []
+            if free:
+                word.append(gone[i])
+
+
+def test_spans_have_the_geometric_mean_length() -> None:
+    tokens = torch.full((3000, 128), 7)
+    made = TokenMasking(0.15, "span", masked=1.0, random=0.0).hide(tokens, V, generator=generator())
+    hidden = made.tokens == MASK
+    runs = (hidden[:, 1:] & ~hidden[:, :-1]).sum() + hidden[:, 0].sum()
+    # spans that touch make one run: with 15 % hidden a run holds 1 / (1 - 0.15) spans or so
+    assert float(hidden.sum() / runs) == pytest.approx(3.8 / (1 - 0.15), rel=0.15)
+
+
+def test_a_text_with_nothing_to_hide() -> None:
+    tokens = torch.tensor([[CLS, 9, SEP, PAD, PAD, PAD, PAD, PAD]])
+    made = TokenMasking(0.5).hide(tokens, V, generator=generator())
+    assert made.counts.sum() == 1
+    assert made.truth[made.counts].tolist() == [9]
+    assert torch.equal(made.tokens[:, 2:], tokens[:, 2:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"ratio": 0.0}, "above 0"),
+        ({"masked": 0.9, "random": 0.2}, "in all"),
+        ({"unit": "line"}, "word or span"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        TokenMasking(**settings)
+
+
+def test_words_need_their_starts() -> None:
+    with pytest.raises(UserError, match="word_starts"):
+        TokenMasking(unit="word").hide(text(), V)

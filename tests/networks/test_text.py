@@ -1,0 +1,102 @@
+"""The text transformer against transformers' BertForMaskedLM, and rotary positions against their law."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ssl_ebm.errors import UserError
+from ssl_ebm.networks.bert import bert_config, from_bert, to_bert
+from ssl_ebm.networks.text import TextEncoder, pooled
+from ssl_ebm.networks.transformer import rotary, rotate
+
+SIZES = {"vocabulary": 50, "width": 24, "depth": 3, "heads": 3, "length": 12}
+
+
+def bert() -> TextEncoder:
+    return TextEncoder(**SIZES, positions="learnt", norm="post")  # type: ignore[arg-type]
+
+
+def padded() -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = torch.randint(5, 50, (4, 9), generator=torch.Generator().manual_seed(1))
+    seen = torch.ones_like(tokens, dtype=torch.bool)
+    seen[1, 5:] = False
+    return tokens, seen
+
+
+def test_logits_are_those_of_bert_with_copied_weights() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    settings = bert_config(bert())
+    settings |= {"type_vocab_size": 2}
+    theirs = transformers.BertForMaskedLM(transformers.BertConfig(**settings)).eval()
+    for weight in theirs.parameters():  # biases and norms too, and segments
+        torch.nn.init.normal_(weight, std=0.3)
+    ours = bert().eval()
+    from_bert(ours, theirs.state_dict())
+    tokens, seen = padded()
+    with torch.no_grad():
+        expected = theirs(tokens, attention_mask=seen.long()).logits
+        found = ours.logits(ours(tokens, seen))
+    assert expected.std() > 0.5
+    torch.testing.assert_close(found[seen], expected[seen], atol=1e-4, rtol=1e-4)
+
+
+def test_weights_go_to_bert_as_they_came() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    ours = bert().eval()
+    theirs = transformers.BertForMaskedLM(transformers.BertConfig(**bert_config(ours))).eval()
+    missing, unexpected = theirs.load_state_dict(to_bert(ours), strict=False)
+    assert not unexpected
+    assert all("decoder" in name for name in missing)
+    tokens, seen = padded()
+    with torch.no_grad():
+        expected = theirs(tokens, attention_mask=seen.long()).logits
+        torch.testing.assert_close(ours.logits(ours(tokens, seen))[seen], expected[seen])
+
+
+def test_what_is_not_bert_does_not_go_there() -> None:
+    with pytest.raises(UserError, match="norm: post"):
+        to_bert(TextEncoder(50, 24, 2, 3, 12))
+    with pytest.raises(UserError, match="same sizes"):
+        from_bert(bert(), {})
+
+
+def test_rotary_products_depend_on_the_distance_alone() -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(8), torch.randn(8)
+    turn = rotary(10, 8)
+    queries = rotate(query.expand(1, 1, 10, 8), turn)[0, 0]
+    keys = rotate(key.expand(1, 1, 10, 8), turn)[0, 0]
+    products = queries @ keys.T
+    for distance in (-3, 0, 4):
+        along = products.diagonal(distance)
+        torch.testing.assert_close(along, along[:1].expand_as(along))
+    # by complex numbers: (a + bi) e^(it w)
+    pairs = torch.complex(query[:4], query[4:]) * torch.exp(1j * 7 * 10_000 ** (-torch.arange(4) / 4))
+    torch.testing.assert_close(torch.cat([pairs.real, pairs.imag]), queries[7])
+
+
+def test_padding_changes_nothing() -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder(50, 24, 2, 3, 12).eval()
+    tokens, seen = padded()
+    whole = encoder(tokens, seen)
+    torch.testing.assert_close(whole[1, :5], encoder(tokens[1:2, :5])[0])
+    torch.testing.assert_close(pooled(whole, seen)[1], whole[1, :5].mean(0))
+    assert torch.equal(pooled(whole, seen, "first"), whole[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"width": 0}, "at least 1"), ({"width": 25}, "multiple"), ({"width": 9, "heads": 3}, "twice")],
+)
+def test_settings_out_of_range(settings: dict[str, int], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        TextEncoder(**({"vocabulary": 50, "heads": 3} | settings))  # type: ignore[arg-type]
+
+
+def test_a_sequence_that_is_too_long() -> None:
+    with pytest.raises(UserError, match="up to 12"):
+        TextEncoder(50, 24, 1, 3, 12)(torch.zeros(1, 13, dtype=torch.int64))
