@@ -82,11 +82,27 @@ def make_parser() -> argparse.ArgumentParser:
     inpaint.add_argument("--out", required=True, help="the picture to write")
     inpaint.set_defaults(run=_inpaint)
 
+    fill = commands.add_parser("fill", help="fill the [MASK] of a text by a trained model")
+    fill.add_argument("--ckpt", required=True, help="checkpoint of a masked-text task")
+    fill.add_argument("--top", type=int, default=5, help="fillings to show (default: 5)")
+    fill.add_argument("--json", action="store_true", help="print JSON, for programs")
+    fill.add_argument("text", help='such as "the [MASK] sat on the mat"')
+    fill.set_defaults(run=_fill)
+
+    score = commands.add_parser(
+        "score", help="how likely texts are to a trained model, each token by the others"
+    )
+    score.add_argument("--ckpt", required=True, help="checkpoint of a masked-text task")
+    score.add_argument("--json", action="store_true", help="print JSON, for programs")
+    score.add_argument("texts", nargs="+", metavar="text", help="texts, each an argument")
+    score.set_defaults(run=_score)
+
     export = commands.add_parser("export", help="write the weights for other tools")
     export.add_argument("--ckpt", required=True, help="a checkpoint")
     export.add_argument(
-        "--format", required=True, choices=("timm", "safetensors"),
-        help="timm: a folder with the encoder, for timm.create_model; safetensors: a file with all weights",
+        "--format", required=True, choices=("timm", "transformers", "safetensors"),
+        help="timm: a folder with the encoder, for timm.create_model; transformers: a folder for "
+        "AutoModelForMaskedLM and AutoTokenizer; safetensors: a file with all weights",
     )  # fmt: skip
     export.add_argument("--out", required=True, help="the folder (timm) or file (safetensors) to write")
     export.set_defaults(run=_export)
@@ -143,6 +159,36 @@ def _inpaint(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     print(*paths, sep="\n")
+
+
+def _fill(options: argparse.Namespace) -> None:
+    import json
+    from dataclasses import asdict
+
+    from ssl_ebm.report.text import TextModel
+
+    fillings = TextModel(options.ckpt).fill(options.text, options.top)
+    if options.json:
+        print(json.dumps([asdict(one) for one in fillings], indent=1))
+        return
+    for one in fillings:
+        print(f"{one.probability:.4f}  {one.text}")
+
+
+def _score(options: argparse.Namespace) -> None:
+    import json
+    from dataclasses import asdict
+
+    from ssl_ebm.report.text import TextModel
+
+    model = TextModel(options.ckpt)
+    scores = [model.score(text) for text in options.texts]
+    if options.json:
+        print(json.dumps([asdict(one) | {"perplexity": one.perplexity} for one in scores], indent=1))
+        return
+    for one in scores:
+        figures = f"{one.log_likelihood:9.2f} nats, {one.tokens} tokens, perplexity {one.perplexity:.1f}"
+        print(f"{figures}  {one.text}")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -1,10 +1,11 @@
-"""Datasets and LightningDataModules: moving digits with known futures, video, images, points in the plane."""
+"""Datasets and LightningDataModules: digits with known futures, video, images, text, points in the plane."""
 
 from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.decoding import load_clip
 from ssl_ebm.data.images import FontDigits, IdxImages, ImageData, ImageFolder
 from ssl_ebm.data.moving_digits import Futures, MovingDigits, MovingDigitsDataset
 from ssl_ebm.data.planar import Plane, PlanePoints, plane
+from ssl_ebm.data.text import LabelledText, PackedText, Text
 from ssl_ebm.data.torchvision_images import TorchvisionImages
 from ssl_ebm.data.torchvision_video import TorchvisionVideo
 from ssl_ebm.data.video import ClipWindows, VideoData, VideoFolder
@@ -17,10 +18,13 @@ __all__ = [
     "IdxImages",
     "ImageData",
     "ImageFolder",
+    "LabelledText",
     "MovingDigits",
     "MovingDigitsDataset",
+    "PackedText",
     "Plane",
     "PlanePoints",
+    "Text",
     "TorchvisionImages",
     "TorchvisionVideo",
     "VideoData",

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ssl_ebm.data.corruption import SPECIAL
 from ssl_ebm.errors import UserError
+from ssl_ebm.networks.bert import bert_config, to_bert
 from ssl_ebm.report.files import make_folder
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint
 from ssl_ebm.tasks.inpainting import Inpainting
+from ssl_ebm.tasks.masked_text import MaskedText
 
-FORMATS = ("timm", "safetensors")
+FORMATS = ("timm", "transformers", "safetensors")
 
 
 def export(checkpoint: str | Path, out: str | Path, form: str) -> Path:
@@ -20,12 +23,14 @@ def export(checkpoint: str | Path, out: str | Path, form: str) -> Path:
     - "timm": a folder with the encoder alone, config.json and model.safetensors, which
       ``timm.create_model("local-dir:FOLDER")`` loads. Its ``forward_features(images)[:, 1:].mean(1)``, of
       images in [0, 1], is the task's `representation`.
+    - "transformers": a folder that AutoModelForMaskedLM and AutoTokenizer load, with the task's logits.
     - "safetensors": one file with all weights by their names in the task, and its settings as JSON in the
       metadata entry "settings".
 
     Args:
-        checkpoint: of a task; for "timm" of `Inpainting` with a masked autoencoder.
-        out: a folder for "timm", a file ending in .safetensors for "safetensors".
+        checkpoint: of a task; for "timm" of `Inpainting` with a masked autoencoder, for
+            "transformers" of `MaskedText` with a network of BERT's kind (positions: learnt, norm: post).
+        out: a folder, or a file ending in .safetensors for "safetensors".
         form: one of `FORMATS`.
 
     Returns:
@@ -35,8 +40,9 @@ def export(checkpoint: str | Path, out: str | Path, form: str) -> Path:
         UserError: another format, a file that is no such checkpoint, a path that cannot be written.
     """
     if form not in FORMATS:
-        raise UserError(f"no format {form!r}: use {' or '.join(FORMATS)}")
-    return _timm(checkpoint, out) if form == "timm" else _safetensors(checkpoint, out)
+        raise UserError(f"no format {form!r}: use {', '.join(FORMATS)}")
+    written = {"timm": _timm, "transformers": _transformers, "safetensors": _safetensors}
+    return written[form](checkpoint, out)
 
 
 def _safetensors(checkpoint: str | Path, out: str | Path) -> Path:
@@ -47,7 +53,8 @@ def _safetensors(checkpoint: str | Path, out: str | Path) -> Path:
     make_folder(path.parent)
     settings = json.dumps(_plain(content.get("hyper_parameters", {})))
     metadata = {"format": "pt", "task": str(content.get("task", "")), "settings": settings}
-    _save({name: tensor.contiguous() for name, tensor in content["state_dict"].items()}, path, metadata)
+    weights = {name: tensor.clone().contiguous() for name, tensor in content["state_dict"].items()}
+    _save(weights, path, metadata)  # of their own: the file takes no two names for one tensor
     return path
 
 
@@ -85,6 +92,21 @@ def _timm(checkpoint: str | Path, out: str | Path) -> Path:
     weights = {name: tensor.detach().contiguous() for name, tensor in encoder.state_dict().items()}
     _save(weights, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    return folder
+
+
+def _transformers(checkpoint: str | Path, out: str | Path) -> Path:
+    task = load_task(checkpoint, MaskedText)
+    config, weights = bert_config(task.network), to_bert(task.network)
+    if task.tokenizer_json is None:
+        raise UserError(f"{checkpoint} holds no tokenizer: it was not trained on text")
+    folder = make_folder(out)
+    _save(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (folder / "tokenizer.json").write_text(task.tokenizer_json)
+    names = zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": task.network.length}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | dict(names), indent=1) + "\n")
     return folder
 
 

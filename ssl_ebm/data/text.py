@@ -1,0 +1,265 @@
+"""Text for pre-training: a corpus tokenised once, packed into whole sequences, mapped from disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssl_ebm.data.corruption import CLS, PAD, SEP
+from ssl_ebm.data.documents import Corpus, Unit
+from ssl_ebm.data.listings import SPLITS
+from ssl_ebm.data.loading import StreamData, check_least
+from ssl_ebm.data.tokenizing import Kind, load_tokenizer, train_tokenizer, word_starts
+from ssl_ebm.errors import UserError
+
+BATCH = 1000  # documents tokenised at a time
+REPORT = 100_000  # documents between two lines of progress
+FORMAT = 1  # of the files in the cache
+
+
+class PackedText(Dataset[dict[str, Tensor]]):
+    """Sequences of a token file: {"tokens": (length,) int64}. The remainder of the file is left out, and a
+    file shorter than a sequence is padded to one.
+
+    Indices beyond the length stand for later epochs and wrap around.
+    """
+
+    def __init__(self, path: Path, dtype: str, length: int) -> None:
+        self.path, self.dtype, self.length = path, dtype, length
+        self.tokens = path.stat().st_size // np.dtype(dtype).itemsize
+        self._mapped: Any = None
+
+    def __len__(self) -> int:
+        return max(1, self.tokens // self.length)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if self._mapped is None:  # in the worker that reads
+            self._mapped = np.memmap(self.path, self.dtype, "r")
+        start = index % len(self) * self.length
+        tokens = torch.from_numpy(self._mapped[start : start + self.length].astype(np.int64))
+        return {"tokens": torch.nn.functional.pad(tokens, (0, self.length - len(tokens)), value=PAD)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_mapped": None}
+
+    def all_tokens(self) -> NDArray[np.int64]:
+        """The whole file, in memory."""
+        return np.fromfile(self.path, self.dtype).astype(np.int64)
+
+
+class Text(StreamData):
+    """Documents of a file or folder, packed one after another: [CLS] a document [SEP] [CLS] the next ...
+
+    Batches: {"tokens": (B, length) int64}. The tokenizer is trained on the training documents alone. The
+    corpus is tokenised once, into files that are mapped, not read, so memory does not grow with it.
+
+    Args:
+        path: a folder, or a file: .txt, .csv or .tsv with a header, .jsonl; see `Corpus`.
+        unit: what is a document of a .txt file: file, paragraph or line.
+        text_column: of tables and JSON lines.
+        tokenizer: a tokenizer.json; null: one is trained.
+        kind: of the trained one, wordpiece or bpe.
+        vocabulary: its number of tokens.
+        length: tokens of a sequence.
+        val_share, test_share: of the documents whose split no file name fixes.
+        cache: folder for token files; null: ssl_ebm in the user's cache folder.
+        batch_size, workers, seed: as everywhere.
+
+    Raises:
+        UserError: a setting out of its range, files that are missing or broken, a corpus without documents in
+            one of its splits, a vocabulary larger than the text supports.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        unit: Unit = "paragraph",
+        text_column: str = "text",
+        tokenizer: str | None = None,
+        kind: Kind = "wordpiece",
+        vocabulary: int = 8192,
+        length: int = 128,
+        val_share: float = 0.05,
+        test_share: float = 0.05,
+        cache: str | None = None,
+        batch_size: int = 32,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, workers, seed)
+        check_least(vocabulary=(vocabulary, 6), length=(length, 8))
+        self.corpus = Corpus(path, unit, text_column, None, val_share, test_share, seed)
+        self.given, self.kind, self.vocabulary, self.length = tokenizer, kind, vocabulary, length
+        self.cache = Path(cache) if cache else _user_cache()
+        self._folder: Path | None = None
+        self.tokenizer_json: str | None = None
+        self.word_starts = torch.ones(0, dtype=torch.bool)
+        self.info: dict[str, Any] = {}
+
+    def prepare_data(self) -> None:
+        """Tokenises the corpus if that has not been done; in one process of each machine."""
+        self._prepared()
+
+    def setup(self, stage: str | None = None) -> None:
+        folder = self._prepared()
+        self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        self.word_starts = word_starts(Tokenizer.from_str(self.tokenizer_json))
+        self.info = json.loads((folder / "info.json").read_text())
+        super().setup(stage)
+
+    def make_dataset(self, split: str) -> PackedText:
+        return PackedText(self._prepared() / f"{split}.bin", self.info["dtype"], self.length)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "path": self.corpus.path,
+            "length": self.length,
+            "vocabulary": len(self.word_starts),
+            "documents": self.info.get("documents"),
+            "tokens": self.info.get("tokens"),
+        }
+
+    # -- tokenising --------------------------------------------------------------------------------------
+
+    def _prepared(self) -> Path:
+        """The folder with tokenizer and token files."""
+        if self._folder is None:
+            folder = self.cache / self._key()
+            if not (folder / "info.json").is_file():
+                self._tokenise(folder)
+            self._folder = folder
+        return self._folder
+
+    def _key(self) -> str:
+        """Names the content of the files and all settings that the tokens depend on."""
+        corpus = self.corpus
+        settings = [FORMAT, corpus.unit, corpus.text_column, corpus.val_share, corpus.test_share, corpus.seed]
+        given = None if self.given is None else load_tokenizer(self.given).to_str()
+        settings += [self.kind, self.vocabulary] if given is None else [given]
+        digest = hashlib.sha256(repr(settings).encode())
+        for path, split in corpus.files():
+            try:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+            digest.update(f"{path.suffix} {split} {content}\n".encode())
+        return digest.hexdigest()[:32]
+
+    def _texts(self, split: str) -> Iterator[str]:
+        return (document.text for document in self.corpus.documents() if document.split == split)
+
+    def _tokenise(self, folder: Path) -> None:
+        """Into a folder beside, which is then renamed: there is a whole one or none."""
+        if self.given is not None:
+            tokenizer = load_tokenizer(self.given)
+        else:
+            rank_zero_info(f"training a tokenizer of {self.vocabulary} tokens on {self.corpus.path}")
+            tokenizer = train_tokenizer(self._texts("train"), self.vocabulary, self.kind)
+        dtype = "uint16" if tokenizer.get_vocab_size() <= 2**16 else "uint32"
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=".partial", dir=self.cache))
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.cache}: {error.strerror or error}; set data.cache"
+            ) from error
+        try:
+            counts = self._write_tokens(tokenizer, partial, dtype)
+            (partial / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+            (partial / "info.json").write_text(json.dumps({"dtype": dtype, **counts}))
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not (folder / "info.json").is_file():  # else another process was faster
+                    raise
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.cache}: {error.strerror or error}; set data.cache"
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _write_tokens(self, tokenizer: Any, folder: Path, dtype: str) -> dict[str, dict[str, int]]:
+        documents, tokens = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+        files = {split: (folder / f"{split}.bin").open("wb") for split in SPLITS}
+        try:
+            all_documents = self.corpus.documents()
+            while batch := list(islice(all_documents, BATCH)):
+                encoded = tokenizer.encode_batch_fast([one.text for one in batch], add_special_tokens=False)
+                for document, made in zip(batch, encoded, strict=True):
+                    ids = np.array([CLS, *made.ids, SEP], dtype)
+                    files[document.split].write(ids.tobytes())
+                    documents[document.split] += 1
+                    tokens[document.split] += len(ids)
+                if sum(documents.values()) % REPORT < len(batch):
+                    rank_zero_info(f"tokenised {sum(documents.values()):,} documents")
+        finally:
+            for file in files.values():
+                file.close()
+        if empty := [split for split in SPLITS if not documents[split]]:
+            raise UserError(
+                f"{self.corpus.path} has no documents for {', '.join(empty)}: give more text, larger shares, "
+                "or smaller documents (unit)"
+            )
+        return {"documents": documents, "tokens": tokens}
+
+
+class LabelledText(Dataset[dict[str, Tensor]]):
+    """Documents of one split with their classes: {"tokens": (length,) int64, "label": ()}.
+
+    [CLS] the document's first tokens [SEP], padded with [PAD].
+
+    Args:
+        corpus: with a label column.
+        split: "train", "val" or "test".
+        tokenizer: of the checkpoint, as JSON.
+        length: tokens of a sequence.
+
+    Attributes:
+        classes: names of the classes, sorted; of all splits.
+
+    Raises:
+        UserError: no label column, or no documents in the split.
+    """
+
+    def __init__(self, corpus: Corpus, split: str, tokenizer: str, length: int) -> None:
+        if corpus.label_column is None:
+            raise UserError("labelled text needs a label column: set label_column")
+        documents = list(corpus.documents())
+        self.classes = sorted({str(one.label) for one in documents})
+        chosen = [one for one in documents if one.split == split]
+        if not chosen:
+            raise UserError(f"{corpus.path} has no documents for {split}")
+        reader: Any = Tokenizer.from_str(tokenizer)
+        encoded = reader.encode_batch_fast([one.text for one in chosen], add_special_tokens=False)
+        self.tokens = torch.full((len(chosen), length), PAD)
+        for row, made in zip(self.tokens, encoded, strict=True):
+            ids = [CLS, *made.ids[: length - 2], SEP]
+            row[: len(ids)] = torch.tensor(ids)
+        self.labels = torch.tensor([self.classes.index(str(one.label)) for one in chosen])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"tokens": self.tokens[index], "label": self.labels[index]}
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssl_ebm" / "text"

@@ -1,0 +1,126 @@
+"""``ssl-ebm fill`` and ``ssl-ebm score``: what a masked text autoencoder says of a text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ssl_ebm.data.corruption import CLS, MASK, SEP, SPECIAL
+from ssl_ebm.errors import UserError
+from ssl_ebm.tasks.checkpoints import load_task
+from ssl_ebm.tasks.masked_text import MaskedText
+
+
+@dataclass(frozen=True)
+class Filling:
+    """One way to fill all masks of a text.
+
+    Attributes:
+        text: with the masks filled in.
+        words: what stands at each mask, in order.
+        probability: of all of them together.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    probability: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely a text is to the model.
+
+    Attributes:
+        text: that was scored.
+        log_likelihood: its pseudo-log-likelihood, in nats.
+        tokens: how many were scored.
+    """
+
+    text: str
+    log_likelihood: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(-log_likelihood / tokens)."""
+        return float(torch.tensor(-self.log_likelihood / self.tokens).exp())
+
+
+class TextModel:
+    """A checkpoint of `MaskedText` with its tokenizer.
+
+    Raises:
+        UserError: no such checkpoint, or one without a tokenizer.
+    """
+
+    def __init__(self, checkpoint: str | Path) -> None:
+        self.task = load_task(checkpoint, MaskedText)
+        if self.task.tokenizer_json is None:
+            raise UserError(f"{checkpoint} holds no tokenizer: it was not trained on text")
+        self.tokenizer: Any = Tokenizer.from_str(self.task.tokenizer_json)
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+
+    def tokens_of(self, text: str) -> Tensor:
+        """(T,) int64, between [CLS] and [SEP]; [MASK] in the text is one.
+
+        Raises:
+            UserError: no token but special ones, or more than the network reads.
+        """
+        ids = [CLS, *self.tokenizer.encode(text, add_special_tokens=False).ids, SEP]
+        longest = self.task.network.length
+        if len(ids) > longest:
+            raise UserError(
+                f"the text has {len(ids)} tokens, with [CLS] and [SEP], and this model reads {longest}: "
+                "shorten it"
+            )
+        if len(ids) == 2:
+            raise UserError("the text is empty: give one with words")
+        return torch.tensor(ids)
+
+    def fill(self, text: str, top: int = 5) -> list[Filling]:
+        """The `top` likeliest fillings of all [MASK]; see `MaskedText.complete` for several.
+
+        Raises:
+            UserError: no [MASK], top below 1, or as `tokens_of`.
+        """
+        if top < 1:
+            raise UserError(f"top is {top}: use at least 1")
+        tokens = self.tokens_of(text)
+        places = (tokens == MASK).nonzero()[:, 0].tolist()
+        texts, log_p = self.task.complete(tokens, beam=top if len(places) == 1 else max(top, 20))
+        found = []
+        for filled, one in zip(texts.tolist()[:top], log_p.tolist(), strict=False):
+            words = tuple(self._piece(filled[place]) for place in places)
+            found.append(Filling(self._in_place(text, words), words, float(torch.tensor(one).exp())))
+        return found
+
+    def score(self, text: str) -> Score:
+        """Pseudo-log-likelihood of a text, each token given all others.
+
+        Raises:
+            UserError: no token that could be scored, or as `tokens_of`.
+        """
+        tokens = self.tokens_of(text)
+        count = int((tokens >= len(SPECIAL)).sum())
+        if not count:
+            raise UserError("the text has no token that could be scored: it is not of this vocabulary")
+        return Score(text, float(self.task.pseudo_log_likelihood(tokens[None])), count)
+
+    def _piece(self, token: int) -> str:
+        piece: str = self.tokenizer.decode([token])
+        return piece.strip() or str(self.tokenizer.id_to_token(token))
+
+    @staticmethod
+    def _in_place(text: str, words: tuple[str, ...]) -> str:
+        """The text as it was written, with a word at each mask; a piece that goes on a word joins it."""
+        first, *others = text.split(SPECIAL[MASK])
+        made = first
+        for word, after in zip(words, others, strict=True):
+            made = made.rstrip() + word[2:] + after if word.startswith("##") else made + word + after
+        return made

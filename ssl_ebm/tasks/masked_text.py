@@ -1,0 +1,283 @@
+"""Masked text: what is hidden is one of finitely many tokens, so a softmax holds all answers at once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ssl_ebm.data.corruption import MASK, PAD, SPECIAL, Corrupted, TokenMasking
+from ssl_ebm.errors import UserError
+from ssl_ebm.networks.text import TextEncoder, pooled
+from ssl_ebm.tasks.building import build
+from ssl_ebm.tasks.divergence import WatchedTask
+from ssl_ebm.tasks.optimization import adamw_with_cosine
+
+Batch = dict[str, Tensor]
+Description = dict[str, Any]
+CHUNK = 256  # sequences in one pass, where one text becomes many
+
+
+class MaskedText(WatchedTask):
+    """A masked autoencoder of text.
+
+        E(x, y) = -log softmax(logits(x))_y
+
+    x is the text with some tokens hidden, y a hidden token. E is its negative log-likelihood, so its Gibbs
+    distribution at beta = 1 is the softmax, and least squares' average never arises. Of several hidden tokens
+    the softmaxes are the marginals alone; `complete` looks for their joint by beam search, `gibbs` draws.
+
+    Batches are dictionaries with "tokens" (B, T) int64. A checkpoint holds the tokenizer, if the data has
+    one.
+
+    Args:
+        network: a `ssl_ebm.networks.text.TextEncoder`, by class_path and init_args.
+        masking: a `ssl_ebm.data.corruption.TokenMasking`, the same way. Null: BERT's 15 % of tokens.
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW, on matrices.
+        warmup_steps: optimizer steps of linear warm-up; a cosine to zero follows.
+        second_momentum: beta2 of AdamW.
+        pooling: what represents a document: the mean of its tokens' features, or the first one.
+
+    Raises:
+        UserError: a setting out of its range, or a description of nothing that exists.
+
+    Source: Devlin et al., "BERT" (2019); lecture (NYU Deep Learning 2020, week 7-2).
+    """
+
+    word_starts: Tensor
+
+    def __init__(
+        self,
+        network: Description,
+        masking: Description | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 100,
+        second_momentum: float = 0.98,
+        pooling: Literal["mean", "first"] = "mean",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        for name in ("weight_decay", "warmup_steps"):
+            if not self.hparams[name] >= 0:
+                raise UserError(f"{name} is {self.hparams[name]}: use at least 0")
+        if not 0 < lr < float("inf"):
+            raise UserError(f"lr is {lr}: use a number above 0")
+        if pooling not in ("mean", "first"):
+            raise UserError(f"pooling is {pooling!r}: use mean or first")
+        self.network: TextEncoder = build(network, TextEncoder, "network")
+        self.masking = TokenMasking() if masking is None else build(masking, TokenMasking, "masking")
+        self.tokenizer_json: str | None = None
+        starts = torch.ones(self.network.vocabulary, dtype=torch.bool)
+        self.register_buffer("word_starts", starts)
+
+    @property
+    def objective_name(self) -> str:
+        return "masked text"
+
+    # -- data --------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Takes the tokenizer of the data.
+
+        Raises:
+            UserError: it has more tokens than the network.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        tokenizer = getattr(data, "tokenizer_json", None)
+        if tokenizer is None:
+            return
+        starts = data.word_starts  # type: ignore[union-attr]
+        if len(starts) > self.network.vocabulary:
+            raise UserError(
+                f"the tokenizer has {len(starts)} tokens and the network {self.network.vocabulary}: set the "
+                "network's vocabulary to at least as many"
+            )
+        if self.tokenizer_json not in (None, tokenizer):
+            raise UserError(
+                "the data has another tokenizer than the checkpoint: set data.tokenizer to the one of the "
+                "training"
+            )
+        self.tokenizer_json = tokenizer
+        self.word_starts[: len(starts)] = starts.to(self.word_starts.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["tokenizer"] = self.tokenizer_json
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.tokenizer_json = checkpoint.get("tokenizer")
+
+    # -- features and energies ---------------------------------------------------------------------------
+
+    def representation(self, tokens: Tensor) -> Tensor:
+        """Features of whole documents, nothing hidden: (B, T) int64, [PAD] where they end -> (B, width)."""
+        seen = tokens != PAD
+        return pooled(self.network(tokens, seen), seen, self.hparams["pooling"])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Scores of every token at every place: (B, T) -> (B, T, V). Special tokens have none: -inf."""
+        return self._scores(self.network(tokens, tokens != PAD))
+
+    def _scores(self, features: Tensor) -> Tensor:
+        """A hidden token is never a special one."""
+        scores = self.network.logits(features).float()
+        special = torch.arange(self.network.vocabulary, device=scores.device) < len(SPECIAL)
+        return scores.masked_fill(special, -torch.inf)
+
+    @torch.no_grad()
+    def token_energies(self, tokens: Tensor) -> Tensor:
+        """E of each token given all others, (B, T) -> (B, T) float, in nats; 0 for special tokens.
+
+        One pass for each token: with the others as they are, this one hidden.
+
+        Source: Salazar et al., "Masked language model scoring" (2020).
+        """
+        energies = torch.zeros(tokens.shape, device=tokens.device)
+        rows, places = (tokens >= len(SPECIAL)).nonzero(as_tuple=True)
+        for some in torch.arange(len(rows), device=rows.device).split(CHUNK):
+            row, place = rows[some], places[some]
+            hidden = tokens[row].scatter(1, place[:, None], MASK)
+            features = self.network(hidden, hidden != PAD)[torch.arange(len(some)), place]
+            energies[row, place] = cross_entropy(self._scores(features), tokens[row, place], reduction="none")
+        return energies
+
+    def pseudo_log_likelihood(self, tokens: Tensor) -> Tensor:
+        """-sum of the tokens' energies: (B, T) -> (B,), in nats."""
+        return -self.token_energies(tokens).sum(1)
+
+    @torch.no_grad()
+    def complete(self, tokens: Tensor, beam: int = 10) -> tuple[Tensor, Tensor]:
+        """The likeliest fillings of all [MASK] of one text, by beam search.
+
+            log p(y1, .., yM | x) = sum_m log p(y_m | x, y_1 .. y_(m-1))
+
+        Places are filled in the order of the text. The order matters, for no joint distribution need have all
+        the conditionals that a network was trained to give: another order can give another probability.
+
+        Args:
+            tokens: (T,) int64 with [MASK] at M >= 1 places.
+            beam: fillings that are kept at each place; for M = 1 the result is exact.
+
+        Returns:
+            Texts (N, T), likeliest first, N <= beam, and log p of their fillings (N,).
+
+        Raises:
+            UserError: no [MASK], or a beam below 1.
+        """
+        places = _masks(tokens)
+        if beam < 1:
+            raise UserError(f"beam is {beam}: use at least 1")
+        texts, total = tokens[None], torch.zeros(1, device=tokens.device)
+        for place in places:
+            log_p = self._log_p(texts, place)  # (N, V)
+            joint = total[:, None] + log_p
+            kept = min(beam, int(joint.isfinite().sum()))
+            total, index = joint.flatten().topk(kept)
+            texts = texts[index // log_p.shape[1]].clone()
+            texts[:, place] = index % log_p.shape[1]
+        return texts, total
+
+    @torch.no_grad()
+    def gibbs(
+        self, tokens: Tensor, samples: int = 16, sweeps: int = 20, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Fillings of all [MASK] of one text, drawn by Gibbs sampling: (T,) -> (samples, T).
+
+        Each place in turn is drawn from p(y_m | everything else), `sweeps` times; a first sweep fills the
+        places in the order of the text.
+
+        Raises:
+            UserError: no [MASK], or a number below 1.
+
+        Source: Wang and Cho, "BERT has a mouth, and it must speak" (2019).
+        """
+        places = _masks(tokens)
+        if min(samples, sweeps) < 1:
+            raise UserError(f"gibbs: samples {samples} and sweeps {sweeps}: use at least 1")
+        texts = tokens.expand(samples, -1).clone()
+        for _ in range(sweeps):
+            for place in places:
+                hidden = texts.clone()
+                hidden[:, place] = MASK
+                p = self._log_p(hidden, place).exp()
+                texts[:, place] = torch.multinomial(p, 1, generator=generator)[:, 0]
+        return texts
+
+    def _log_p(self, texts: Tensor, place: int) -> Tensor:
+        features = self.network(texts, texts != PAD)[:, place]
+        return self._scores(features).log_softmax(1)
+
+    # -- training ----------------------------------------------------------------------------------------
+
+    def hide(self, tokens: Tensor, generator: torch.Generator | None = None) -> Corrupted:
+        """A batch with tokens hidden, (B, T) int64, as `masking` does it."""
+        return self.masking.hide(tokens, self.network.vocabulary, self.word_starts, generator)
+
+    def energies(self, hidden: Corrupted) -> tuple[Tensor, Tensor]:
+        """E of the truth at each hidden place, and whether it is the likeliest token: (B, M) each.
+
+        Only the hidden places are projected to the vocabulary. Places that do not count are 0.
+        """
+        features = self.network(hidden.tokens)
+        index = hidden.positions[..., None].expand(-1, -1, features.shape[2])
+        scores = self._scores(features.gather(1, index).flatten(0, 1))
+        truth, counts = hidden.truth.flatten(), hidden.counts.flatten()
+        # A truth that is special stands at a place that does not count.
+        energy = cross_entropy(scores, torch.where(counts, truth, len(SPECIAL)), reduction="none")
+        right = (scores.argmax(1) == truth) & counts
+        return (energy * counts).view_as(hidden.truth), right.view_as(hidden.truth)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        hidden = self.hide(batch["tokens"])
+        energy, right = self.energies(hidden)
+        count = hidden.counts.sum().clamp_min(1)
+        loss = energy.sum() / count
+        self.divergence.see(loss)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log_dict({"train/loss": loss.detach(), "train/accuracy": right.sum() / count})
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, batch_idx, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, batch_idx, "test")
+
+    def _evaluate(self, batch: Batch, batch_idx: int, split: str) -> None:
+        """Logs the mean energy of hidden tokens (its exponential is the masked perplexity) and the accuracy.
+
+        The tokens that are hidden are the same in every epoch: a generator of its own for each batch.
+        """
+        tokens = batch["tokens"]
+        generator = torch.Generator(tokens.device).manual_seed(batch_idx)
+        hidden = self.hide(tokens, generator)
+        energy, right = self.energies(hidden)
+        count = hidden.counts.sum().clamp_min(1)
+        figures = {"loss": energy.sum() / count, "accuracy": right.sum() / count}
+        named = {f"{split}/{name}": value for name, value in figures.items()}
+        self.log_dict(named, batch_size=hidden.counts.numel(), sync_dist=True, prog_bar=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Features of every sequence of the batch: (B, width)."""
+        return self.representation(batch["tokens"])
+
+    def configure_optimizers(self) -> Any:
+        settings = self.hparams
+        return adamw_with_cosine(
+            self,
+            settings["lr"],
+            settings["weight_decay"],
+            settings["warmup_steps"],
+            second_momentum=settings["second_momentum"],
+        )
+
+
+def _masks(tokens: Tensor) -> list[int]:
+    places: list[int] = (tokens == MASK).nonzero()[:, 0].tolist()
+    if not places:
+        raise UserError("the text has no [MASK]: write one where a word is to be filled in")
+    return places

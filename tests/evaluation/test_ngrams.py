@@ -1,0 +1,89 @@
+"""n-grams against counting by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.ngrams import GRID, NGrams, masked_figures
+
+V = 12
+
+
+def text(count: int, seed: int = 0) -> np.ndarray:
+    """A chain in which a token depends on the two before it."""
+    rng = np.random.default_rng(seed)
+    made = [0, 1]
+    for _ in range(count - 2):
+        likely = (made[-1] * 5 + made[-2] * 3) % V
+        made.append(likely if rng.random() < 0.7 else int(rng.integers(V)))
+    return np.array(made)
+
+
+def by_hand(tokens: np.ndarray, a: int, b: int, w2: float, w3: float) -> np.ndarray:
+    ones, twos, threes = (
+        Counter(zip(*(tokens[i:].tolist() for i in range(n)), strict=False)) for n in (1, 2, 3)
+    )
+    p = np.array([(ones[(y,)] + 1) / (len(tokens) + V) for y in range(V)])
+    for counts, context, w in ((twos, (b,), w2), (threes, (a, b), w3)):
+        total = sum(counts[(*context, y)] for y in range(V))
+        if total:
+            p = np.array([w * counts[(*context, y)] / total + (1 - w) * p[y] for y in range(V)])
+    return p
+
+
+def test_probabilities_are_counts() -> None:
+    tokens = text(300)
+    model = NGrams(tokens, V, 3)
+    before = np.array([[0, 1], [5, 5], [11, 3]])
+    found = model.predict(before)
+    for (a, b), p in zip(before.tolist(), found, strict=True):
+        np.testing.assert_allclose(p, by_hand(tokens, a, b, 0.5, 0.5), atol=1e-12)
+    np.testing.assert_allclose(found.sum(1), 1)
+
+
+def test_a_context_never_seen_leaves_its_weight() -> None:
+    model = NGrams(np.array([1, 2, 3, 1, 2, 4]), V, 3)
+    np.testing.assert_allclose(model.predict(np.array([[9, 9]]))[0], model.unigrams)
+
+
+def test_weights_are_the_likeliest_of_the_grid() -> None:
+    tokens, held = text(3000), text(400, seed=1)
+    model = NGrams(tokens, V, 3, held)
+
+    def nats(w2: float, w3: float) -> float:
+        runs = zip(held, held[1:], held[2:], strict=False)
+        return float(np.mean([np.log(by_hand(tokens, a, b, w2, w3)[y]) for a, b, y in runs]))
+
+    assert model.weights[1] == max(GRID, key=lambda w: nats(model.weights[0], w))
+    assert model.weights[1] > 0.5
+
+
+def test_longer_contexts_predict_better_and_figures_are_means() -> None:
+    tokens, held = text(4000), text(200, seed=1)
+    models = [NGrams(tokens, V, n, text(300, 2)) for n in (1, 2, 3)]
+    sequences = held.reshape(10, 20)
+    positions = np.tile(np.array([[2, 7, 19]]), (10, 1))
+    counts = np.ones((10, 3), bool)
+    counts[0, 0] = False
+    figures = masked_figures(models, sequences, positions, counts)
+    assert figures[0][0] > figures[1][0] > figures[2][0]
+    assert figures[2][1] > 0.5
+    logs, right = [], []
+    for row in range(10):
+        for m in range(3):
+            if counts[row, m]:
+                place = positions[row, m]
+                p = by_hand(tokens, *sequences[row, place - 2 : place].tolist(), *models[2].weights)
+                logs.append(np.log(p[sequences[row, place]]))
+                right.append(p.argmax() == sequences[row, place])
+    np.testing.assert_allclose(figures[2], (np.exp(-np.mean(logs)), np.mean(right)))
+
+
+@pytest.mark.parametrize(("order", "tokens", "says"), [(4, 10, "1, 2 or 3"), (3, 2, "too few")])
+def test_orders_and_texts_that_do_not_fit(order: int, tokens: int, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        NGrams(np.zeros(tokens, np.int64), V, order)

@@ -1,0 +1,171 @@
+"""Masked text against enumeration: energies, joints, and what a softmax of each place cannot say."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningDataModule, Trainer
+from torch.utils.data import DataLoader
+
+from ssl_ebm.data.corruption import CLS, MASK, PAD, SEP
+from ssl_ebm.errors import UserError
+from ssl_ebm.tasks import MaskedText, load_task
+
+V = 9  # four words: 5, 6, 7, 8
+NETWORK: dict[str, Any] = {
+    "class_path": "ssl_ebm.networks.text.TextEncoder",
+    "init_args": {"vocabulary": V, "width": 32, "depth": 2, "heads": 2, "length": 8},
+}
+HALF: dict[str, Any] = {"class_path": "ssl_ebm.data.corruption.TokenMasking", "init_args": {"ratio": 0.5}}
+
+
+def task(**settings: Any) -> MaskedText:
+    torch.manual_seed(0)
+    made = MaskedText(NETWORK, **settings).eval()
+    for weight in made.network.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return made
+
+
+class Pairs(LightningDataModule):
+    """[CLS] 5 6 [SEP] or [CLS] 7 8 [SEP], equally often, two of them in a sequence."""
+
+    def __init__(self, tokenizer_json: str | None = "{}", size: int = V) -> None:
+        super().__init__()
+        self.tokenizer_json = tokenizer_json
+        self.word_starts = torch.arange(size) % 2 == 0
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        one, two = [CLS, 5, 6, SEP], [CLS, 7, 8, SEP]
+        texts = torch.tensor([a + b for a, b in product((one, two), repeat=2)] * 8)
+        return DataLoader([{"tokens": text} for text in texts], batch_size=32)  # type: ignore[arg-type]
+
+    val_dataloader = train_dataloader
+
+
+def fit(made: MaskedText, folder: Path, steps: int, data: LightningDataModule | None = None) -> Trainer:
+    trainer = Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, barebones=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(made.train(), data or Pairs())
+    made.eval()
+    return trainer
+
+
+def test_an_energy_is_that_of_a_token_hidden_alone() -> None:
+    made = task()
+    tokens = torch.tensor([[CLS, 5, 8, 6, SEP], [CLS, 7, SEP, PAD, PAD]])
+    found = made.token_energies(tokens)
+    for row, place in product(range(2), range(5)):
+        token = int(tokens[row, place])
+        if token < 5:
+            assert found[row, place] == 0
+            continue
+        alone = tokens[row][tokens[row] != PAD].clone()
+        alone[place] = MASK
+        with torch.no_grad():
+            logits = made.network.logits(made.network(alone[None]))[0, place, 5:]
+        expected = torch.logsumexp(logits, 0) - logits[token - 5]
+        torch.testing.assert_close(found[row, place], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(made.pseudo_log_likelihood(tokens), -found.sum(1))
+
+
+def test_the_loss_is_the_mean_energy_of_hidden_tokens() -> None:
+    made = task(masking=HALF)
+    tokens = torch.tensor([[CLS, 5, 8, 6, 7, SEP], [CLS, 7, SEP, PAD, PAD, PAD]])
+    hidden = made.hide(tokens, torch.Generator().manual_seed(0))
+    energy, right = made.energies(hidden)
+    with torch.no_grad():
+        p = made.network.logits(made.network(hidden.tokens))[..., 5:].log_softmax(-1)
+    assert hidden.counts.sum() == 4
+    for row, m in product(range(2), range(3)):
+        if not hidden.counts[row, m]:
+            assert energy[row, m] == 0
+            assert not right[row, m]
+            continue
+        here, truth = p[row, hidden.positions[row, m]], int(hidden.truth[row, m])
+        torch.testing.assert_close(energy[row, m], -here[truth - 5], atol=1e-5, rtol=1e-5)
+        assert right[row, m] == (here.argmax() == truth - 5)
+
+
+def test_a_wide_beam_is_enumeration() -> None:
+    made = task()
+    text = torch.tensor([CLS, MASK, 7, MASK, SEP])
+    texts, log_p = made.complete(text, beam=16)
+    assert len(texts) == 16
+    assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-5)
+    with torch.no_grad():
+        for filled, found in zip(texts, log_p, strict=True):
+            first = made(text[None])[0, 1].log_softmax(0)[filled[1]]
+            half = text.clone()
+            half[1] = filled[1]
+            second = made(half[None])[0, 3].log_softmax(0)[filled[3]]
+            torch.testing.assert_close(found, first + second, atol=1e-5, rtol=1e-5)
+    assert (log_p.diff() <= 0).all()
+    narrow, _ = made.complete(text, beam=2)
+    assert len(narrow) == 2
+
+
+def test_the_joint_of_two_masks_is_not_the_product_of_marginals(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    # three of the four words; nothing that is seen is wrong
+    hard = {"ratio": 3 / 8, "masked": 1.0, "random": 0.0}
+    three = {"class_path": HALF["class_path"], "init_args": hard}
+    made = MaskedText(NETWORK, three, lr=2e-3, warmup_steps=20)
+    fit(made, tmp_path, 600)
+    text = torch.tensor([CLS, MASK, MASK, SEP, CLS, 7, 8, SEP])
+    with torch.no_grad():
+        marginals = made(text[None])[0, 1:3].softmax(1)
+    wrong_by_marginals = float(marginals[0, 5] * marginals[1, 8] + marginals[0, 7] * marginals[1, 6])
+    assert wrong_by_marginals == pytest.approx(0.5, abs=0.1)  # the exact product: 1/4 + 1/4
+    texts, log_p = made.complete(text, beam=16)
+    joint = {tuple(words): p for words, p in zip(texts[:, 1:3].tolist(), log_p.exp().tolist(), strict=True)}
+    assert joint[5, 6] + joint[7, 8] > 0.95
+    assert min(joint[5, 6], joint[7, 8]) > 0.35
+    drawn = made.gibbs(text, 64, 3, torch.Generator().manual_seed(0))[:, 1:3].tolist()
+    good = [words for words in drawn if words in ([5, 6], [7, 8])]
+    assert len(good) > 48  # marginals would give 32 of 64, with a standard deviation of 4
+    assert 10 < good.count([5, 6]) < 49
+
+
+def test_a_checkpoint_holds_the_tokenizer(tmp_path: Path) -> None:
+    made = MaskedText(NETWORK)
+    trainer = fit(made, tmp_path, 2, Pairs('{"version": "1.0"}'))
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    again = load_task(tmp_path / "one.ckpt", MaskedText)
+    assert again.tokenizer_json == '{"version": "1.0"}'
+    assert torch.equal(again.word_starts, torch.arange(V) % 2 == 0)
+    tokens = torch.tensor([[CLS, 5, 6, SEP, PAD]])
+    assert torch.equal(again.representation(tokens), made.representation(tokens))
+    torch.testing.assert_close(again.representation(tokens), again.representation(tokens[:, :4]))
+    with pytest.raises(UserError, match="another tokenizer"):
+        fit(again, tmp_path, 2, Pairs("{}"))
+
+
+def test_validation_hides_the_same_tokens_each_time(tmp_path: Path) -> None:
+    made = task()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    first = trainer.validate(made, Pairs(), verbose=False)
+    torch.manual_seed(5)
+    assert trainer.validate(made, Pairs(), verbose=False) == first
+
+
+def test_settings_and_texts_that_do_not_fit(tmp_path: Path) -> None:
+    for settings, says in (
+        ({"lr": 0.0}, "above 0"),
+        ({"warmup_steps": -1}, "at least 0"),
+        ({"pooling": "max"}, "mean"),
+    ):
+        with pytest.raises(UserError, match=says):
+            MaskedText(NETWORK, **settings)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"no \[MASK\]"):
+        task().complete(torch.tensor([CLS, 5, SEP]))
+    with pytest.raises(UserError, match="beam"):
+        task().complete(torch.tensor([CLS, MASK, SEP]), beam=0)
+    with pytest.raises(UserError, match="at least as many"):
+        fit(MaskedText(NETWORK), tmp_path, 1, Pairs(size=V + 1))
