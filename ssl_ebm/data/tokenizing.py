@@ -24,7 +24,8 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int, kind: Kind = "wordpie
 
     Args:
         kind: "wordpiece" (lower case, without accents, as BERT's uncased one), or "bpe" of bytes, which keeps
-            every character.
+            every character. The library trains a WordPiece with ties broken by chance, so that two trainings
+            number tokens in two ways: keep the one that a network was trained with. Checkpoints hold it.
 
     Raises:
         UserError: the text has not so many tokens, or none; another kind.
@@ -51,6 +52,10 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int, kind: Kind = "wordpie
         raise UserError(f"tokenizer: kind is {kind!r}: use wordpiece or bpe")
     tokenizer.train_from_iterator(texts, trainer)
     supported = tokenizer.get_vocab_size()
+    if supported == len(SPECIAL):
+        raise UserError(
+            "there is no text to train a tokenizer on: all files, or the training part, are empty"
+        )
     if supported < vocabulary:
         raise UserError(
             f"the text supports {supported} tokens and not {vocabulary}: set vocabulary to {supported}"

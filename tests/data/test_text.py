@@ -1,0 +1,210 @@
+"""Corpora: what is a document, which split it is in, what is packed, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_ebm.cli import main
+from ssl_ebm.data import LabelledText, Text
+from ssl_ebm.data.corruption import CLS, PAD, SEP
+from ssl_ebm.data.documents import Corpus
+from ssl_ebm.data.tokenizing import load_tokenizer
+from ssl_ebm.errors import UserError
+
+WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, 12)) + f" {i}" for i in range(count)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("\n".join(sentences(300)))
+    return tmp_path / "corpus"
+
+
+def text(folder: Path, **settings: Any) -> Text:
+    defaults = {"unit": "line", "vocabulary": 120, "length": 16, "batch_size": 4}
+    return Text(str(folder), cache=str(folder.parent / "cache"), **(defaults | settings))
+
+
+def test_sequences_are_the_documents_one_after_another(folder: Path) -> None:
+    data = text(folder)
+    data.setup()
+    assert data.tokenizer_json is not None
+    reader = data.train_dataset
+    (folder.parent / "t.json").write_text(data.tokenizer_json)
+    tokenizer = load_tokenizer(folder.parent / "t.json")
+    for split, dataset in (("train", reader), ("val", data.val_dataset), ("test", data.test_dataset)):
+        expected: list[int] = []
+        for document in data.corpus.documents():
+            if document.split == split:
+                ids = tokenizer.encode(document.text, add_special_tokens=False).ids
+                expected += [CLS, *ids, SEP]
+        packed = torch.cat([dataset[i]["tokens"] for i in range(len(dataset))]).tolist()
+        assert packed == expected[: len(packed)]
+        assert 0 <= len(expected) - len(packed) < 16
+        assert dataset.all_tokens().tolist() == expected
+    assert torch.equal(reader[3]["tokens"], reader[3 + len(reader)]["tokens"])  # the next epoch
+
+
+def test_batches_do_not_depend_on_workers_or_the_cache(folder: Path) -> None:
+    found = []
+    for workers in (0, 2):
+        data = text(folder, workers=workers)
+        loader = iter(data.train_dataloader())
+        found.append([next(loader)["tokens"] for _ in range(5)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert len(list((folder.parent / "cache").iterdir())) == 1
+    files = {path: path.stat().st_mtime_ns for path in (folder.parent / "cache").rglob("*.bin")}
+    text(folder).setup("fit")
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    (folder / "a.txt").write_text("\n".join(sentences(300, seed=1)))
+    text(folder).setup("fit")
+    assert len(list((folder.parent / "cache").iterdir())) == 2
+
+
+def test_the_tokenizer_sees_no_text_of_validation_or_test(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "train.txt").write_text("\n".join(sentences(100)))
+    for name in ("valid", "test"):
+        (folder / f"{name}.txt").write_text("\n".join(["zzyzx zzyzx zzyzx"] * 200))
+    data = text(folder)
+    data.setup()
+    assert data.tokenizer_json is not None
+    assert "zz" not in "".join(json.loads(data.tokenizer_json)["model"]["vocab"])
+    assert data.describe()["documents"] == {"train": 100, "val": 200, "test": 200}
+
+
+def test_a_text_that_occurs_twice_is_on_one_side(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(sentences(200) * 2))
+    splits: dict[str, set[str]] = {}
+    for document in Corpus(str(path), "line", val_share=0.2, test_share=0.2).documents():
+        splits.setdefault(document.text.strip(), set()).add(document.split)
+    assert all(len(one) == 1 for one in splits.values())
+    assert {min(one) for one in splits.values()} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "documents"),
+    [
+        ("a.txt", "one\ntwo\n\n\nthree\n", [("one\ntwo\n", None), ("three\n", None)]),
+        ("a.csv", 'label,text\nx,"one, two"\ny,three\n', [("one, two", "x"), ("three", "y")]),
+        ("a.tsv", 'text\tlabel\na "b\tx\n', [('a "b', "x")]),
+        (
+            "a.jsonl",
+            '{"text": "one", "label": 1}\n\n{"text": "two", "label": 2}\n',
+            [("one", "1"), ("two", "2")],
+        ),
+    ],
+)
+def test_what_files_hold(tmp_path: Path, name: str, content: str, documents: list[Any]) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    found = Corpus(str(path), label_column=None if name == "a.txt" else "label").documents()
+    assert [(one.text, one.label) for one in found] == documents
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.txt", b"good\nb\xffd\n", "not UTF-8, at byte 6"),
+        ("a.csv", b"text,label\na,b\nc\n", "line 3: 1 columns in place of 2"),
+        (
+            "a.csv",
+            b"sentence,label\na,b\n",
+            "no column 'text', its first line names sentence, label: set text_",
+        ),
+        ("a.csv", b"text,class\na,b\n", "no column 'label'.*set label_column"),
+        ("a.jsonl", b"{'text'\n", "line 1: this is no JSON"),
+        ("a.jsonl", b'{"words": "x"}\n', "line 1: no entry 'text'"),
+        ("a.pdf", b"", "is no text: use .txt"),
+    ],
+)
+def test_broken_files_are_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        list(Corpus(str(path), label_column=None if name == "a.txt" else "label").documents())
+
+
+def test_empty_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder"):
+        text(tmp_path / "none").setup()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no texts in"):
+        text(tmp_path / "empty").setup()
+    (tmp_path / "empty" / "a.txt").write_text("")
+    with pytest.raises(UserError, match="there is no text"):
+        text(tmp_path / "empty").setup()
+    (tmp_path / "empty" / "a.txt").write_text("bad den\n" * 100)  # one text: one split
+    with pytest.raises(UserError, match="there is no text"):
+        text(tmp_path / "empty", vocabulary=15).setup()
+    assert not list(tmp_path.glob("cache/*"))  # nothing half done
+
+
+def test_the_command_answers_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["fit", "--model", "ssl_ebm.tasks.MaskedText", "--data", "ssl_ebm.data.Text"]
+    arguments += ["--model.network", '{"class_path": "ssl_ebm.networks.text.TextEncoder"}']
+    arguments += ["--data.path", str(folder), "--data.unit", "line", "--data.vocabulary", "9000"]
+    assert main(arguments) == 2
+    assert "tokens and not 9000: set vocabulary to" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_labelled_documents(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    for split in ("train", "test"):
+        rows = [f"{one},{'odd' if i % 2 else 'even'}" for i, one in enumerate(sentences(40))]
+        (tmp_path / "c" / f"{split}.csv").write_text("\n".join(["text,label", *rows]))
+    data = text(tmp_path / "c", vocabulary=100)
+    data.setup()
+    assert data.tokenizer_json is not None
+    found = LabelledText(Corpus(str(tmp_path / "c"), label_column="label"), "test", data.tokenizer_json, 10)
+    assert found.classes == ["even", "odd"]
+    assert len(found) == 40
+    assert found.labels.tolist() == [0, 1] * 20
+    assert (found.tokens[:, 0] == CLS).all()
+    assert all(
+        ((row == SEP).sum() == 1) and (row[row.tolist().index(SEP) + 1 :] == PAD).all()
+        for row in found.tokens
+    )
+    with pytest.raises(UserError, match="label column"):
+        LabelledText(Corpus(str(tmp_path / "c")), "test", data.tokenizer_json, 10)
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    """Peak memory of reading 1 MB and 15 MB of text with a tokenizer that is there, in fresh processes."""
+    small = tmp_path / "small.txt"
+    small.write_text("\n".join(sentences(12_000)))
+    data = text(small, vocabulary=150)
+    data.cache = tmp_path / "cache"
+    data.setup("fit")
+    assert data.tokenizer_json is not None
+    (tmp_path / "t.json").write_text(data.tokenizer_json)
+    peaks = []
+    for name, times in (("one.txt", 1), ("many.txt", 15)):
+        with (tmp_path / name).open("w") as file:
+            for i in range(times):
+                file.write(small.read_text().replace(" ", f" {i} ", 1) + "\n")
+        script = (
+            "import sys, resource; from ssl_ebm.data import Text\n"
+            f"d = Text({str(tmp_path / name)!r}, unit='line', tokenizer={str(tmp_path / 't.json')!r}, "
+            f"cache={str(tmp_path / 'cache')!r}); d.setup('fit'); d.train_dataset[5]\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        made = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+        peaks.append(int(made.stdout.splitlines()[-1]) / 1024)
+    assert peaks[1] - peaks[0] < 10  # MB, of 14 MB more text

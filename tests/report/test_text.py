@@ -1,0 +1,125 @@
+"""fill, score and export of a small text model; transformers loads what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_ebm.cli import main
+from ssl_ebm.data.corruption import MASK
+from ssl_ebm.report.text import TextModel
+
+WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
+
+
+def train(folder: Path, **network: str) -> Path:
+    rng = np.random.default_rng(0)
+    lines = [" ".join(rng.choice(WORDS, 8)) + f" {i}" for i in range(200)]
+    (folder / "corpus.txt").write_text("\n".join(lines))
+    arguments = ["fit", "--model", "ssl_ebm.tasks.MaskedText", "--data", "ssl_ebm.data.Text"]
+    sizes = {"vocabulary": 120, "width": 16, "depth": 2, "heads": 2, "length": 24}
+    described = {"class_path": "ssl_ebm.networks.text.TextEncoder", "init_args": sizes | network}
+    arguments += ["--model.network", json.dumps(described)]
+    arguments += [
+        "--data.path",
+        str(folder / "corpus.txt"),
+        "--data.unit",
+        "line",
+        "--data.vocabulary",
+        "120",
+    ]
+    arguments += ["--data.length", "16", "--data.cache", str(folder / "cache"), "--trainer.max_steps", "3"]
+    arguments += ["--trainer.accelerator", "cpu", "--run_dir", str(folder / "run")]
+    assert main(arguments) == 0
+    return folder / "run" / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("text"), positions="learnt", norm="post")
+
+
+@pytest.fixture(scope="module")
+def rotary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("rotary"))
+
+
+def test_fill_says_what_the_network_says(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fill", "--ckpt", str(checkpoint), "--json", "--top", "3", "ban [MASK] dip"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    model = TextModel(checkpoint)
+    tokens = model.tokens_of("ban [MASK] dip")
+    with torch.no_grad():
+        best = model.task(tokens[None])[0, tokens.tolist().index(MASK)].softmax(0).topk(3)
+    assert [one["probability"] for one in found] == pytest.approx(best.values.tolist(), rel=1e-4)
+    for one in found:
+        assert one["text"].startswith("ban")
+        assert one["text"].endswith(" dip")
+    assert main(["fill", "--ckpt", str(checkpoint), "ban [MASK] [MASK]"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 5
+
+
+def test_score_adds_up_the_energies(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--ckpt", str(checkpoint), "--json", "ban dip", "tan"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    model = TextModel(checkpoint)
+    energies = model.task.token_energies(model.tokens_of("ban dip")[None])[0]
+    assert found[0]["log_likelihood"] == pytest.approx(-float(energies.sum()), rel=1e-5)
+    assert found[0]["perplexity"] == pytest.approx(
+        float((energies.sum() / found[0]["tokens"]).exp()), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fill", "ban dip"], "no [MASK]"),
+        (["fill", "ban [MASK] " + "dip " * 60], "this model reads 24"),
+        (["fill", "--top", "0", "ban [MASK]"], "top is 0"),
+        (["score", ""], "is empty"),
+        (["score", "猫猫"], "no token that could be scored"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert main([arguments[0], "--ckpt", str(checkpoint), *arguments[1:]]) == 2
+    error = capsys.readouterr().err.strip()
+    assert says in error
+    assert len(error.splitlines()) == 1
+
+
+def test_transformers_loads_what_is_exported(checkpoint: Path, rotary: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    out = tmp_path / "bert"
+    assert main(["export", "--ckpt", str(checkpoint), "--format", "transformers", "--out", str(out)]) == 0
+    theirs, report = transformers.AutoModelForMaskedLM.from_pretrained(out, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    model = TextModel(checkpoint)
+    tokens = model.tokens_of("ban [MASK] dip tan")
+    assert tokenizer("ban [MASK] dip tan", add_special_tokens=False)["input_ids"] == tokens[1:-1].tolist()
+    assert tokenizer.mask_token_id == MASK
+    with torch.no_grad():
+        expected = theirs.eval()(tokens[None]).logits
+        found = model.task.network.logits(model.task.network(tokens[None]))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (
+        main(["export", "--ckpt", str(rotary), "--format", "transformers", "--out", str(tmp_path / "no")])
+        == 2
+    )
+
+
+def test_all_weights_go_to_one_file(rotary: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    out = tmp_path / "all.safetensors"
+    assert main(["export", "--ckpt", str(rotary), "--format", "safetensors", "--out", str(out)]) == 0
+    weights = load_file(out)
+    assert torch.equal(weights["network.scores.weight"], weights["network.tokens.weight"])
