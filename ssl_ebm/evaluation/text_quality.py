@@ -1,0 +1,155 @@
+"""How well a masked text autoencoder predicts, beside n-grams of the same text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from ssl_ebm.data.corruption import SPECIAL
+from ssl_ebm.data.loading import check_least
+from ssl_ebm.data.text import PackedText, Text
+from ssl_ebm.evaluation.isolation import generator_for, isolated
+from ssl_ebm.evaluation.ngrams import NGrams, masked_figures
+from ssl_ebm.evaluation.prediction import load_items
+from ssl_ebm.tasks.masked_text import MaskedText
+
+BATCH = 64
+RESAMPLES = 1000
+WINDOW = 16  # tokens of a text whose words are swapped
+NAMES = ("unigram", "bigram", "trigram")
+
+
+def text_quality(
+    task: MaskedText, data: Text, split: str, sequences: int = 512, windows: int = 200, seed: int = 0
+) -> dict[str, Any]:
+    """Figures on one split, each as [value, low, high] with a 95 % interval bootstrapped over sequences.
+
+    - perplexity and accuracy on hidden tokens, as the task's masking hides them;
+    - the same of the unigram, and the interpolated bigram and trigram of the training text, for the same
+      tokens (`ssl_ebm.evaluation.ngrams`; their weights are chosen on validation text). An n-gram sees the
+      true tokens before the hidden one, the network only what is left to see.
+    - auroc_swapped: of the pseudo-log-likelihood, of texts of 16 tokens against the same with two of their
+      tokens exchanged.
+
+    Args:
+        split: "val" or "test".
+        sequences: how many, at most, spread evenly.
+        windows: texts for the AUROC.
+
+    Raises:
+        UserError: a number below 1.
+    """
+    check_least(sequences=(sequences, 1), windows=(windows, 2))
+    dataset = data.val_dataset if split == "val" else data.test_dataset
+    count = min(sequences, len(dataset))
+    places = [(2 * i + 1) * len(dataset) // (2 * count) for i in range(count)]
+    tokens = torch.stack([item["tokens"] for item in load_items(dataset, places)])
+    with isolated(task):
+        hidden = task.hide(tokens.to(task.device), generator_for(seed, device=task.device))
+        parts = [type(hidden)(*(one[i : i + BATCH] for one in hidden)) for i in range(0, count, BATCH)]
+        made = [task.energies(part) for part in parts]
+        energies = torch.cat([energy for energy, _ in made]).cpu().double()
+        right = torch.cat([one for _, one in made]).cpu()
+        swapped = _swapped(task, tokens, windows, seed)
+    counts = hidden.counts.cpu()
+    train: PackedText = data.train_dataset
+    held = data.val_dataset.all_tokens()
+    models = [NGrams(train.all_tokens(), len(data.word_starts), n, held) for n in (1, 2, 3)]
+    shallow = masked_figures(models, tokens.numpy(), hidden.positions.cpu().numpy(), counts.numpy())
+    return {
+        "split": split,
+        "seed": seed,
+        "sequences": count,
+        "hidden_tokens": int(counts.sum()),
+        "perplexity": _interval(energies.sum(1), counts.sum(1), seed, exponential=True),
+        "accuracy": _interval(right.sum(1).double(), counts.sum(1), seed),
+        **{
+            name: {"perplexity": perplexity, "accuracy": accuracy}
+            for name, (perplexity, accuracy) in zip(NAMES, shallow, strict=True)
+        },
+        "auroc_swapped": swapped,
+    }
+
+
+def _interval(sums: Tensor, counts: Tensor, seed: int, exponential: bool = False) -> list[float]:
+    """Ratio of sums over sequences, with a percentile bootstrap over them."""
+    total, number = sums.numpy(), counts.numpy()
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(total), size=(RESAMPLES, len(total)))
+    found = np.concatenate([[total.sum() / number.sum()], total[drawn].sum(1) / number[drawn].sum(1)])
+    found = np.exp(found) if exponential else found
+    low, high = np.quantile(found[1:], [0.025, 0.975])
+    return [float(found[0]), float(low), float(high)]
+
+
+def _swapped(task: MaskedText, tokens: Tensor, windows: int, seed: int) -> list[float] | None:
+    """AUROC of whole texts against texts with two tokens exchanged; None where there are none."""
+    whole = tokens.unfold(1, min(WINDOW, tokens.shape[1]), min(WINDOW, tokens.shape[1])).flatten(0, 1)
+    whole = whole[(whole >= len(SPECIAL)).all(1)][:windows]
+    if len(whole) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    other = whole.clone()
+    for row in other:
+        first, second = rng.choice(len(row), 2, replace=False)
+        row[[first, second]] = row[[second, first]]
+    differs = (whole != other).any(1)
+    whole, other = whole[differs], other[differs]
+    scores = torch.stack([task.pseudo_log_likelihood(some.to(task.device)).cpu() for some in (whole, other)])
+    labels = torch.tensor([[1], [0]]).expand_as(scores)
+    found = []
+    for drawn in [np.arange(len(whole)), *rng.integers(len(whole), size=(RESAMPLES // 5, len(whole)))]:
+        found.append(float(binary_auroc(_ranks(scores[:, drawn]), labels[:, drawn].flatten())))
+    low, high = np.quantile(found[1:], [0.025, 0.975])
+    return [found[0], float(low), float(high)]
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """In [0, 1], in the same order: torchmetrics takes scores beyond it for logits, and rounds them."""
+    flat = scores.flatten()
+    return torch.searchsorted(flat.sort().values, flat).double() / len(flat)
+
+
+class TextQuality(Callback):
+    """Measures `text_quality` at the end of a training (on validation text) and of a test (on test text).
+
+    Written to ``<default_root_dir>/text_quality_val.json`` and ``text_quality_test.json``.
+
+    Args:
+        sequences, windows, seed: as there.
+    """
+
+    def __init__(self, sequences: int = 512, windows: int = 200, seed: int = 0) -> None:
+        check_least(sequences=(sequences, 1), windows=(windows, 2))
+        self.sequences, self.windows, self.seed = sequences, windows, seed
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._measure(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._measure(trainer, pl_module, "test")
+
+    @rank_zero_only
+    def _measure(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(pl_module, MaskedText) or not isinstance(data, Text):
+            return
+        data.setup()
+        found = text_quality(pl_module, data, split, self.sequences, self.windows, self.seed)
+        path = Path(trainer.default_root_dir) / f"text_quality_{split}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        trigram = found["trigram"]
+        rank_zero_info(
+            f"{split}: masked perplexity {found['perplexity'][0]:.1f} (trigram {trigram['perplexity']:.1f}), "
+            f"accuracy {found['accuracy'][0]:.3f} (trigram {trigram['accuracy']:.3f}): {path}"
+        )
