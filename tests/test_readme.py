@@ -66,6 +66,11 @@ def place(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> 
     hole = np.zeros((36, 40), np.uint8)
     hole[8:20, 8:20] = 255
     Image.fromarray(hole).save(tmp_path / "mask.png")
+    (tmp_path / "DOCUMENTS").mkdir()
+    words = ["".join(noise.choice(list("abcdefghiklmnoprstu"), 6)) for _ in range(5000)]
+    texts = [" ".join(noise.choice(words, 30)) for _ in range(1500)]
+    (tmp_path / "DOCUMENTS" / "a.txt").write_text("\n\n".join([*texts, "the film was very good"]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -102,6 +107,7 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "runs" / "my_pictures" / "results.json").is_file()
     assert (place / "completed-4.png").is_file()
     assert (place / "encoder" / "model.safetensors").is_file()
+    assert (place / "runs" / "documents" / "text_quality_test.json").is_file()
 
     # The Python of the README, with the model that the commands have trained.
     [code] = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)

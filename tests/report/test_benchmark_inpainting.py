@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ssl_ebm.report.benchmarks import inpainting
-from ssl_ebm.report.benchmarks.inpainting import CASE, example, flops_of_step, our_loss, peer_loss, step_rows
+from ssl_ebm.report.benchmarks.inpainting import CASE, example, our_loss, peer_loss, step_rows
+from ssl_ebm.report.benchmarks.steps import flops_of_step
 from ssl_ebm.report.benchmarks.timing import Effort
 
 CPU = torch.device("cpu")

@@ -7,8 +7,7 @@ that are given. Both have the same sizes and the same fused optimizer; neither i
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -20,15 +19,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_ebm.data import ImageFolder
 from ssl_ebm.networks.masked_autoencoder import MaskedAutoencoder, patchify
 from ssl_ebm.report.benchmarks.loading_rates import WORKERS, Loading
 from ssl_ebm.report.benchmarks.rows import Row
+from ssl_ebm.report.benchmarks.steps import Loss, dtype_name, flops_of_step, stepping
 from ssl_ebm.report.benchmarks.suites import Part
-from ssl_ebm.report.benchmarks.timing import Effort, Work, has_bfloat16, matmul, matmul_flops
+from ssl_ebm.report.benchmarks.timing import Effort, has_bfloat16, matmul, matmul_flops
 from ssl_ebm.tasks.memory import keep_freed_memory
 
 SUITE = "inpainting"
@@ -42,20 +40,14 @@ GAIN = {"float32": 1.2, "bfloat16": 1.5}  # times the rate of the peer
 PICTURES = 512  # of the generated folder
 CASE = "training step, 32x32, patch 4, width 192, 6 + 2 layers, 3/4 hidden, batch 64"
 
-Loss = Callable[[], Tensor]
-
 
 def parts(effort: Effort) -> list[Part]:
     """What the suite measures, in order."""
     keep_freed_memory()
     dtypes = [torch.float32, *([torch.bfloat16] if has_bfloat16(effort.device) else [])]
     seconds = 3 * (effort.repeats * (effort.seconds + 0.3) + 1)
-    steps = [Part(f"steps, {_name(one)}", seconds, partial(step_rows, effort, one)) for one in dtypes]
+    steps = [Part(f"steps, {dtype_name(one)}", seconds, partial(step_rows, effort, one)) for one in dtypes]
     return [*steps, Part("loading", seconds, partial(image_loading_rows, effort))]
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def step_rows(
@@ -73,7 +65,7 @@ def step_rows(
     yield Row(
         SUITE,
         CASE,
-        _name(dtype),
+        dtype_name(dtype),
         rates["ours"] * batch,
         "images/s",
         rates["peer"] * batch if with_peer else None,
@@ -90,22 +82,6 @@ def example(sizes: dict[str, Any], batch: int, device: torch.device) -> tuple[Te
     images = torch.rand(batch, 3, side, side, generator=generator)
     noise = torch.rand(batch, (side // sizes["patch"]) ** 2, generator=generator)
     return images.to(device), noise.to(device)
-
-
-def stepping(network: nn.Module, loss: Loss, dtype: torch.dtype) -> Work:
-    """Training steps: forward and loss, backward, AdamW; in bfloat16 by autocast."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-    device = next(network.parameters()).device.type
-
-    def run(units: int) -> None:
-        for _ in range(units):
-            optimizer.zero_grad()
-            with nullcontext() if dtype == torch.float32 else torch.autocast(device, dtype):
-                value = loss()
-            value.backward()
-            optimizer.step()
-
-    return Work(run)
 
 
 def our_loss(sizes: dict[str, Any], images: Tensor, noise: Tensor) -> tuple[nn.Module, Loss]:
@@ -143,18 +119,6 @@ def peer_loss(sizes: dict[str, Any], images: Tensor, noise: Tensor) -> tuple[nn.
         )
     ).to(images.device)
     return network, lambda: network(images, noise=noise).loss
-
-
-def flops_of_step(loss: Loss) -> int:
-    """Arithmetic of the matrix products of a forward and a backward pass."""
-    # Operators that the counter knows: the usual linear layer, and attention spelled out.
-    with (
-        torch.backends.mkldnn.flags(enabled=False),
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
-        loss().backward()
-    return int(counter.get_total_flops())
 
 
 def image_loading_rows(effort: Effort) -> Iterator[Row]:

@@ -13,6 +13,7 @@ SUITES = {  # modules, imported when they run
     "frames": "ssl_ebm.report.benchmarks.frames",
     "inpainting": "ssl_ebm.report.benchmarks.inpainting",
     "samplers": "ssl_ebm.report.benchmarks.samplers",
+    "text": "ssl_ebm.report.benchmarks.text",
 }
 
 
