@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_ebm.report.benchmarks.timing import Work
+from ssl_ebm.report.benchmarks.rows import Row
+from ssl_ebm.report.benchmarks.timing import Effort, Work, matmul, matmul_flops
 
 Loss = Callable[[], Tensor]
 
@@ -46,3 +48,57 @@ def flops_of_step(loss: Loss) -> int:
     ):
         loss().backward()
     return int(counter.get_total_flops())
+
+
+def step_row(
+    row: Callable[..., Row],
+    effort: Effort,
+    dtype: torch.dtype,
+    ours: tuple[nn.Module, Loss],
+    peer: tuple[nn.Module, Loss] | None,
+    peer_name: str | None,
+    items: int,
+    unit: str,
+) -> Row:
+    """Rate of our training step beside a peer's, and its share of the machine's rate of matrix products.
+
+    Args:
+        row: a `Row` with suite, case and dtype filled in.
+        ours, peer: networks and their losses; the peer is None where it is not installed.
+        items: in a step.
+        unit: of the rate.
+    """
+    works = {"ours": stepping(*ours, dtype), "ceiling": matmul(dtype, effort.device)}
+    if peer is not None:
+        works["peer"] = stepping(*peer, dtype)
+    rates = effort.rates(works)
+    return row(
+        rates["ours"] * items,
+        unit,
+        None if peer is None else rates["peer"] * items,
+        peer_name,
+        None if peer is None else rates.ratio("ours", "peer"),
+        rates["ours"] * flops_of_step(ours[1]) / (rates["ceiling"] * matmul_flops()),
+    )
+
+
+def promises(rows: Sequence[Row], case: str, gains: Mapping[str, float], peer: str) -> list[str]:
+    """What is promised of training steps and loaders, and what was measured.
+
+    Args:
+        case: of the training steps; all others promise to be no slower than what they stand beside.
+        gains: times the rate of the peer, for each dtype.
+        peer: a package.
+    """
+    lines = []
+    for row in rows:
+        if (r := row.ratio) is None:
+            continue
+        least = gains[row.dtype] if row.case == case else 1.0
+        lines.append(
+            f"{row.case}, {row.dtype}: {r.value:.2f} ({r.low:.2f} to {r.high:.2f}) times {row.peer_name} "
+            f"(promised: at least {least:g})"
+        )
+    if not find_spec(peer):
+        lines.append(f"{peer} is not installed, so it was not measured: pip install 'ssl_ebm[bench]'")
+    return lines

@@ -27,9 +27,9 @@ from ssl_ebm.networks.bert import bert_config
 from ssl_ebm.networks.text import TextEncoder
 from ssl_ebm.report.benchmarks.loading_rates import WORKERS, Loading
 from ssl_ebm.report.benchmarks.rows import Row
-from ssl_ebm.report.benchmarks.steps import Loss, dtype_name, flops_of_step, stepping
+from ssl_ebm.report.benchmarks.steps import Loss, dtype_name, promises, step_row, stepping
 from ssl_ebm.report.benchmarks.suites import Part
-from ssl_ebm.report.benchmarks.timing import Effort, Work, has_bfloat16, matmul, matmul_flops
+from ssl_ebm.report.benchmarks.timing import Effort, Work, has_bfloat16
 from ssl_ebm.tasks.memory import keep_freed_memory
 
 SUITE = "text"
@@ -56,23 +56,10 @@ def step_rows(
     """Tokens per second of our training step, beside the peer's where it is installed."""
     tokens = batch * sizes["length"]
     hidden = example(sizes, batch, effort.device)
-    network, loss = our_loss(sizes, hidden)
-    works = {"ours": stepping(network, loss, dtype), "ceiling": matmul(dtype, effort.device)}
-    if find_spec(PEER):
-        works["peer"] = stepping(*peer_loss(sizes, hidden), dtype)
-    rates = effort.rates(works)
-    with_peer = "peer" in works
-    yield Row(
-        SUITE,
-        CASE,
-        dtype_name(dtype),
-        rates["ours"] * tokens,
-        "tokens/s",
-        rates["peer"] * tokens if with_peer else None,
-        f"BertForMaskedLM, {PEER} {version(PEER)}" if with_peer else None,
-        rates.ratio("ours", "peer") if with_peer else None,
-        rates["ours"] * flops_of_step(loss) / (rates["ceiling"] * matmul_flops()),
-    )
+    peer = peer_loss(sizes, hidden) if find_spec(PEER) else None
+    name = f"BertForMaskedLM, {PEER} {version(PEER)}" if peer else None
+    row = partial(Row, SUITE, CASE, dtype_name(dtype))
+    yield step_row(row, effort, dtype, our_loss(sizes, hidden), peer, name, tokens, "tokens/s")
 
 
 def example(sizes: dict[str, Any], batch: int, device: torch.device) -> Corrupted:
@@ -161,16 +148,4 @@ def write_documents(path: Path, count: int) -> None:
 
 def summary(rows: Sequence[Row]) -> list[str]:
     """What is promised of this suite, and what was measured."""
-    lines = []
-    for row in rows:
-        if row.ratio is None:
-            continue
-        least = 1.0 if row.case != CASE else GAIN[row.dtype]
-        r = row.ratio
-        lines.append(
-            f"{row.case}, {row.dtype}: {r.value:.2f} ({r.low:.2f} to {r.high:.2f}) times {row.peer_name} "
-            f"(promised: at least {least:g})"
-        )
-    if not find_spec(PEER):
-        lines.append(f"{PEER} is not installed, so it was not measured: pip install 'ssl_ebm[bench]'")
-    return lines
+    return promises(rows, CASE, GAIN, PEER)
