@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ssl_ebm.errors import UserError
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 _STEMS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+_NUMBERS = re.compile(r"\d+(\+\d+)*")
+SHOWN = 80  # characters of a table's first line in a message
 Unit = Literal["file", "paragraph", "line"]
 
 
@@ -43,12 +46,13 @@ class Corpus:
 
     A folder or file named train, val (valid, validation, dev) or test fixes the split of its documents;
     where none does, or none is val or test, a document's text decides, so that a text that occurs twice is on
-    one side.
+    one side. A .txt beside tables is a note on them, and is not read.
 
     Args:
-        path: a folder, or a file: .txt, .csv or .tsv with a header, .jsonl.
+        path: a folder, or a file: .txt, .csv, .tsv, .jsonl.
         unit: what is a document of a .txt file: the file, a paragraph (up to an empty line), a line.
-        text_column, label_column: of tables and JSON lines. Null: there are no labels.
+        text_column, label_column: of tables and JSON lines, as the first line of a table names it. Of a table
+            whose first line names nothing, its number, from 1; "2+3" joins two. Null: there are no labels.
         val_share, test_share: of the documents whose split no name fixes.
         seed: of the same.
 
@@ -85,23 +89,42 @@ class Corpus:
                 raise UserError(f"{path} is no text: use {', '.join(SUFFIXES)}")
             return [(path, None)]
         found = []
-        for listing in find_files(path, SUFFIXES, "texts"):
+        listings = find_files(path, SUFFIXES, "texts")
+        tables = [one for one in listings if one.path.suffix.lower() != ".txt"]
+        for listing in tables or listings:
             first = listing.path.relative_to(path).parts[0]
             found.append((listing.path, _STEMS.get(Path(first).stem.lower())))
         return found
 
-    def documents(self) -> Iterator[Document]:
-        """All documents that are not blank.
+    def documents(self, blank: list[str] | None = None) -> Iterator[Document]:
+        """All documents that are not blank, without the white space around them.
+
+        Args:
+            blank: is extended by the files that hold none.
 
         Raises:
-            UserError: a file that cannot be read; it says where.
+            UserError: a file that cannot be read; it says where. No document at all.
         """
         files = self.files()
         fixed = {split for _, split in files}
+        if fixed <= {"val", "test"}:
+            raise UserError(
+                f"{self.path} has {' and '.join(sorted(map(str, fixed)))} but no train: add it, or give "
+                "one file alone"
+            )
+        empty = []
         for path, split in files:
+            found = False
             for text, name, label in self._read(path):
-                if text.strip():
+                if text := text.strip():
+                    found = True
                     yield Document(text, name, label, self._split(text, split, fixed))
+            if not found:
+                empty.append(str(path))
+        if len(empty) == len(files):
+            raise UserError(f"{self.path} has no text: its {len(files)} file(s) are empty; give others")
+        if blank is not None:
+            blank += empty
 
     def _split(self, text: str, split: str | None, fixed: set[str | None]) -> str:
         """What a name says; of all other documents, shares go to val and test where no name fixes these."""
@@ -149,10 +172,11 @@ class Corpus:
                 raise UserError(f"{path}, line {i}: this is no JSON: {error}") from error
             except (KeyError, TypeError) as error:
                 raise UserError(
-                    f"{path}, line {i}: no entry {error}: set text_column or label_column"
+                    f"{path}, line {i}: no entry {self.text_column!r} or {self.label_column!r}: "
+                    "set text_column or label_column, or mend the line"
                 ) from error
-            if not isinstance(text, str):
-                raise UserError(f"{path}, line {i}: {self.text_column} is no text")
+            if not isinstance(text, str) or not _is_unicode(text):
+                raise UserError(f"{path}, line {i}: {self.text_column} is no text: mend it, or leave it out")
             yield text, f"{path}:{i}", label
 
     def _table(self, path: Path, between: str) -> Iterator[tuple[str, str, str | None]]:
@@ -161,40 +185,61 @@ class Corpus:
         if between == "\t":  # a quote in a text is one
             rows = csv.reader(lines, delimiter=between, quoting=csv.QUOTE_NONE)
         else:
-            rows = csv.reader(lines)
-        header = next(rows, None)
-        if header is None:
-            return
-        places = []
-        for column in (self.text_column, self.label_column):
-            if column is not None and column not in header:
-                raise UserError(
-                    f"{path} has no column {column!r}, its first line names {', '.join(header)}: set "
-                    f"{'text_column' if column == self.text_column else 'label_column'}"
-                )
-            places.append(None if column is None else header.index(column))
-        text, label = places
-        assert text is not None
-        for row in rows:
-            if len(row) != len(header):
-                raise UserError(
-                    f"{path}, line {rows.line_num}: {len(row)} columns in place of {len(header)}: "
-                    "mend it (quote a text that holds the separator)"
-                )
-            yield row[text], f"{path}:{rows.line_num}", None if label is None else row[label]
+            rows = csv.reader(lines, strict=True)
+        width, text, label = 0, [0], [0]
+        try:
+            for row in rows:
+                if not row:  # a blank line
+                    continue
+                if not width:
+                    width = len(row)
+                    text = self._places(path, "text_column", self.text_column, row)
+                    if self.label_column is not None:
+                        label = self._places(path, "label_column", self.label_column, row)
+                    if _NUMBERS.fullmatch(self.text_column) is None or self.text_column in row:
+                        continue  # the names of the columns
+                if len(row) != width:
+                    raise UserError(
+                        f"{path}, line {rows.line_num}: {len(row)} columns in place of {width}: "
+                        "mend it (quote a text that holds the separator)"
+                    )
+                joined = [" ".join(row[place] for place in places) for places in (text, label)]
+                yield joined[0], f"{path}:{rows.line_num}", None if self.label_column is None else joined[1]
+        except csv.Error as error:
+            raise UserError(f"{path}, line {rows.line_num}: {error}: mend it, or leave it out") from error
+
+    def _places(self, path: Path, setting: str, column: str, first: list[str]) -> list[int]:
+        """Which columns are meant, given the first line."""
+        if column in first:
+            return [first.index(column)]
+        numbers = [int(one) for one in column.split("+")] if _NUMBERS.fullmatch(column) else [0]
+        if not all(1 <= number <= len(first) for number in numbers):
+            shown = ", ".join(first)
+            shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "..."
+            raise UserError(
+                f"{path} has no column {column!r}, its first line names {shown}: set {setting} to one "
+                f"of these, or to a number up to {len(first)} if they are no names"
+            )
+        return [number - 1 for number in numbers]
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON may hold halves of surrogate pairs, which are no characters."""
+    return not any("\ud800" <= one <= "\udfff" for one in text) if not text.isascii() else True
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers.
+    """Lines with their numbers, without a byte-order mark.
 
     Raises:
-        UserError: a file that cannot be read, or is not UTF-8: it says at which byte.
+        UserError: a file that cannot be read, or is not UTF-8: it says at which byte, from 0.
     """
     start = 0
     try:
         with path.open("rb") as file:
             for i, line in enumerate(file, 1):
-                yield i, line.decode("utf-8-sig" if i == 1 else "utf-8")
+                text = line.decode("utf-8")
+                yield i, text.removeprefix("\ufeff") if i == 1 else text
                 start += len(line)
     except UnicodeDecodeError as error:
         raise UserError(

@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,12 @@ from torch.utils.data import Dataset
 from ssl_ebm.data.corruption import CLS, PAD, SEP
 from ssl_ebm.data.documents import Corpus, Unit
 from ssl_ebm.data.listings import SPLITS
-from ssl_ebm.data.loading import StreamData, check_least
-from ssl_ebm.data.tokenizing import Kind, load_tokenizer, train_tokenizer, word_starts
+from ssl_ebm.data.loading import StreamData, check_least, warn_of_skipped
+from ssl_ebm.data.tokenizing import Kind, encode, load_tokenizer, train_tokenizer, word_starts
 from ssl_ebm.errors import UserError
 
-BATCH = 1000  # documents tokenised at a time
 REPORT = 100_000  # documents between two lines of progress
-FORMAT = 1  # of the files in the cache
+FORMAT = 2  # of the files in the cache
 
 
 class PackedText(Dataset[dict[str, Tensor]]):
@@ -120,6 +119,8 @@ class Text(StreamData):
         self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self.word_starts = word_starts(Tokenizer.from_str(self.tokenizer_json))
         self.info = json.loads((folder / "info.json").read_text())
+        if self.info["blank"]:
+            warn_of_skipped(self.corpus.path, "file(s) without text", self.info["blank"])
         super().setup(stage)
 
     def make_dataset(self, split: str) -> PackedText:
@@ -170,7 +171,7 @@ class Text(StreamData):
             tokenizer = load_tokenizer(self.given)
         else:
             rank_zero_info(f"training a tokenizer of {self.vocabulary} tokens on {self.corpus.path}")
-            tokenizer = train_tokenizer(self._texts("train"), self.vocabulary, self.kind)
+            tokenizer = train_tokenizer(lambda: self._texts("train"), self.vocabulary, self.kind)
         dtype = "uint16" if tokenizer.get_vocab_size() <= 2**16 else "uint32"
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
@@ -195,20 +196,25 @@ class Text(StreamData):
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _write_tokens(self, tokenizer: Any, folder: Path, dtype: str) -> dict[str, dict[str, int]]:
+    def _write_tokens(self, tokenizer: Any, folder: Path, dtype: str) -> dict[str, Any]:
         documents, tokens = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+        blank: list[str] = []
+        waiting: deque[str] = deque()  # splits of the documents of which there are no tokens yet
+
+        def texts() -> Iterator[str]:
+            for document in self.corpus.documents(blank):
+                waiting.append(document.split)
+                yield document.text
+
         files = {split: (folder / f"{split}.bin").open("wb") for split in SPLITS}
         try:
-            all_documents = self.corpus.documents()
-            while batch := list(islice(all_documents, BATCH)):
-                encoded = tokenizer.encode_batch_fast([one.text for one in batch], add_special_tokens=False)
-                for document, made in zip(batch, encoded, strict=True):
-                    ids = np.array([CLS, *made.ids, SEP], dtype)
-                    files[document.split].write(ids.tobytes())
-                    documents[document.split] += 1
-                    tokens[document.split] += len(ids)
-                if sum(documents.values()) % REPORT < len(batch):
-                    rank_zero_info(f"tokenised {sum(documents.values()):,} documents")
+            for done, ids in enumerate(encode(tokenizer, texts()), 1):
+                split = waiting.popleft()
+                files[split].write(np.concatenate([[CLS], ids, [SEP]]).astype(dtype).tobytes())
+                documents[split] += 1
+                tokens[split] += len(ids) + 2
+                if done % REPORT == 0:
+                    rank_zero_info(f"tokenised {done:,} documents")
         finally:
             for file in files.values():
                 file.close()
@@ -217,7 +223,7 @@ class Text(StreamData):
                 f"{self.corpus.path} has no documents for {', '.join(empty)}: give more text, larger shares, "
                 "or smaller documents (unit)"
             )
-        return {"documents": documents, "tokens": tokens}
+        return {"documents": documents, "tokens": tokens, "blank": blank}
 
 
 class LabelledText(Dataset[dict[str, Tensor]]):
@@ -241,18 +247,28 @@ class LabelledText(Dataset[dict[str, Tensor]]):
     def __init__(self, corpus: Corpus, split: str, tokenizer: str, length: int) -> None:
         if corpus.label_column is None:
             raise UserError("labelled text needs a label column: set label_column")
-        documents = list(corpus.documents())
-        self.classes = sorted({str(one.label) for one in documents})
-        chosen = [one for one in documents if one.split == split]
-        if not chosen:
+        names: set[str] = set()
+        labels: list[str] = []
+
+        def texts() -> Iterator[str]:
+            for document in corpus.documents():
+                names.add(str(document.label))
+                if document.split == split:
+                    labels.append(str(document.label))
+                    yield document.text
+
+        rows = []
+        for ids in encode(Tokenizer.from_str(tokenizer), texts()):
+            row = np.full(length, PAD)
+            kept = [CLS, *ids[: length - 2], SEP]
+            row[: len(kept)] = kept
+            rows.append(row)
+        if not rows:
             raise UserError(f"{corpus.path} has no documents for {split}")
-        reader: Any = Tokenizer.from_str(tokenizer)
-        encoded = reader.encode_batch_fast([one.text for one in chosen], add_special_tokens=False)
-        self.tokens = torch.full((len(chosen), length), PAD)
-        for row, made in zip(self.tokens, encoded, strict=True):
-            ids = [CLS, *made.ids[: length - 2], SEP]
-            row[: len(ids)] = torch.tensor(ids)
-        self.labels = torch.tensor([self.classes.index(str(one.label)) for one in chosen])
+        self.classes = sorted(names)
+        number = {name: label for label, name in enumerate(self.classes)}
+        self.tokens = torch.from_numpy(np.stack(rows))
+        self.labels = torch.tensor([number[label] for label in labels])
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
@@ -15,28 +21,50 @@ from ssl_ebm.errors import UserError
 
 Kind = Literal["wordpiece", "bpe"]
 CONTINUES = "##"  # a WordPiece that goes on a word
-SPACE = "Ġ"  # what stands for the space before a word in byte-level BPE
+SPACES = "ĠĉĊč"  # how byte-level BPE writes a space, tab, line feed, carriage return
 LONGEST_WORD = 100  # characters; a longer one is [UNK] to WordPiece
+ALPHABET = 1000  # characters at most that WordPiece knows, as in BERT: the most frequent ones
+PIECE = 2**16  # characters of a long document that are tokenised at once: its memory is 100 times as large
+BATCH = 2**18  # characters tokenised together
+_AFTER_ANOTHER = re.compile(r"(?<=\S)\S")
+_LONE_SPACE = re.compile(r"(?<=\S) (?=\S)")
+
+# The library warns when a loader forks its workers after text was tokenised, unless this is set. No worker
+# tokenises.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-def train_tokenizer(texts: Iterator[str], vocabulary: int, kind: Kind = "wordpiece") -> Any:
+def train_tokenizer(
+    texts: Callable[[], Iterator[str]], vocabulary: int, kind: Kind = "wordpiece"
+) -> Tokenizer:
     """A tokenizer of exactly `vocabulary` tokens; [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
 
+    The same texts give the same tokenizer.
+
     Args:
+        texts: starts a pass over the texts; WordPiece makes two.
         kind: "wordpiece" (lower case, without accents, as BERT's uncased one), or "bpe" of bytes, which keeps
-            every character. The library trains a WordPiece with ties broken by chance, so that two trainings
-            number tokens in two ways: keep the one that a network was trained with. Checkpoints hold it.
+            every character.
 
     Raises:
         UserError: the text has not so many tokens, or none; another kind.
     """
+    special = list(SPECIAL)
     if kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD))
+        tokenizer: Any = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD))
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
+        alphabet, inside = _alphabet(tokenizer.normalizer, texts())
+        # The trainer numbers the ##-characters in the order of a hash table, another one in each process, and
+        # breaks ties between pairs by these numbers. Given as special tokens they are numbered in our order.
+        ordered = [*special, *alphabet, *(CONTINUES + character for character in inside)]
         trainer: Any = trainers.WordPieceTrainer(
-            vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False
+            vocab_size=vocabulary,
+            special_tokens=ordered,
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+            show_progress=False,
         )
     elif kind == "bpe":
         tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
@@ -44,13 +72,13 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int, kind: Kind = "wordpie
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
-            special_tokens=list(SPECIAL),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            special_tokens=special,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
     else:
         raise UserError(f"tokenizer: kind is {kind!r}: use wordpiece or bpe")
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((piece for text in texts() for piece in pieces(text)), trainer)
     supported = tokenizer.get_vocab_size()
     if supported == len(SPECIAL):
         raise UserError(
@@ -64,11 +92,37 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int, kind: Kind = "wordpie
         raise UserError(
             f"vocabulary is {vocabulary}: {kind} needs at least {supported} for single characters"
         )
+    return _with_special_tokens_alone(tokenizer) if kind == "wordpiece" else tokenizer
+
+
+def _alphabet(normalizer: Any, texts: Iterator[str]) -> tuple[list[str], list[str]]:
+    """The most frequent characters (of equally frequent ones the first in Unicode's order), and those of them
+    that may go on a word; sorted."""
+    counts: Counter[str] = Counter()
+    inside: set[str] = set()
+    for text in texts:
+        for piece in pieces(text):
+            normal = normalizer.normalize_str(piece)
+            counts.update(normal)
+            inside.update(_AFTER_ANOTHER.findall(normal))
+    for space in [one for one in counts if one.isspace()]:
+        del counts[space]
+    kept = sorted(sorted(counts, key=lambda one: (-counts[one], one))[:ALPHABET])
+    return kept, [one for one in kept if one in inside and one not in string.punctuation]
+
+
+def _with_special_tokens_alone(trained: Any) -> Any:
+    """The same WordPiece tokenizer, in which single characters are no longer special."""
+    model = models.WordPiece(trained.get_vocab(), unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD)
+    tokenizer: Any = Tokenizer(model)
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        setattr(tokenizer, part, getattr(trained, part))
+    tokenizer.add_special_tokens(list(SPECIAL))
     return tokenizer
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """A tokenizer.json of the `tokenizers` library whose special tokens are ours.
+    """A tokenizer.json of the `tokenizers` library whose special tokens are ours. It neither cuts nor pads.
 
     Raises:
         UserError: no such file, or one of another kind.
@@ -83,13 +137,57 @@ def load_tokenizer(path: str | Path) -> Any:
     ids = [tokenizer.token_to_id(token) for token in SPECIAL]
     if ids != list(range(len(SPECIAL))):
         raise UserError(f"{path}: {' '.join(SPECIAL)} must be the tokens 0 to 4, they are {ids}")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer
 
 
+def pieces(text: str) -> Iterator[str]:
+    """A long text in pieces whose tokens are its own: it is cut before a space between two words."""
+    start = 0
+    while len(text) - start > PIECE and (space := _LONE_SPACE.search(text, start + PIECE)):
+        yield text[start : space.start()]
+        start = space.start()
+    yield text[start:]
+
+
+def encode(tokenizer: Any, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]:
+    """Token ids of one document after another, without [CLS] and [SEP], from batches of bounded memory.
+
+    A "[MASK]" that stands in a document is text like any other.
+    """
+    gathered: list[NDArray[np.uint32]] = []  # of a document whose last piece is to come
+    for batch in _batches(texts):
+        tokenizer.encode_special_tokens = True
+        encoded = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
+        tokenizer.encode_special_tokens = False
+        for made, (_, ends) in zip(encoded, batch, strict=True):
+            gathered.append(np.array(made.ids, np.uint32))
+            if ends:
+                yield np.concatenate(gathered)
+                gathered = []
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
+    """Pieces of texts, and whether each ends its text."""
+    batch, characters = [], 0
+    for text in texts:
+        taken = 0
+        for piece in pieces(text):
+            taken += len(piece)
+            batch.append((piece, taken == len(text)))
+            characters += len(piece)
+            if characters >= BATCH:
+                yield batch
+                batch, characters = [], 0
+    if batch:
+        yield batch
+
+
 def word_starts(tokenizer: Any) -> Tensor:
-    """Which tokens begin a word: (V,) bool. Special ones do."""
-    size = tokenizer.get_vocab_size()
-    tokens = [tokenizer.id_to_token(i) for i in range(size)]
+    """Which tokens begin a word: (V,) bool. Special ones do; of bytes, all that begin with white space or a
+    punctuation mark of ASCII."""
+    tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
     if any(token.startswith(CONTINUES) for token in tokens):
         return torch.tensor([not token.startswith(CONTINUES) for token in tokens])
-    return torch.tensor([token.startswith(SPACE) or token in SPECIAL for token in tokens])
+    return torch.tensor([token.startswith(tuple(SPACES + string.punctuation)) for token in tokens])

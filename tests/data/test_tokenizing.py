@@ -15,13 +15,12 @@ TEXTS = ["the cat sat on the mat", "a dog sat on a log", "the cats and the dogs 
 
 @pytest.mark.parametrize(("kind", "size"), [("wordpiece", 40), ("bpe", 280)])
 def test_special_tokens_come_first_and_texts_come_back(kind: Kind, size: int) -> None:
-    tokenizer = train_tokenizer(iter(TEXTS), size, kind)
+    tokenizer = train_tokenizer(lambda: iter(TEXTS), size, kind)
     assert tokenizer.get_vocab_size() == size
     assert [tokenizer.token_to_id(token) for token in SPECIAL] == [0, 1, 2, 3, 4]
     ids = tokenizer.encode("the cats sat on a log", add_special_tokens=False).ids
     assert tokenizer.decode(ids).strip() == "the cats sat on a log"
-    if kind == "bpe":  # the library's WordPiece breaks ties by chance
-        assert train_tokenizer(iter(TEXTS), size, kind).to_str() == tokenizer.to_str()
+    assert train_tokenizer(lambda: iter(TEXTS), size, kind).to_str() == tokenizer.to_str()
     # as many words begin as there are words
     starts = word_starts(tokenizer)
     assert len(starts) == size
@@ -31,16 +30,16 @@ def test_special_tokens_come_first_and_texts_come_back(kind: Kind, size: int) ->
 
 
 def test_a_byte_tokenizer_keeps_every_character() -> None:
-    tokenizer = train_tokenizer(iter(TEXTS), 280, "bpe")
+    tokenizer = train_tokenizer(lambda: iter(TEXTS), 280, "bpe")
     text = " Naïve 猫 \U0001f408"
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids) == text
 
 
 def test_a_vocabulary_that_the_text_does_not_support() -> None:
     with pytest.raises(UserError, match=r"supports \d+ tokens and not 5000: set vocabulary to"):
-        train_tokenizer(iter(TEXTS), 5000)
+        train_tokenizer(lambda: iter(TEXTS), 5000)
     with pytest.raises(UserError, match="at least 261"):
-        train_tokenizer(iter(TEXTS), 100, "bpe")
+        train_tokenizer(lambda: iter(TEXTS), 100, "bpe")
 
 
 def test_files_that_are_no_tokenizer_of_ours(tmp_path: Path) -> None:
@@ -54,5 +53,5 @@ def test_files_that_are_no_tokenizer_of_ours(tmp_path: Path) -> None:
     Tokenizer(models.WordPiece({"a": 0, "[MASK]": 1}, unk_token="a")).save(str(tmp_path / "other.json"))
     with pytest.raises(UserError, match="tokens 0 to 4"):
         load_tokenizer(tmp_path / "other.json")
-    train_tokenizer(iter(TEXTS), 40).save(str(tmp_path / "good.json"))
+    train_tokenizer(lambda: iter(TEXTS), 40).save(str(tmp_path / "good.json"))
     assert load_tokenizer(tmp_path / "good.json").get_vocab_size() == 40
