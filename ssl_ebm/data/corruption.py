@@ -11,6 +11,7 @@ from ssl_ebm.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
 PAD, UNKNOWN, CLS, SEP, MASK = range(len(SPECIAL))
+Unit = Literal["token", "word", "span"]
 SPAN_MEAN = 3.8  # tokens, as in SpanBERT
 
 
@@ -52,7 +53,7 @@ class TokenMasking:
     def __init__(
         self,
         ratio: float = 0.15,
-        unit: Literal["token", "word", "span"] = "token",
+        unit: Unit = "token",
         masked: float = 0.8,
         random: float = 0.1,
     ) -> None:
@@ -64,7 +65,8 @@ class TokenMasking:
             )
         if unit not in ("token", "word", "span"):
             raise UserError(f"masking: unit is {unit!r}: use token, word or span")
-        self.ratio, self.unit, self.masked, self.random = ratio, unit, masked, random
+        self.ratio, self.masked, self.random = ratio, masked, random
+        self.unit: Unit = unit
 
     def hide(
         self,

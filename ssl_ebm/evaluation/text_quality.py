@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from ssl_ebm.data.corruption import SPECIAL
+from ssl_ebm.data.corruption import SPECIAL, Corrupted, TokenMasking
 from ssl_ebm.data.loading import check_least
 from ssl_ebm.data.text import PackedText, Text
 from ssl_ebm.evaluation.isolation import generator_for, isolated
@@ -24,16 +24,24 @@ from ssl_ebm.tasks.masked_text import MaskedText
 
 BATCH = 64
 RESAMPLES = 1000
+RATIO = 0.15  # of hidden tokens, as in BERT
 WINDOW = 16  # tokens of a text whose words are swapped
 NAMES = ("unigram", "bigram", "trigram")
 
 
 def text_quality(
-    task: MaskedText, data: Text, split: str, sequences: int = 512, windows: int = 200, seed: int = 0
+    task: MaskedText,
+    data: Text,
+    split: str,
+    sequences: int = 512,
+    windows: int = 200,
+    ratio: float = RATIO,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Figures on one split, each as [value, low, high] with a 95 % interval bootstrapped over sequences.
 
-    - perplexity and accuracy on hidden tokens, as the task's masking hides them;
+    - perplexity and accuracy on hidden tokens, in such units as in training, but all of them [MASK]: none is
+      left to be seen. As many as `ratio` says, whatever training hides, so that trainings compare;
     - the same of the unigram, and the interpolated bigram and trigram of the training text, for the same
       tokens (`ssl_ebm.evaluation.ngrams`; their weights are chosen on validation text). An n-gram sees the
       true tokens before the hidden one, the network only what is left to see.
@@ -44,9 +52,10 @@ def text_quality(
         split: "val" or "test".
         sequences: how many, at most, spread evenly.
         windows: texts for the AUROC.
+        ratio: share of hidden tokens.
 
     Raises:
-        UserError: a number below 1.
+        UserError: a number out of its range.
     """
     check_least(sequences=(sequences, 1), windows=(windows, 2))
     dataset = data.val_dataset if split == "val" else data.test_dataset
@@ -54,7 +63,7 @@ def text_quality(
     places = [(2 * i + 1) * len(dataset) // (2 * count) for i in range(count)]
     tokens = torch.stack([item["tokens"] for item in load_items(dataset, places)])
     with isolated(task):
-        hidden = task.hide(tokens.to(task.device), generator_for(seed, device=task.device))
+        hidden = all_masked(task, tokens.to(task.device), ratio, seed)
         parts = [type(hidden)(*(one[i : i + BATCH] for one in hidden)) for i in range(0, count, BATCH)]
         made = [task.energies(part) for part in parts]
         energies = torch.cat([energy for energy, _ in made]).cpu().double()
@@ -68,6 +77,7 @@ def text_quality(
     return {
         "split": split,
         "seed": seed,
+        "ratio": ratio,
         "sequences": count,
         "hidden_tokens": int(counts.sum()),
         "perplexity": _interval(energies.sum(1), counts.sum(1), seed, exponential=True),
@@ -78,6 +88,13 @@ def text_quality(
         },
         "auroc_swapped": swapped,
     }
+
+
+def all_masked(task: MaskedText, tokens: Tensor, ratio: float, seed: int) -> Corrupted:
+    """A share of the tokens hidden in the task's units, with [MASK] in place of each."""
+    masking = TokenMasking(ratio, task.masking.unit, masked=1.0, random=0.0)
+    generator = generator_for(seed, device=tokens.device)
+    return masking.hide(tokens, task.network.vocabulary, task.word_starts, generator)
 
 
 def _interval(sums: Tensor, counts: Tensor, seed: int, exponential: bool = False) -> list[float]:
@@ -125,12 +142,13 @@ class TextQuality(Callback):
     Written to ``<default_root_dir>/text_quality_val.json`` and ``text_quality_test.json``.
 
     Args:
-        sequences, windows, seed: as there.
+        sequences, windows, ratio, seed: as there.
     """
 
-    def __init__(self, sequences: int = 512, windows: int = 200, seed: int = 0) -> None:
+    def __init__(self, sequences: int = 512, windows: int = 200, ratio: float = RATIO, seed: int = 0) -> None:
         check_least(sequences=(sequences, 1), windows=(windows, 2))
-        self.sequences, self.windows, self.seed = sequences, windows, seed
+        self.sequences, self.windows, self.ratio, self.seed = sequences, windows, ratio, seed
+        TokenMasking(ratio)  # refuses what is no share
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._measure(trainer, pl_module, "val")
@@ -144,7 +162,7 @@ class TextQuality(Callback):
         if not isinstance(pl_module, MaskedText) or not isinstance(data, Text):
             return
         data.setup()
-        found = text_quality(pl_module, data, split, self.sequences, self.windows, self.seed)
+        found = text_quality(pl_module, data, split, self.sequences, self.windows, self.ratio, self.seed)
         path = Path(trainer.default_root_dir) / f"text_quality_{split}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")

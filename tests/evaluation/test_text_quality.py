@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ssl_ebm.data import Text
+from ssl_ebm.data.corruption import MASK
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.isolation import generator_for
 from ssl_ebm.evaluation.runs import Run
-from ssl_ebm.evaluation.text_quality import text_quality
+from ssl_ebm.evaluation.text_quality import all_masked, text_quality
 from ssl_ebm.tasks import MaskedText, load_task
 
 NOUNS, VERBS = ["cat", "dog", "man", "cow"], ["sees", "hears", "likes"]
@@ -47,8 +47,10 @@ def test_figures_are_those_of_the_network(run: Path) -> None:
     data = Text(str(run / "a.txt"), "line", vocabulary=60, length=24, cache=str(run / "cache"))
     data.setup()
     tokens = torch.stack([data.val_dataset[i]["tokens"] for i in range(len(data.val_dataset))])
-    hidden = task.hide(tokens, generator_for(0))
-    energy, right = task.energies(hidden)
+    hidden = all_masked(task, tokens, 0.15, 0)
+    assert (hidden.tokens.gather(1, hidden.positions)[hidden.counts] == MASK).all()
+    with torch.no_grad():
+        energy, right = task.energies(hidden)
     count = hidden.counts.sum()
     assert found["hidden_tokens"] == int(count)
     assert found["perplexity"][0] == pytest.approx(float((energy.sum() / count).exp()), rel=1e-4)
