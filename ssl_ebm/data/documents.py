@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ssl_ebm.data.listings import SPLITS, find_files
+from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.randomness import stream_key
 from ssl_ebm.errors import UserError
 
@@ -46,7 +47,7 @@ class Corpus:
 
     A folder or file named train, val (valid, validation, dev) or test fixes the split of its documents;
     where none does, or none is val or test, a document's text decides, so that a text that occurs twice is on
-    one side. A .txt beside tables is a note on them, and is not read.
+    one side. Where labels are wanted, a .txt beside tables has none: it is named and left out.
 
     Args:
         path: a folder, or a file: .txt, .csv, .tsv, .jsonl.
@@ -90,8 +91,13 @@ class Corpus:
             return [(path, None)]
         found = []
         listings = find_files(path, SUFFIXES, "texts")
-        tables = [one for one in listings if one.path.suffix.lower() != ".txt"]
-        for listing in tables or listings:
+        if self.label_column is not None:
+            tables = [one for one in listings if one.path.suffix.lower() != ".txt"]
+            if tables and len(tables) < len(listings):
+                notes = [one.name for one in listings if one not in tables]
+                warn_of_skipped(self.path, "file(s) that have no labels", notes)
+                listings = tables
+        for listing in listings:
             first = listing.path.relative_to(path).parts[0]
             found.append((listing.path, _STEMS.get(Path(first).stem.lower())))
         return found

@@ -136,3 +136,12 @@ def test_probes_read_reviews(shared_data: Path, tmp_path: Path) -> None:
         assert (row[: kept - 1] == stream[start : start + kept - 1]).all()  # the packed document, cut
         assert row[kept - 1] == SEP
         assert (row[kept:] == 0).all()
+
+
+def test_plain_text_beside_tables_is_read_unless_labels_are_wanted(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\none,x\n")
+    (tmp_path / "b.txt").write_text("two\n")
+    assert [one.text for one in Corpus(str(tmp_path)).documents()] == ["one", "two"]
+    with pytest.warns(UserWarning, match=r"skipped 1 file\(s\) that have no labels: b\.txt"):
+        labelled = list(Corpus(str(tmp_path), label_column="label").documents())
+    assert [(one.text, one.label) for one in labelled] == [("one", "x")]
