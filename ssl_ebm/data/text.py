@@ -68,7 +68,7 @@ class Text(StreamData):
     corpus is tokenised once, into files that are mapped, not read, so memory does not grow with it.
 
     Args:
-        path: a folder, or a file: .txt, .csv or .tsv with a header, .jsonl; see `Corpus`.
+        path: a folder, or a file: .txt, .csv, .tsv, .jsonl; see `Corpus`.
         unit: what is a document of a .txt file: file, paragraph or line.
         text_column: of tables and JSON lines.
         tokenizer: a tokenizer.json; null: one is trained.

@@ -12,7 +12,6 @@ from ssl_ebm.errors import UserError
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 GRID = (0.1, 0.3, 0.5, 0.7, 0.9)  # weights of the longer context that are tried
-
 ROWS = 256  # predictions held at a time
 
 
@@ -71,14 +70,12 @@ class NGrams:
         places = np.arange(size, len(text))
         likelihoods = [self.unigrams[text[places]]]
         likelihoods += [table.likelihood(text, places) for table in self._tables]
+        seen = [table.known(text, places) for table in self._tables]
         mixed = likelihoods[0]
-        for i, (longer, known) in enumerate(zip(likelihoods[1:], self._known(text, places), strict=True)):
+        for i, (longer, known) in enumerate(zip(likelihoods[1:], seen, strict=True)):
             tried = [np.where(known, w * longer + (1 - w) * mixed, mixed) for w in GRID]
             best = int(np.argmax([np.log(one).mean() for one in tried]))
             self.weights[i], mixed = GRID[best], tried[best]
-
-    def _known(self, text: Ints, places: Ints) -> list[NDArray[np.bool_]]:
-        return [table.known(text, places) for table in self._tables]
 
 
 class _Table:

@@ -50,7 +50,7 @@ def _check(encoder: TextEncoder) -> None:
         )
 
 
-def bert_config(encoder: TextEncoder, pad: int = 0) -> dict[str, Any]:
+def bert_config(encoder: TextEncoder) -> dict[str, Any]:
     """What `transformers` needs to build the network.
 
     Raises:
@@ -72,7 +72,7 @@ def bert_config(encoder: TextEncoder, pad: int = 0) -> dict[str, Any]:
         "layer_norm_eps": 1e-12,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "pad_token_id": pad,
+        "pad_token_id": 0,
         "tie_word_embeddings": True,
     }
 

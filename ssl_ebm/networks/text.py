@@ -40,7 +40,6 @@ class TextEncoder(nn.Module):
     "RoFormer" (2021).
     """
 
-    places: Tensor
     cosines: Tensor
     sines: Tensor
 
