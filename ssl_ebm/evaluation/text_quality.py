@@ -12,7 +12,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc
 
 from ssl_ebm.data.corruption import SPECIAL, Corrupted, TokenMasking
 from ssl_ebm.data.loading import check_least
@@ -20,6 +19,7 @@ from ssl_ebm.data.text import PackedText, Text
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.ngrams import NGrams, masked_figures
 from ssl_ebm.evaluation.prediction import load_items
+from ssl_ebm.evaluation.statistics import Bootstrap, Estimate
 from ssl_ebm.tasks.masked_text import MaskedText
 
 BATCH = 64
@@ -70,6 +70,7 @@ def text_quality(
         right = torch.cat([one for _, one in made]).cpu()
         swapped = _swapped(task, tokens, windows, seed)
     counts = hidden.counts.cpu()
+    drawn, number = Bootstrap(np.arange(count), RESAMPLES, seed), counts.sum(1).numpy()
     train: PackedText = data.train_dataset
     held = data.val_dataset.all_tokens()
     models = [NGrams(train.all_tokens(), len(data.word_starts), n, held) for n in (1, 2, 3)]
@@ -80,13 +81,13 @@ def text_quality(
         "ratio": ratio,
         "sequences": count,
         "hidden_tokens": int(counts.sum()),
-        "perplexity": _interval(energies.sum(1), counts.sum(1), seed, exponential=True),
-        "accuracy": _interval(right.sum(1).double(), counts.sum(1), seed),
+        "perplexity": drawn.ratio(energies.sum(1).numpy(), number).map(np.exp).interval().to_json(),
+        "accuracy": drawn.ratio(right.sum(1).numpy(), number).interval().to_json(),
         **{
             name: {"perplexity": perplexity, "accuracy": accuracy}
             for name, (perplexity, accuracy) in zip(NAMES, shallow, strict=True)
         },
-        "auroc_swapped": swapped,
+        "auroc_swapped": None if swapped is None else swapped.interval().to_json(),
     }
 
 
@@ -97,18 +98,7 @@ def all_masked(task: MaskedText, tokens: Tensor, ratio: float, seed: int) -> Cor
     return masking.hide(tokens, task.network.vocabulary, task.word_starts, generator)
 
 
-def _interval(sums: Tensor, counts: Tensor, seed: int, exponential: bool = False) -> list[float]:
-    """Ratio of sums over sequences, with a percentile bootstrap over them."""
-    total, number = sums.numpy(), counts.numpy()
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(total), size=(RESAMPLES, len(total)))
-    found = np.concatenate([[total.sum() / number.sum()], total[drawn].sum(1) / number[drawn].sum(1)])
-    found = np.exp(found) if exponential else found
-    low, high = np.quantile(found[1:], [0.025, 0.975])
-    return [float(found[0]), float(low), float(high)]
-
-
-def _swapped(task: MaskedText, tokens: Tensor, windows: int, seed: int) -> list[float] | None:
+def _swapped(task: MaskedText, tokens: Tensor, windows: int, seed: int) -> Estimate | None:
     """AUROC of whole texts against texts with two tokens exchanged; None where there are none."""
     whole = tokens.unfold(1, min(WINDOW, tokens.shape[1]), min(WINDOW, tokens.shape[1])).flatten(0, 1)
     whole = whole[(whole >= len(SPECIAL)).all(1)][:windows]
@@ -121,19 +111,8 @@ def _swapped(task: MaskedText, tokens: Tensor, windows: int, seed: int) -> list[
         row[[first, second]] = row[[second, first]]
     differs = (whole != other).any(1)
     whole, other = whole[differs], other[differs]
-    scores = torch.stack([task.pseudo_log_likelihood(some.to(task.device)).cpu() for some in (whole, other)])
-    labels = torch.tensor([[1], [0]]).expand_as(scores)
-    found = []
-    for drawn in [np.arange(len(whole)), *rng.integers(len(whole), size=(RESAMPLES // 5, len(whole)))]:
-        found.append(float(binary_auroc(_ranks(scores[:, drawn]), labels[:, drawn].flatten())))
-    low, high = np.quantile(found[1:], [0.025, 0.975])
-    return [found[0], float(low), float(high)]
-
-
-def _ranks(scores: Tensor) -> Tensor:
-    """In [0, 1], in the same order: torchmetrics takes scores beyond it for logits, and rounds them."""
-    flat = scores.flatten()
-    return torch.searchsorted(flat.sort().values, flat).double() / len(flat)
+    real, negative = (-task.pseudo_log_likelihood(some.to(task.device)).cpu() for some in (whole, other))
+    return Bootstrap(np.arange(len(whole)), RESAMPLES, seed).auroc(real.numpy(), negative.numpy())
 
 
 class TextQuality(Callback):

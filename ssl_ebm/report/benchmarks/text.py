@@ -134,9 +134,16 @@ def text_loading_rows(effort: Effort) -> Iterator[Row]:
         for work, (case, tokens) in cases.items():
             ours, step_rate = rates[work] * tokens, rates["step"] * per_batch
             ratio = rates.ratio(work, "step")
-            factor = tokens / per_batch
-            scaled = type(ratio)(ratio.value * factor, ratio.low * factor, ratio.high * factor)
-            yield Row(SUITE, case, "int64", ours, "tokens/s", step_rate, "training step", scaled)
+            yield Row(
+                SUITE,
+                case,
+                "int64",
+                ours,
+                "tokens/s",
+                step_rate,
+                "training step",
+                ratio.times(tokens / per_batch),
+            )
 
 
 def write_documents(path: Path, count: int) -> None:
