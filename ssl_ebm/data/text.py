@@ -277,5 +277,65 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         return {"tokens": self.tokens[index], "label": self.labels[index]}
 
 
+class LabelledDocuments(StreamData):
+    """Documents with their classes, for probes and fine-tuning of a model of text.
+
+    Batches: {"tokens": (B, length) int64, "label": (B,) int64}, each document on its own (see
+    `LabelledText`). The tokenizer is that of the model: `use_tokenizer` before `setup`.
+
+    Args:
+        path: a folder, or a file: .csv, .tsv, .jsonl; see `Corpus`, also for the next ones.
+        text_column, label_column: of tables and JSON lines.
+        length: tokens of a document, at most; null: as many as the model takes.
+        val_share, test_share: of the documents whose split no file name fixes.
+        batch_size, workers, seed: as everywhere.
+
+    Attributes:
+        classes: names of the classes, sorted; there after `setup`.
+
+    Raises:
+        UserError: a setting out of its range, files that are missing or broken, a split without documents.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        text_column: str = "text",
+        label_column: str = "label",
+        length: int | None = None,
+        val_share: float = 0.1,
+        test_share: float = 0.2,
+        batch_size: int = 32,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, workers, seed)
+        check_least(length=(8 if length is None else length, 8))
+        self.corpus = Corpus(path, "file", text_column, label_column, val_share, test_share, seed)
+        self.length = length
+        self.tokenizer_json: str | None = None
+        self.classes: list[str] = []
+
+    def use_tokenizer(self, tokenizer_json: str | None, length: int) -> None:
+        """Takes the tokenizer of a model, and how many tokens it takes at most.
+
+        Raises:
+            UserError: the model has no tokenizer.
+        """
+        if tokenizer_json is None:
+            raise UserError("this model has no tokenizer: it was not trained on text")
+        self.tokenizer_json, self.length = tokenizer_json, min(self.length or length, length)
+
+    def make_dataset(self, split: str) -> LabelledText:
+        if self.tokenizer_json is None or self.length is None:
+            raise UserError("labelled documents need the tokenizer of a model: give a checkpoint of text")
+        made = LabelledText(self.corpus, split, self.tokenizer_json, self.length)
+        self.classes = made.classes
+        return made
+
+    def settings(self) -> dict[str, Any]:
+        return {"path": self.corpus.path, "length": self.length, "classes": self.classes}
+
+
 def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssl_ebm" / "text"

@@ -105,6 +105,10 @@ class DensityEstimation(WatchedTask):
         found: Tensor = self.energy(y)
         return found
 
+    def inputs(self, batch: Batch) -> Tensor:
+        """What `representation` takes of a batch: y."""
+        return self.data_of(batch)
+
     def representation(self, y: Tensor) -> Tensor:
         """Features of y, (B, D): the energy's own `features`, or its encoder's code.
 

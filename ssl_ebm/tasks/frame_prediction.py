@@ -169,6 +169,12 @@ class FramePrediction(LatentPrediction):
 
     # -- training ----------------------------------------------------------------------------------------
 
+    def inputs(self, batch: Batch) -> Tensor:
+        """What `representation` takes of a batch: the context's frames, (B, T, C, H, W)."""
+        x = batch["video"][:, : self.context_frames]
+        self._check_context(x)
+        return x
+
     def split(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """x (B, T, C, H, W) and the next frame y (B, C, H, W)."""
         video = batch["video"]

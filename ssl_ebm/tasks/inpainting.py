@@ -127,6 +127,10 @@ class Inpainting(LatentPrediction):
         mean, deviation = patch_levels(y, self.network.patch).unbind(1)
         return (y - mean) / deviation
 
+    def inputs(self, batch: Batch) -> Tensor:
+        """What `representation` takes of a batch: the pictures, (B, C, H, W)."""
+        return batch["image"]
+
     def representation(self, x: Tensor) -> Tensor:
         """Features of whole pictures, nothing hidden: (B, C, H, W) -> (B, F)."""
         if hasattr(self.network, "representation"):

@@ -113,6 +113,10 @@ class MaskedText(WatchedTask):
 
     # -- features and energies ---------------------------------------------------------------------------
 
+    def inputs(self, batch: Batch) -> Tensor:
+        """What `representation` takes of a batch: the tokens, (B, T)."""
+        return batch["tokens"]
+
     def representation(self, tokens: Tensor) -> Tensor:
         """Features of whole documents, nothing hidden: (B, T) int64, [PAD] where they end -> (B, width)."""
         seen = tokens != PAD

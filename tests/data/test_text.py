@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ssl_ebm.cli import main
-from ssl_ebm.data import LabelledText, Text
+from ssl_ebm.data import LabelledDocuments, LabelledText, Text
 from ssl_ebm.data.corruption import CLS, PAD, SEP
 from ssl_ebm.data.documents import Corpus
 from ssl_ebm.data.tokenizing import load_tokenizer
@@ -183,6 +183,18 @@ def test_labelled_documents(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="label column"):
         LabelledText(Corpus(str(tmp_path / "c")), "test", data.tokenizer_json, 10)
+
+    labelled = LabelledDocuments(str(tmp_path / "c"), length=10, batch_size=7)
+    with pytest.raises(UserError, match="tokenizer of a model"):
+        labelled.setup()
+    with pytest.raises(UserError, match="no tokenizer"):
+        labelled.use_tokenizer(None, 64)
+    labelled.use_tokenizer(data.tokenizer_json, 64)
+    labelled.setup()
+    batches = list(labelled.test_dataloader())
+    assert torch.equal(torch.cat([one["tokens"] for one in batches]), found.tokens)
+    assert torch.equal(torch.cat([one["label"] for one in batches]), found.labels)
+    assert labelled.classes == found.classes
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
