@@ -55,6 +55,7 @@ class FineTuning(WatchedTask):
         weight_decay: of AdamW, on matrices and convolutions.
         warmup_steps: optimizer steps of linear warm-up; a cosine to zero follows.
         second_momentum: beta2 of AdamW.
+        tokenizer: of text, as JSON; null: that of the checkpoint.
 
     Attributes:
         votes: "val" and "test" of the last evaluation.
@@ -81,6 +82,7 @@ class FineTuning(WatchedTask):
         weight_decay: float = 0.05,
         warmup_steps: int = 50,
         second_momentum: float = 0.99,
+        tokenizer: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -89,10 +91,12 @@ class FineTuning(WatchedTask):
         self.backbone, described = Context().run(
             make_backbone, backbone_checkpoint, backbone, mode == "scratch"
         )
+        if isinstance(self.backbone, MaskedText):
+            self.backbone.tokenizer_json = self.backbone.tokenizer_json or tokenizer
+            if mixup:
+                raise UserError(f"mixup is {mixup}, but words do not mix: set it to 0 for text")
         # A checkpoint of this task must not need the one it began with.
-        self.hparams.update(backbone=described, backbone_checkpoint=None)
-        if mixup and isinstance(self.backbone, MaskedText):
-            raise UserError(f"mixup is {mixup}, but words do not mix: set it to 0 for text")
+        self.hparams.update(backbone=described, backbone_checkpoint=None, tokenizer=self.tokenizer_json)
         self.layers = trainable_layers(self.backbone)
         self._freeze()
         self.head: nn.Module | None = None
@@ -164,21 +168,13 @@ class FineTuning(WatchedTask):
 
     def on_fit_start(self) -> None:
         if self.hparams["mode"] == "head":  # Lightning's warning of what is meant to be
-            warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")
+            warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start.*")
 
     def train(self, mode: bool = True) -> FineTuning:
         super().train(mode)
         if self.hparams["mode"] == "head":
             self.backbone.eval()
         return self
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["tokenizer"] = self.tokenizer_json
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if isinstance(self.backbone, MaskedText):
-            self.backbone.tokenizer_json = checkpoint.get("tokenizer")
 
     # -- classes -----------------------------------------------------------------------------------------
 
