@@ -19,6 +19,8 @@ TRAINER_COMMANDS = {
     "predict": "write the predictions for a split",
 }
 
+TAKE_SETTINGS = ("compare", "finetune")  # commands that pass settings of fit on
+
 EXAMPLES = """\
 examples:
   ssl-ebm fit --config configs/frame_prediction/quickstart_latent_ebm.yaml --trainer.max_steps 500
@@ -106,6 +108,32 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     export.add_argument("--out", required=True, help="the folder (timm) or file (safetensors) to write")
     export.set_defaults(run=_export)
+
+    finetune = commands.add_parser(
+        "finetune",
+        help="train a checkpoint on labels; accuracy on validation and test",
+        epilog="Settings of the data and any setting of fit go behind: --data.folder DIR --model.mixup 0.8. "
+        "The result is a checkpoint of FineTuning: ssl-ebm predict --config OUT/config.yaml --ckpt_path last",
+    )
+    finetune.add_argument("--ckpt", required=True, help="checkpoint of a pretext task")
+    finetune.add_argument(
+        "--data", required=True, help="labelled data: a class such as ssl_ebm.data.ImageFolder, or a .yaml"
+    )
+    finetune.add_argument(
+        "--mode", choices=("full", "last", "head", "scratch"), default="full",
+        help="full: all layers, the first ones slowly; last: the last blocks (--model.last_blocks) and the "
+        "head; head: a linear head alone; scratch: all, from random weights (default: full)",
+    )  # fmt: skip
+    finetune.add_argument(
+        "--labels", type=float, default=1.0, help="share of the training labels (default: 1)"
+    )
+    finetune.add_argument("--labels_per_class", type=int, help="so many labels of every class instead")
+    finetune.add_argument("--steps", type=int, default=1000, help="optimizer steps (default: 1000)")
+    finetune.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="of labels, order and initial weights (default: 0)"
+    )
+    finetune.add_argument("--out", required=True, help="folder for checkpoint, settings, finetuning.json")
+    finetune.set_defaults(run=_finetune)
 
     lecture = commands.add_parser("lecture", help="the lecture's examples: figures, numbers, one page")
     lecture.add_argument("names", nargs="*", metavar="NAME", help="examples (default: all)")
@@ -197,6 +225,22 @@ def _export(options: argparse.Namespace) -> None:
     print(export(options.ckpt, options.out, options.format))
 
 
+def _finetune(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.finetuning import Budget, finetune
+
+    budget = Budget(options.steps, options.labels, options.labels_per_class)
+    line = finetune(
+        options.ckpt,
+        options.data,
+        options.out,
+        mode=options.mode,
+        budget=budget,
+        seeds=options.seeds,
+        settings=options.settings,
+    )
+    print(line)
+
+
 def _lecture(options: argparse.Namespace) -> None:
     from ssl_ebm.lecture.gallery import gallery
 
@@ -222,7 +266,7 @@ def dispatch(arguments: Sequence[str]) -> None:
         return
     parser = make_parser()
     options, settings = parser.parse_known_args(arguments)
-    if settings and options.command != "compare":
+    if settings and options.command not in TAKE_SETTINGS:
         parser.error(f"unrecognized arguments: {' '.join(settings)}")
     options.settings = settings
     if options.command is None:
@@ -254,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(arguments: Sequence[str]) -> int:
-    how = "the same command" if arguments and arguments[0] == "compare" else "--ckpt_path last"
+    how = "the same command" if arguments and arguments[0] in TAKE_SETTINGS else "--ckpt_path last"
     print(f"ssl-ebm: interrupted; {how} goes on from the last checkpoint", file=sys.stderr)
     return 130
 
