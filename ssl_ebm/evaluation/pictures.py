@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ def write_gif(pictures: Sequence[Picture], path: str | Path, frames_per_second: 
     length."""
     images = [Image.fromarray(picture).quantize(colors=128, dither=Image.Dither.NONE) for picture in pictures]
     milliseconds = round(1000.0 / frames_per_second)
-    animated = {"save_all": True, "append_images": images[1:], "duration": milliseconds, "loop": 0}
+    animated: Any = {"save_all": True, "append_images": images[1:], "duration": milliseconds, "loop": 0}
     with whole(path) as partial:
         images[0].save(partial, optimize=False, **animated)
     return Path(path)
