@@ -99,14 +99,15 @@ def make_parser() -> argparse.ArgumentParser:
     score.add_argument("texts", nargs="+", metavar="text", help="texts, each an argument")
     score.set_defaults(run=_score)
 
-    export = commands.add_parser("export", help="write the weights for other tools")
+    export = commands.add_parser("export", help="write the encoder for other tools")
     export.add_argument("--ckpt", required=True, help="a checkpoint")
     export.add_argument(
-        "--format", required=True, choices=("timm", "transformers", "safetensors"),
-        help="timm: a folder with the encoder, for timm.create_model; transformers: a folder for "
-        "AutoModelForMaskedLM and AutoTokenizer; safetensors: a file with all weights",
+        "--format", required=True, choices=("timm", "transformers", "safetensors", "onnx"),
+        help="safetensors: a file with all weights, for ssl_ebm.load_encoder; onnx: a file with the encoder, "
+        "for onnxruntime; timm: a folder with the encoder, for timm.create_model; transformers: a folder for "
+        "AutoModelForMaskedLM and AutoTokenizer",
     )  # fmt: skip
-    export.add_argument("--out", required=True, help="the folder (timm) or file (safetensors) to write")
+    export.add_argument("--out", required=True, help="the folder or the file (.safetensors, .onnx) to write")
     export.set_defaults(run=_export)
 
     finetune = commands.add_parser(
@@ -220,7 +221,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.export import export
+    from ssl_ebm.report.exporting import export
 
     print(export(options.ckpt, options.out, options.format))
 
