@@ -25,6 +25,7 @@ from ssl_ebm.evaluation.probing.features import (
 )
 from ssl_ebm.evaluation.probing.probes import PENALTIES, knn_probe, linear_probe, regression_probe
 from ssl_ebm.evaluation.probing.results import Classified, Regressed, Samples
+from ssl_ebm.files import make_folder, write_whole
 
 Result = Classified | Regressed
 
@@ -154,24 +155,21 @@ class Probe(Callback, ABC):
             "data": self.data.describe() if hasattr(self.data, "describe") else None,
             **found.to_json(),
         }
-        path = Path(trainer.default_root_dir) / f"probe_{self.name}.json"
-        add_record(path, record)
+        path = make_folder(trainer.default_root_dir) / f"probe_{self.name}.json"
+        write_whole(path, json.dumps([*_records(path), record], indent=1) + "\n")
         figures = ", ".join(
             f"{name} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for name, one in found.figures.items()
         )
         rank_zero_info(f"probe {self.name}, step {trainer.global_step}, {split}: {figures}: {path}")
 
 
-def add_record(path: Path, record: dict[str, Any]) -> None:
-    """Adds to a JSON list of records, written whole or not at all."""
+def _records(path: Path) -> list[dict[str, Any]]:
+    """Of the file, which need not exist."""
     try:
-        records = json.loads(path.read_text())
+        found: list[dict[str, Any]] = json.loads(path.read_text())
     except (OSError, ValueError):
-        records = []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps([*records, record], indent=1) + "\n")
-    partial.replace(path)
+        return []
+    return found
 
 
 class LinearProbe(Probe):

@@ -11,7 +11,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from ssl_ebm.data.corruption import PAD
+from ssl_ebm.data.corruption import PAD, SPECIAL
 from ssl_ebm.data.loading import OrderedLoader, StreamData
 from ssl_ebm.data.text import LabelledDocuments
 from ssl_ebm.errors import UserError
@@ -85,6 +85,35 @@ class Frozen:
         return tokens.mean(1)
 
 
+class RawInputs:
+    """What a task is given, as features: what a representation has to beat.
+
+    Pixels of pictures and clips in one row, averaged over blocks until at most `most` are left; of text the
+    number n of times that each token occurs, as log(1 + n).
+
+    Args:
+        task: whose inputs are taken.
+        most: features.
+    """
+
+    def __init__(self, task: LightningModule, most: int = 4096) -> None:
+        self.task: Any = task
+        self.most = most
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(B, D)."""
+        inputs = self.task.inputs(batch)
+        if not inputs.is_floating_point():
+            counts = torch.zeros(len(inputs), int(self.task.network.vocabulary))
+            counts.scatter_add_(1, inputs.cpu(), torch.ones(inputs.shape))
+            counts[:, : len(SPECIAL)] = 0
+            return counts.log1p()
+        while inputs[0].numel() > self.most and min(inputs.shape[-2:]) > 1:
+            flat = torch.nn.functional.avg_pool2d(inputs.flatten(0, -4) if inputs.ndim > 4 else inputs, 2)
+            inputs = flat.unflatten(0, inputs.shape[: inputs.ndim - 3])
+        return inputs.flatten(1)
+
+
 def _module(task: LightningModule, name: str) -> nn.Module:
     """The only module of this name, or whose name ends so."""
     modules = {key: module for key, module in task.named_modules() if key}
@@ -122,7 +151,7 @@ def chosen_items(dataset: Any, count: int | None, seed: int) -> list[int]:
 
 
 def extract(
-    frozen: Frozen,
+    frozen: Frozen | RawInputs,
     dataset: Any,
     items: Sequence[int],
     targets: Sequence[str] = ("label",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.statistics import Bootstrap, Interval
+from ssl_ebm.evaluation.statistics import Bootstrap, Interval, share_interval
 
 RESAMPLES = 1000
 
@@ -145,7 +144,7 @@ def classified(
 def share(right: Tensor, groups: Tensor | None) -> Interval:
     """The mean of zeros and ones (N,), with its 95 % interval."""
     if groups is None or len(groups.unique()) == len(groups):
-        return wilson(float(right.mean()), len(right))
+        return share_interval(int(right.sum()), len(right))
     return Bootstrap(groups.numpy(), RESAMPLES).mean(right.numpy()).interval()
 
 
@@ -163,16 +162,6 @@ def regressed(
             raise UserError(f"probe: {name} is the same for all test items: there is nothing to foresee")
         r2[name] = drawn.ratio(wrong[:, k], spread[:, k]).map(lambda part: 1 - np.asarray(part)).interval()
     return Regressed(r2, chosen, len(train), len(test))
-
-
-def wilson(value: float, count: int, z: float = 1.959964) -> Interval:
-    """95 % interval of a share of so many independent items.
-
-    Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
-    """
-    middle = (value + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(value * (1 - value) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return Interval(value, middle - half, middle + half)
 
 
 def held_out(target: Tensor, parts: int = 5) -> Tensor | None:
