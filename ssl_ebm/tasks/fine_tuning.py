@@ -67,6 +67,8 @@ class FineTuning(WatchedTask):
     decay: Clark et al., "ELECTRA" (2020), Bao et al., "BEiT" (2022).
     """
 
+    sees_labels = True
+
     def __init__(
         self,
         backbone_checkpoint: str | None = None,

@@ -8,6 +8,7 @@ from torch import Tensor
 from ssl_ebm.networks.onednn import HAS_ONEDNN, multiply
 
 STEPS = 500  # of L-BFGS, at most; tens are usual
+FLOOR = 0.1  # least deviation of a column, in root mean squares of all columns' deviations
 
 
 def fit_logistic(x: Tensor, y: Tensor, classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
@@ -99,9 +100,9 @@ def logistic_loss(x: Tensor, y: Tensor, weights: Tensor, penalty: float) -> floa
 def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
     """All sets with the training set's mean taken out and divided by its deviation, column by column.
 
-    A column that does not vary becomes 0.
+    A column that hardly varies is not blown up: no deviation counts as less than a tenth of all columns'
+    root mean square. (A pixel that is dark in all but one training item would otherwise rule some test items.)
     """
     mean, deviation = train.mean(0), train.std(0, correction=0)
-    constant = deviation <= 1e-6 * (1 + mean.abs())
-    scale = torch.where(constant, torch.zeros_like(deviation), 1 / deviation.clamp_min(1e-12))
-    return [(one - mean) * scale for one in (train, *others)]
+    floor = FLOOR * deviation.square().mean().sqrt().clamp_min(1e-12)
+    return [(one - mean) / deviation.maximum(floor) for one in (train, *others)]

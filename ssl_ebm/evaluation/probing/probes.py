@@ -19,12 +19,8 @@ from ssl_ebm.evaluation.probing.results import (
     regressed,
 )
 
-PENALTIES = (
-    1e-1,
-    1e-2,
-    1e-3,
-    1e-4,
-)  # tried on a part of the training items, each from the last one's weights
+PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # tried on a part of the training items
+RIDGES = (100.0, 10.0, 1.0, 1e-1, 1e-2, 1e-3)  # the same, of a regression
 FEW = 1e-2  # penalty where there are too few items to choose it
 CHUNK = 1024  # test items whose distances are held at once
 
@@ -94,7 +90,7 @@ def knn_probe(train: Samples, test: Samples, neighbours: int = 20, temperature: 
 
 
 def regression_probe(
-    train: Samples, test: Samples, names: Sequence[str], penalties: Sequence[float] = PENALTIES
+    train: Samples, test: Samples, names: Sequence[str], penalties: Sequence[float] = RIDGES
 ) -> Regressed:
     """Ridge regression of numbers on frozen features.
 
