@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ssl_ebm import __version__
@@ -33,17 +33,21 @@ from ssl_ebm.files import whole
 SUFFIX = ".safetensors"
 
 
+def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The task's arguments, without what Lightning adds to them."""
+    return {name: value for name, value in content.get("hyper_parameters", {}).items() if name[0] != "_"}
+
+
 def metadata_of(content: Mapping[str, Any]) -> dict[str, str]:
     """What rebuilds a task, from the content of its checkpoint; without the weights.
 
     Raises:
         UserError: a setting or a description that JSON cannot hold.
     """
-    settings = {name: value for name, value in content["hyper_parameters"].items() if name[0] != "_"}
     try:
         found = {
             "task": content["task"],
-            "settings": json.dumps(settings),
+            "settings": json.dumps(settings_of(content)),
             "data": json.dumps(content.get("data", {})),
             "steps": str(content.get("global_step", "")),
             "ssl_ebm": __version__,
@@ -64,8 +68,17 @@ def write_safetensors(content: Mapping[str, Any], path: Path) -> None:
     weights = {name: tensor.clone().contiguous() for name, tensor in content["state_dict"].items()}
     entries = metadata_of(content)
     entries |= {"format": "pt", "sha256": _digest(entries, weights)}
+    save_weights(weights, path, entries)
+
+
+def save_weights(weights: dict[str, Tensor], path: Path, entries: dict[str, str]) -> None:
+    """A .safetensors file that others may read: the library's own `save_file` leaves it to its owner alone.
+
+    Raises:
+        UserError: the path cannot be written.
+    """
     with whole(path) as partial:
-        save_file(weights, partial, entries)
+        partial.write_bytes(save(weights, entries))
 
 
 def read_safetensors(path: str | Path) -> dict[str, Any]:

@@ -268,6 +268,22 @@ def test_a_card_invents_nothing(checkpoint_of: Callable[[str], Path], tmp_path: 
     assert torch.equal(load_encoder(again)(images), load_encoder(alone)(images))
 
 
+def test_a_text_with_the_cards_name_is_kept(
+    checkpoint_of: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = checkpoint_of("patches")
+    capsys.readouterr()
+    for form, out, card in (("timm", ".", "README.md"), ("safetensors", "a.safetensors", "a.md")):
+        (tmp_path / card).write_text("# my project")
+        assert export(checkpoint, form, tmp_path / out) == 2
+        assert "is no model card" in error_of(capsys)
+        assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {card: "# my project"}
+        (tmp_path / card).unlink()
+    for _ in range(2):  # a card is replaced by the next one
+        assert export(checkpoint, "safetensors", tmp_path / "a.safetensors") == 0
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "a.md").stat().st_mode
+
+
 def test_figures_of_another_training_are_left_out(
     checkpoint_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -282,6 +298,9 @@ def test_figures_of_another_training_are_left_out(
     _, sections = parts_of(tmp_path / "a.md")
     assert rows_of(sections["Figures"]) == {"val/loss": "4.5"}
     assert "after 2 steps" in sections["Figures"]
+    newer.write_text("epoch,stage\nno,table,of Lightning's,val/loss")
+    assert export(checkpoint, "safetensors", tmp_path / "a.safetensors") == 0
+    assert "Figures" not in parts_of(tmp_path / "a.md")[1]
     aside = run / "checkpoints.1"  # of the training before
     shutil.copytree(checkpoint.parent, aside)
     assert export(aside / "last.ckpt", "safetensors", tmp_path / "b.safetensors") == 0
