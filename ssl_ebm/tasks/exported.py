@@ -5,7 +5,7 @@ The metadata of the file, all of it text:
     task         name of the class in ssl_ebm.tasks
     settings     its arguments, as JSON
     data         what it was trained on (the DataModule's `describe`), as JSON
-    steps        optimizer steps
+    steps        optimizer steps; null where that is not known
     tokenizer    of a model of text, as the JSON of the `tokenizers` library
     ssl_ebm      version of this package
     sha256       of the entries above and of the weights, so that a damaged file is told from a whole one
@@ -49,7 +49,7 @@ def metadata_of(content: Mapping[str, Any]) -> dict[str, str]:
             "task": content["task"],
             "settings": json.dumps(settings_of(content)),
             "data": json.dumps(content.get("data", {})),
-            "steps": str(content.get("global_step", "")),
+            "steps": json.dumps(content.get("global_step")),
             "ssl_ebm": __version__,
         }
     except (TypeError, ValueError) as error:
@@ -96,14 +96,13 @@ def read_safetensors(path: str | Path) -> dict[str, Any]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dictionary
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is no whole .safetensors file: {error}") from error
-    if not {"task", "settings", "sha256"} <= entries.keys():
+    if not {"task", "settings", "data", "steps", "sha256"} <= entries.keys():
         raise UserError(f"{path} is of another program: give a file that ssl-ebm export has written")
     signed = {name: text for name, text in entries.items() if name not in ("format", "sha256")}
     if _digest(signed, weights) != entries["sha256"]:
         raise UserError(f"{path} was changed after it was written: export it again")
     try:
-        settings, data = json.loads(entries["settings"]), json.loads(entries.get("data", "{}"))
-        steps = int(entries["steps"]) if entries.get("steps") else None
+        settings, data, steps = (json.loads(entries[name]) for name in ("settings", "data", "steps"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: its metadata is no JSON: {error}") from error
     if not isinstance(settings, dict) or not isinstance(data, dict):

@@ -13,25 +13,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_runs import RUNS, tiny_run
+from tiny_runs import RUNS
 from tokenizers import Tokenizer
 
 from ssl_ebm import load_encoder
 from ssl_ebm.cli import main
 from ssl_ebm.tasks.encoder import Encoder
-
-
-@pytest.fixture(scope="module")
-def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The checkpoint of a tiny run, trained once."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
-
-    def of(name: str) -> Path:
-        if name not in made:
-            made[name] = tiny_run(name, folder)
-        return made[name]
-
-    return of
 
 
 def export(checkpoint: Path, form: str, out: Path) -> int:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_runs import RUNS, tiny_run
+from tiny_runs import RUNS
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -24,19 +24,6 @@ from ssl_ebm.tasks.exported import write_safetensors
 
 CLASSES = {"frames": FramePrediction, "pictures": Inpainting, "text": MaskedText, "energy": DensityEstimation}
 CLASSES |= {"frames_in_detail": FramePrediction, "patches": Inpainting, "bert": MaskedText}
-
-
-@pytest.fixture(scope="module")
-def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The checkpoint of a tiny run, trained once."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
-
-    def of(name: str) -> Path:
-        if name not in made:
-            made[name] = tiny_run(name, folder)
-        return made[name]
-
-    return of
 
 
 def batch_of(name: str) -> dict[str, Tensor]:
@@ -199,6 +186,7 @@ def test_what_a_file_asks_for_is_not_done(
         (changed(content, network=wide), "size mismatch"),
         (changed(content, lr="high"), "does not hold settings and weights"),
         ({**content, "state_dict": {}}, "does not hold settings and weights"),
+        ({**content, "task": "Inpainting"}, "does not hold settings and weights"),
     ):
         write_safetensors(wrong, tmp_path / "a.safetensors")
         torch.save(wrong, tmp_path / "a.ckpt")
@@ -207,6 +195,13 @@ def test_what_a_file_asks_for_is_not_done(
                 load_encoder(tmp_path / name)
             assert name in str(raised.value) or "import" in said
             assert "\n" not in str(raised.value)
+    pictures = read_checkpoint(checkpoint_of("pictures"))
+    write_safetensors({**pictures, "data": {"image_shape": "none"}}, tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match=r"b\.safetensors does not describe its data"):
+        load_encoder(tmp_path / "b.safetensors")
+    torch.save({**pictures, "hyper_parameters": [1], "task": ["Inpainting"]}, tmp_path / "b.ckpt")
+    with pytest.raises(UserError, match="is of the task"):
+        load_encoder(tmp_path / "b.ckpt")
     torch.save(changed(content, _instantiator="harm.make"), tmp_path / "a.ckpt")
     assert load_encoder(tmp_path / "a.ckpt").features == 16  # what it names is neither used nor imported
     assert "harm" not in sys.modules
