@@ -43,9 +43,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.task = task
         self.inputs: Inputs = task.takes(data or {})
-        with torch.no_grad():
-            example = self.inputs.example(1, torch.Generator().manual_seed(0))
-            self.features = int(task.representation(example).shape[1])
+        example = self.inputs.example(1, torch.Generator().manual_seed(0))
+        try:
+            with torch.no_grad():
+                self.features = int(task.representation(example).shape[1])
+        except RuntimeError as error:  # of torch: shapes that do not fit
+            kind = f"this {type(task).__name__} does not represent {self.inputs.describe()}"
+            raise UserError(f"{kind}: {in_one_line(error)}") from error
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Features (B, D)."""

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ssl_ebm import load_encoder
+from ssl_ebm.cli import main
 from ssl_ebm.data import LabelledDocuments
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks import DensityEstimation, FramePrediction, Inpainting, MaskedText, load_task
@@ -104,18 +105,39 @@ def test_pictures_may_have_another_size(checkpoint_of: Callable[[str], Path]) ->
         load_encoder(checkpoint_of("pictures")).tokenize("text")
 
 
-def test_an_energy_without_features_represents_nothing(tmp_path: Path) -> None:
-    mixture = {
-        "class_path": "ssl_ebm.energy.unconditional.GaussianMixture",
-        "init_args": {"dim": 2, "components": 3},
-    }
-    objective = {"class_path": "ssl_ebm.energy.objectives.ScoreMatching"}
-    settings = {"energy": mixture, "objective": objective}
-    task = DensityEstimation(**settings)
-    content = {"task": "DensityEstimation", "hyper_parameters": settings, "state_dict": task.state_dict()}
-    torch.save(content, tmp_path / "mixture.ckpt")
-    with pytest.raises(UserError, match="GaussianMixture has no features"):
-        load_encoder(tmp_path / "mixture.ckpt")
+MIXTURE = {
+    "class_path": "ssl_ebm.energy.unconditional.GaussianMixture",
+    "init_args": {"dim": 2, "components": 3},
+}
+OF_FIVE_NUMBERS = {
+    "class_path": "ssl_ebm.energy.unconditional.ReconstructionEnergy",
+    "init_args": {
+        "encoder": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 5, "out_features": 2}},
+        "decoder": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 2, "out_features": 5}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("energy", "said"),
+    [
+        (MIXTURE, "GaussianMixture has no features"),
+        (OF_FIVE_NUMBERS, r"does not represent point \(B, coordinates 2\)"),
+    ],
+)
+def test_an_energy_that_represents_nothing(energy: dict[str, Any], said: str, tmp_path: Path) -> None:
+    settings = {"energy": energy, "objective": {"class_path": "ssl_ebm.energy.objectives.ScoreMatching"}}
+    weights = DensityEstimation(**settings).state_dict()
+    content = {"task": "DensityEstimation", "hyper_parameters": settings, "state_dict": weights}
+    torch.save(content, tmp_path / "energy.ckpt")
+    with pytest.raises(UserError, match=rf"energy\.ckpt: .*{said}"):
+        load_encoder(tmp_path / "energy.ckpt")
+    out = tmp_path / "energy.safetensors"
+    assert (
+        main(["export", "--ckpt", f"{tmp_path}/energy.ckpt", "--format", "safetensors", "--out", str(out)])
+        == 0
+    )
+    assert "load_encoder" not in (tmp_path / "energy.md").read_text()
 
 
 # -- files that are not what they should be ---------------------------------------------------------------
@@ -213,6 +235,7 @@ import sys
 import ssl_ebm
 assert not {"torch", "lightning", "numpy"} & set(sys.modules)
 from ssl_ebm import load_encoder
+from ssl_ebm.cli import main
 assert "torch" in sys.modules and load_encoder is ssl_ebm.load_encoder
 assert not hasattr(ssl_ebm, "load_decoder")
 """
