@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,21 @@ def seed() -> int:
     np.random.seed(value)
     torch.manual_seed(value)
     return value
+
+
+@pytest.fixture(scope="session")
+def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The checkpoint of one of `tiny_runs.RUNS`, trained once."""
+    from tiny_runs import tiny_run  # most tests need none of it
+
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+
+    def of(name: str) -> Path:
+        if name not in made:
+            made[name] = tiny_run(name, folder)
+        return made[name]
+
+    return of
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def place(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_commands_run(place: Path, repository: Path) -> None:
     for words in commands():
         program, arguments = words[0], words[1:]

@@ -62,8 +62,9 @@ def rebuild(content: dict[str, Any], path: str | Path, task: type[TaskType]) -> 
         UserError: settings that this class does not take, or weights that do not fit them.
     """
     known = signature(task.__init__).parameters
-    settings = {name: value for name, value in content.get("hyper_parameters", {}).items() if name in known}
     try:
+        given = content.get("hyper_parameters", {})
+        settings = {name: value for name, value in given.items() if name in known}
         model = task(**settings)
         model.on_load_checkpoint(content)
         model.load_state_dict(content["state_dict"])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssl_ebm import tasks
 from ssl_ebm.data.corruption import PAD
 from ssl_ebm.data.tokenizing import bracketed, encode
-from ssl_ebm.errors import UserError
+from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.tasks.checkpoints import read_checkpoint, rebuild
 from ssl_ebm.tasks.exported import SUFFIX, read_safetensors
 from ssl_ebm.tasks.inputs import Inputs
@@ -43,9 +43,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.task = task
         self.inputs: Inputs = task.takes(data or {})
-        with torch.no_grad():
-            example = self.inputs.example(1, torch.Generator().manual_seed(0))
-            self.features = int(task.representation(example).shape[1])
+        example = self.inputs.example(1, torch.Generator().manual_seed(0))
+        try:
+            with torch.no_grad():
+                self.features = int(task.representation(example).shape[1])
+        except RuntimeError as error:  # of torch: shapes that do not fit
+            kind = f"this {type(task).__name__} does not represent {self.inputs.describe()}"
+            raise UserError(f"{kind}: {in_one_line(error)}") from error
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Features (B, D)."""
@@ -94,7 +98,13 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def encoder_of(content: dict[str, Any], path: str | Path) -> Encoder:
     """The encoder of what `read` gives; errors as `load_encoder`."""
-    return Encoder(task_of(content, path), content.get("data")).eval()
+    task = task_of(content, path)
+    try:
+        return Encoder(task, content.get("data")).eval()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # a description can be wrong in every way
+        raise UserError(f"{path} does not describe its data as ssl_ebm does: {in_one_line(error)}") from error
 
 
 def task_of(content: dict[str, Any], path: str | Path) -> LightningModule:
@@ -103,7 +113,7 @@ def task_of(content: dict[str, Any], path: str | Path) -> LightningModule:
     Raises:
         UserError: none of `ssl_ebm.tasks`, or as `rebuild`.
     """
-    name = content.get("task")
+    name = str(content.get("task"))
     known = {one: found for one in tasks.__all__ if isinstance(found := getattr(tasks, one), type)}
     if name not in known:
         raise UserError(f"{path} is of the task {name!r}: give a file of {', '.join(known)}")

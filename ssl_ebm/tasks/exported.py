@@ -5,7 +5,7 @@ The metadata of the file, all of it text:
     task         name of the class in ssl_ebm.tasks
     settings     its arguments, as JSON
     data         what it was trained on (the DataModule's `describe`), as JSON
-    steps        optimizer steps
+    steps        optimizer steps; null where that is not known
     tokenizer    of a model of text, as the JSON of the `tokenizers` library
     ssl_ebm      version of this package
     sha256       of the entries above and of the weights, so that a damaged file is told from a whole one
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ssl_ebm import __version__
@@ -33,19 +33,23 @@ from ssl_ebm.files import whole
 SUFFIX = ".safetensors"
 
 
+def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The task's arguments, without what Lightning adds to them."""
+    return {name: value for name, value in content.get("hyper_parameters", {}).items() if name[0] != "_"}
+
+
 def metadata_of(content: Mapping[str, Any]) -> dict[str, str]:
     """What rebuilds a task, from the content of its checkpoint; without the weights.
 
     Raises:
         UserError: a setting or a description that JSON cannot hold.
     """
-    settings = {name: value for name, value in content["hyper_parameters"].items() if name[0] != "_"}
     try:
         found = {
             "task": content["task"],
-            "settings": json.dumps(settings),
+            "settings": json.dumps(settings_of(content)),
             "data": json.dumps(content.get("data", {})),
-            "steps": str(content.get("global_step", "")),
+            "steps": json.dumps(content.get("global_step")),
             "ssl_ebm": __version__,
         }
     except (TypeError, ValueError) as error:
@@ -64,8 +68,17 @@ def write_safetensors(content: Mapping[str, Any], path: Path) -> None:
     weights = {name: tensor.clone().contiguous() for name, tensor in content["state_dict"].items()}
     entries = metadata_of(content)
     entries |= {"format": "pt", "sha256": _digest(entries, weights)}
+    save_weights(weights, path, entries)
+
+
+def save_weights(weights: dict[str, Tensor], path: Path, entries: dict[str, str]) -> None:
+    """A .safetensors file that others may read: the library's own `save_file` leaves it to its owner alone.
+
+    Raises:
+        UserError: the path cannot be written.
+    """
     with whole(path) as partial:
-        save_file(weights, partial, entries)
+        partial.write_bytes(save(weights, entries))
 
 
 def read_safetensors(path: str | Path) -> dict[str, Any]:
@@ -83,14 +96,13 @@ def read_safetensors(path: str | Path) -> dict[str, Any]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dictionary
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is no whole .safetensors file: {error}") from error
-    if not {"task", "settings", "sha256"} <= entries.keys():
+    if not {"task", "settings", "data", "steps", "sha256"} <= entries.keys():
         raise UserError(f"{path} is of another program: give a file that ssl-ebm export has written")
     signed = {name: text for name, text in entries.items() if name not in ("format", "sha256")}
     if _digest(signed, weights) != entries["sha256"]:
         raise UserError(f"{path} was changed after it was written: export it again")
     try:
-        settings, data = json.loads(entries["settings"]), json.loads(entries.get("data", "{}"))
-        steps = int(entries["steps"]) if entries.get("steps") else None
+        settings, data, steps = (json.loads(entries[name]) for name in ("settings", "data", "steps"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: its metadata is no JSON: {error}") from error
     if not isinstance(settings, dict) or not isinstance(data, dict):

@@ -13,25 +13,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_runs import RUNS, tiny_run
+from tiny_runs import RUNS
 from tokenizers import Tokenizer
 
 from ssl_ebm import load_encoder
 from ssl_ebm.cli import main
 from ssl_ebm.tasks.encoder import Encoder
-
-
-@pytest.fixture(scope="module")
-def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The checkpoint of a tiny run, trained once."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
-
-    def of(name: str) -> Path:
-        if name not in made:
-            made[name] = tiny_run(name, folder)
-        return made[name]
-
-    return of
 
 
 def export(checkpoint: Path, form: str, out: Path) -> int:
@@ -268,6 +255,22 @@ def test_a_card_invents_nothing(checkpoint_of: Callable[[str], Path], tmp_path: 
     assert torch.equal(load_encoder(again)(images), load_encoder(alone)(images))
 
 
+def test_a_text_with_the_cards_name_is_kept(
+    checkpoint_of: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = checkpoint_of("patches")
+    capsys.readouterr()
+    for form, out, card in (("timm", ".", "README.md"), ("safetensors", "a.safetensors", "a.md")):
+        (tmp_path / card).write_text("# my project")
+        assert export(checkpoint, form, tmp_path / out) == 2
+        assert "is no model card" in error_of(capsys)
+        assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {card: "# my project"}
+        (tmp_path / card).unlink()
+    for _ in range(2):  # a card is replaced by the next one
+        assert export(checkpoint, "safetensors", tmp_path / "a.safetensors") == 0
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "a.md").stat().st_mode
+
+
 def test_figures_of_another_training_are_left_out(
     checkpoint_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -282,6 +285,9 @@ def test_figures_of_another_training_are_left_out(
     _, sections = parts_of(tmp_path / "a.md")
     assert rows_of(sections["Figures"]) == {"val/loss": "4.5"}
     assert "after 2 steps" in sections["Figures"]
+    newer.write_text("epoch,stage\nno,table,of Lightning's,val/loss")
+    assert export(checkpoint, "safetensors", tmp_path / "a.safetensors") == 0
+    assert "Figures" not in parts_of(tmp_path / "a.md")[1]
     aside = run / "checkpoints.1"  # of the training before
     shutil.copytree(checkpoint.parent, aside)
     assert export(aside / "last.ckpt", "safetensors", tmp_path / "b.safetensors") == 0

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_runs import RUNS, tiny_run
+from tiny_runs import RUNS
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from ssl_ebm import load_encoder
+from ssl_ebm.cli import main
 from ssl_ebm.data import LabelledDocuments
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks import DensityEstimation, FramePrediction, Inpainting, MaskedText, load_task
@@ -24,19 +25,6 @@ from ssl_ebm.tasks.exported import write_safetensors
 
 CLASSES = {"frames": FramePrediction, "pictures": Inpainting, "text": MaskedText, "energy": DensityEstimation}
 CLASSES |= {"frames_in_detail": FramePrediction, "patches": Inpainting, "bert": MaskedText}
-
-
-@pytest.fixture(scope="module")
-def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The checkpoint of a tiny run, trained once."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
-
-    def of(name: str) -> Path:
-        if name not in made:
-            made[name] = tiny_run(name, folder)
-        return made[name]
-
-    return of
 
 
 def batch_of(name: str) -> dict[str, Tensor]:
@@ -117,18 +105,39 @@ def test_pictures_may_have_another_size(checkpoint_of: Callable[[str], Path]) ->
         load_encoder(checkpoint_of("pictures")).tokenize("text")
 
 
-def test_an_energy_without_features_represents_nothing(tmp_path: Path) -> None:
-    mixture = {
-        "class_path": "ssl_ebm.energy.unconditional.GaussianMixture",
-        "init_args": {"dim": 2, "components": 3},
-    }
-    objective = {"class_path": "ssl_ebm.energy.objectives.ScoreMatching"}
-    settings = {"energy": mixture, "objective": objective}
-    task = DensityEstimation(**settings)
-    content = {"task": "DensityEstimation", "hyper_parameters": settings, "state_dict": task.state_dict()}
-    torch.save(content, tmp_path / "mixture.ckpt")
-    with pytest.raises(UserError, match="GaussianMixture has no features"):
-        load_encoder(tmp_path / "mixture.ckpt")
+MIXTURE = {
+    "class_path": "ssl_ebm.energy.unconditional.GaussianMixture",
+    "init_args": {"dim": 2, "components": 3},
+}
+OF_FIVE_NUMBERS = {
+    "class_path": "ssl_ebm.energy.unconditional.ReconstructionEnergy",
+    "init_args": {
+        "encoder": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 5, "out_features": 2}},
+        "decoder": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 2, "out_features": 5}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("energy", "said"),
+    [
+        (MIXTURE, "GaussianMixture has no features"),
+        (OF_FIVE_NUMBERS, r"does not represent point \(B, coordinates 2\)"),
+    ],
+)
+def test_an_energy_that_represents_nothing(energy: dict[str, Any], said: str, tmp_path: Path) -> None:
+    settings = {"energy": energy, "objective": {"class_path": "ssl_ebm.energy.objectives.ScoreMatching"}}
+    weights = DensityEstimation(**settings).state_dict()
+    content = {"task": "DensityEstimation", "hyper_parameters": settings, "state_dict": weights}
+    torch.save(content, tmp_path / "energy.ckpt")
+    with pytest.raises(UserError, match=rf"energy\.ckpt: .*{said}"):
+        load_encoder(tmp_path / "energy.ckpt")
+    out = tmp_path / "energy.safetensors"
+    assert (
+        main(["export", "--ckpt", f"{tmp_path}/energy.ckpt", "--format", "safetensors", "--out", str(out)])
+        == 0
+    )
+    assert "load_encoder" not in (tmp_path / "energy.md").read_text()
 
 
 # -- files that are not what they should be ---------------------------------------------------------------
@@ -199,6 +208,7 @@ def test_what_a_file_asks_for_is_not_done(
         (changed(content, network=wide), "size mismatch"),
         (changed(content, lr="high"), "does not hold settings and weights"),
         ({**content, "state_dict": {}}, "does not hold settings and weights"),
+        ({**content, "task": "Inpainting"}, "does not hold settings and weights"),
     ):
         write_safetensors(wrong, tmp_path / "a.safetensors")
         torch.save(wrong, tmp_path / "a.ckpt")
@@ -207,6 +217,13 @@ def test_what_a_file_asks_for_is_not_done(
                 load_encoder(tmp_path / name)
             assert name in str(raised.value) or "import" in said
             assert "\n" not in str(raised.value)
+    pictures = read_checkpoint(checkpoint_of("pictures"))
+    write_safetensors({**pictures, "data": {"image_shape": "none"}}, tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match=r"b\.safetensors does not describe its data"):
+        load_encoder(tmp_path / "b.safetensors")
+    torch.save({**pictures, "hyper_parameters": [1], "task": ["Inpainting"]}, tmp_path / "b.ckpt")
+    with pytest.raises(UserError, match="is of the task"):
+        load_encoder(tmp_path / "b.ckpt")
     torch.save(changed(content, _instantiator="harm.make"), tmp_path / "a.ckpt")
     assert load_encoder(tmp_path / "a.ckpt").features == 16  # what it names is neither used nor imported
     assert "harm" not in sys.modules
@@ -218,6 +235,7 @@ import sys
 import ssl_ebm
 assert not {"torch", "lightning", "numpy"} & set(sys.modules)
 from ssl_ebm import load_encoder
+from ssl_ebm.cli import main
 assert "torch" in sys.modules and load_encoder is ssl_ebm.load_encoder
 assert not hasattr(ssl_ebm, "load_decoder")
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import write_whole
-from ssl_ebm.report.exporting.card import model_card
+from ssl_ebm.report.exporting.card import BEGINNING, model_card
 from ssl_ebm.report.exporting.onnx_file import write_onnx
 from ssl_ebm.report.exporting.peers import write_for_timm, write_for_transformers
 from ssl_ebm.tasks.encoder import read, task_of
@@ -43,8 +43,8 @@ def export(checkpoint: str | Path, out: str | Path, form: str) -> Path:
         What was written.
 
     Raises:
-        UserError: another format, a file that is no such checkpoint, a path that cannot be written, a package
-            that is not installed.
+        UserError: another format, a file that is no such checkpoint, a path that cannot be written or where
+            a text of yours has the card's name, a package that is not installed.
     """
     if form not in FORMATS:
         raise UserError(f"no format {form!r}: use {', '.join(FORMATS)}")
@@ -56,10 +56,17 @@ def export(checkpoint: str | Path, out: str | Path, form: str) -> Path:
     if form == "onnx":
         write_onnx(task, content, path)
         return path
+    card = path.with_suffix(".md") if form == "safetensors" else path / "README.md"
+    _check_replaceable(card)
     if form == "safetensors":
         write_safetensors(content, path)
     else:
         FOLDERS[form](task, checkpoint, path)
-    card = path.with_suffix(".md") if form == "safetensors" else path / "README.md"
     write_whole(card, model_card(task, content, checkpoint, path, form))
     return path
+
+
+def _check_replaceable(card: Path) -> None:
+    """Raises UserError where a text that is no card has its name: with `--out .` a project's README."""
+    if card.exists() and not card.read_text(encoding="utf-8", errors="replace").startswith(BEGINNING):
+        raise UserError(f"{card} is there and is no model card: choose another --out, or move it away")

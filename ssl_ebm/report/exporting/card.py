@@ -14,6 +14,7 @@ from ssl_ebm import __version__
 from ssl_ebm.errors import UserError
 from ssl_ebm.report.exporting.figures import RunFolder, number
 from ssl_ebm.tasks.encoder import Encoder
+from ssl_ebm.tasks.exported import settings_of
 
 LIBRARIES = {"safetensors": "ssl_ebm", "timm": "timm", "transformers": "transformers"}
 PIPELINES = {"image": "image-feature-extraction", "tokens": "feature-extraction"}  # the Hub's names
@@ -25,6 +26,7 @@ LOAD = {
     'model = AutoModelForMaskedLM.from_pretrained("{name}")\n'
     'tokenizer = AutoTokenizer.from_pretrained("{name}")',
 }
+BEGINNING = "---\nlibrary_name: "
 LISTED = 12  # entries of a list; of a longer one their number is shown
 TRAINER = (  # settings of the Trainer that say what was computed
     "max_steps", "max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val", "accelerator",
@@ -35,7 +37,7 @@ TRAINER = (  # settings of the Trainer that say what was computed
 def model_card(
     task: LightningModule, content: Mapping[str, Any], checkpoint: str | Path, out: Path, form: str
 ) -> str:
-    """Markdown with the front matter of the Hugging Face Hub.
+    """Markdown with the front matter of the Hugging Face Hub, which begins with `BEGINNING`.
 
     What is not known is left out: the settings of the run and its figures, where the checkpoint does not lie
     in the folder of a run.
@@ -95,8 +97,7 @@ def _network(task: LightningModule, encoder: Encoder | None, content: Mapping[st
     counts = [f"{total:,} parameters, with those that only training needs"]
     if encoder is not None:
         counts.append(f"{encoder.features} features")
-    settings = {name: value for name, value in content["hyper_parameters"].items() if name[0] != "_"}
-    return _section("Network", f"{'; '.join(counts)}. Settings of the task:", settings)
+    return _section("Network", f"{'; '.join(counts)}. Settings of the task:", settings_of(content))
 
 
 def _training(content: Mapping[str, Any], run: RunFolder) -> str:
@@ -107,7 +108,7 @@ def _training(content: Mapping[str, Any], run: RunFolder) -> str:
         lines.append(f"seed {run.settings['seed_everything']}")
     if not lines:
         return ""
-    trainer = run.settings.get("trainer", {})
+    trainer = run.settings.get("trainer") or {}
     rest = {"trainer": {name: trainer[name] for name in TRAINER if name in trainer}} if trainer else {}
     rest |= {"data": run.settings["data"]} if "data" in run.settings else {}
     text = f"{', '.join(lines)}.{' Settings of the run:' if rest else ''}"

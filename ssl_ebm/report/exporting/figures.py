@@ -50,19 +50,20 @@ class RunFolder:
 
     def validation(self, steps: int | None) -> Validation | None:
         """The last validation up to so many optimizer steps, from the CSV file of the newest start."""
+        if not self.settings:
+            return None
         versions = (self.folder / "metrics").glob("version_*")
         numbered = sorted((int(one.name[8:]), one) for one in versions if one.name[8:].isdigit())
-        if not self.settings or not numbered or not self._of_this_run(numbered[-1][1] / "metrics.csv"):
+        table = numbered[-1][1] / "metrics.csv" if numbered else self.folder / "metrics.csv"
+        if not self._of_this_run(table):
             return None
-        last = None
-        with (numbered[-1][1] / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                figures = {name: value for name, value in row.items() if name.startswith("val/") and value}
-                if figures and (steps is None or int(row["step"]) < steps):
-                    last = Validation(
-                        int(row["step"]) + 1, {name: float(value) for name, value in figures.items()}
-                    )
-        return last
+        try:
+            with table.open(newline="", encoding="utf-8") as file:
+                found = [_validation(row) for row in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, TypeError, csv.Error):  # no table of Lightning's
+            return None
+        done = [one for one in found if one.figures and (steps is None or one.step <= steps)]
+        return done[-1] if done else None
 
     def results(self) -> dict[str, dict[str, str]]:
         """Names and values of the figures in each JSON file of the folder; of long ones none."""
@@ -80,6 +81,12 @@ class RunFolder:
             if 0 < len(figures) <= MOST:
                 found[path.name] = figures
         return found
+
+
+def _validation(row: dict[str, str]) -> Validation:
+    """A row's metrics of validation; the table counts steps from 0."""
+    values = {name: float(value) for name, value in row.items() if value and str(name).startswith("val/")}
+    return Validation(int(row["step"]) + 1, values)
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from safetensors.torch import save_file
 
 from ssl_ebm.data.corruption import SPECIAL
 from ssl_ebm.errors import UserError
-from ssl_ebm.files import whole, write_whole
+from ssl_ebm.files import write_whole
 from ssl_ebm.networks.bert import bert_config, to_bert
+from ssl_ebm.tasks.exported import save_weights
 from ssl_ebm.tasks.inpainting import Inpainting
 from ssl_ebm.tasks.masked_text import MaskedText
 
@@ -76,6 +76,5 @@ def write_for_transformers(task: LightningModule, checkpoint: str | Path, folder
 
 
 def _save(weights: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
-    with whole(folder / "model.safetensors") as partial:
-        save_file(weights, partial, {"format": "pt"})
+    save_weights(weights, folder / "model.safetensors", {"format": "pt"})
     write_whole(folder / "config.json", json.dumps(config, indent=1) + "\n")
