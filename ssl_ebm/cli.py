@@ -19,7 +19,7 @@ TRAINER_COMMANDS = {
     "predict": "write the predictions for a split",
 }
 
-TAKE_SETTINGS = ("compare", "finetune")  # commands that pass settings of fit on
+TAKE_SETTINGS = ("compare", "finetune", "probe")  # commands that pass settings of fit on
 
 EXAMPLES = """\
 examples:
@@ -99,15 +99,44 @@ def make_parser() -> argparse.ArgumentParser:
     score.add_argument("texts", nargs="+", metavar="text", help="texts, each an argument")
     score.set_defaults(run=_score)
 
-    export = commands.add_parser("export", help="write the weights for other tools")
+    export = commands.add_parser("export", help="write the encoder for other tools")
     export.add_argument("--ckpt", required=True, help="a checkpoint")
     export.add_argument(
-        "--format", required=True, choices=("timm", "transformers", "safetensors"),
-        help="timm: a folder with the encoder, for timm.create_model; transformers: a folder for "
-        "AutoModelForMaskedLM and AutoTokenizer; safetensors: a file with all weights",
+        "--format", required=True, choices=("timm", "transformers", "safetensors", "onnx"),
+        help="safetensors: a file with all weights, for ssl_ebm.load_encoder; onnx: a file with the encoder, "
+        "for onnxruntime; timm: a folder with the encoder, for timm.create_model; transformers: a folder for "
+        "AutoModelForMaskedLM and AutoTokenizer",
     )  # fmt: skip
-    export.add_argument("--out", required=True, help="the folder (timm) or file (safetensors) to write")
+    export.add_argument("--out", required=True, help="the folder or the file (.safetensors, .onnx) to write")
     export.set_defaults(run=_export)
+
+    probe = commands.add_parser(
+        "probe",
+        help="what frozen features say about labels: linear, knn, attentive, regression",
+        epilog="Settings of the data go behind: --data ssl_ebm.data.ImageFolder --data.folder DIR",
+    )
+    probe.add_argument("--ckpt", required=True, help="checkpoint of a task")
+    probe.add_argument(
+        "--data", required=True, help="labelled data: a class such as ssl_ebm.data.ImageFolder, or a .yaml"
+    )
+    probe.add_argument(
+        "--kind", nargs="+", choices=("linear", "knn", "attentive", "regression"),
+        default=["linear", "knn"], help="probes (default: linear knn)",
+    )  # fmt: skip
+    probe.add_argument("--layer", help="a module such as encoder.blocks.3 (default: the representation)")
+    probe.add_argument(
+        "--pooling", choices=("mean", "first"), default="mean", help="of its tokens (default: mean)"
+    )
+    probe.add_argument("--split", choices=("val", "test"), default="test", help="measured on (default: test)")
+    probe.add_argument(
+        "--targets", nargs="+", default=["position", "velocity"], help="of a regression (default: both)"
+    )
+    probe.add_argument("--train_items", type=int, default=10_000, help="at most (default: 10000)")
+    probe.add_argument("--test_items", type=int, default=10_000, help="at most (default: 10000)")
+    probe.add_argument("--no_baselines", action="store_true", help="the checkpoint alone")
+    probe.add_argument("--seed", type=int, default=0, help="of the items and random weights (default: 0)")
+    probe.add_argument("--out", required=True, help="folder for probe.json and probe.html")
+    probe.set_defaults(run=_probe)
 
     finetune = commands.add_parser(
         "finetune",
@@ -220,9 +249,28 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.export import export
+    from ssl_ebm.report.exporting import export
 
     print(export(options.ckpt, options.out, options.format))
+
+
+def _probe(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.probing import Plan, probe
+    from ssl_ebm.report.probing_page import finding
+
+    plan = Plan(
+        kinds=options.kind,
+        layer=options.layer,
+        pooling=options.pooling,
+        split=options.split,
+        targets=options.targets,
+        train_items=options.train_items,
+        test_items=options.test_items,
+        baselines=not options.no_baselines,
+        seed=options.seed,
+    )
+    found = probe(options.ckpt, options.data, options.out, plan, options.settings)
+    print(f"{finding(found)}: {options.out}/probe.html")
 
 
 def _finetune(options: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from ssl_ebm.data.corruption import CLS, PAD, SEP
 from ssl_ebm.data.documents import Corpus, Unit
 from ssl_ebm.data.listings import SPLITS
 from ssl_ebm.data.loading import StreamData, check_least, warn_of_skipped
-from ssl_ebm.data.tokenizing import Kind, encode, load_tokenizer, train_tokenizer, word_starts
+from ssl_ebm.data.tokenizing import Kind, bracketed, encode, load_tokenizer, train_tokenizer, word_starts
 from ssl_ebm.errors import UserError
 
 REPORT = 100_000  # documents between two lines of progress
@@ -261,7 +261,7 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         rows = []
         for ids in encode(Tokenizer.from_str(tokenizer), texts()):
             row = np.full(length, PAD)
-            kept = [CLS, *ids[: length - 2], SEP]
+            kept = bracketed(ids, length)
             row[: len(kept)] = kept
             rows.append(row)
         if not rows:

@@ -23,6 +23,7 @@ from ssl_ebm.errors import UserError, user_error_behind
 from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
 from ssl_ebm.evaluation.loggers import WandbMode, make_loggers
 from ssl_ebm.evaluation.progress import ProgressLines
+from ssl_ebm.files import whole
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint
 from ssl_ebm.tasks.memory import keep_freed_memory
 from ssl_ebm.tasks.saving import LastCheckpoint, WholeFileIO, last_checkpoint, put_aside_checkpoints
@@ -38,9 +39,8 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, str(folder / "config.yaml"), overwrite=True, multifile=False)
+        with whole(Path(trainer.default_root_dir) / "config.yaml") as partial:
+            self.parser.save(self.config, str(partial), overwrite=True, multifile=False)
 
 
 class Run(LightningCLI):
@@ -207,8 +207,8 @@ class Run(LightningCLI):
         """Each process writes what it predicted: the batches are not gathered."""
         rank = f".{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
         path = self.run_dir / f"predictions{rank}.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(predictions, path)
+        with whole(path) as partial:
+            torch.save(predictions, partial)
         print(f"predictions: {path}")
 
 

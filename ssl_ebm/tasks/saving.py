@@ -8,6 +8,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from ssl_ebm.files import whole
+
 
 class WholeFileIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it: the path holds the old file or the new one.
@@ -19,9 +21,8 @@ class WholeFileIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        partial = f"{os.fspath(path)}.partial"
-        super().save_checkpoint(checkpoint, partial, storage_options)
-        os.replace(partial, path)
+        with whole(path) as partial:
+            super().save_checkpoint(checkpoint, partial, storage_options)
 
 
 def checkpoint_folder(run_dir: str | Path) -> Path:
