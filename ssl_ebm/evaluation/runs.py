@@ -247,6 +247,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # Tasks take the labels out of a batch, whatever the data.
+    warnings.filterwarnings("ignore", message=".*You have overridden `on_before_batch_transfer`.*")
 
 
 def _worth_printing(record: logging.LogRecord) -> bool:

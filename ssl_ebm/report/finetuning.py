@@ -17,8 +17,8 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.arguments import read_arguments
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.statistics import Bootstrap, Interval, share_interval
+from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.report.entries import resolved, trained_settings
-from ssl_ebm.report.files import make_folder, write_whole
 from ssl_ebm.tasks.classification import Vote
 from ssl_ebm.tasks.saving import last_checkpoint
 

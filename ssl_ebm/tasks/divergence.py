@@ -43,18 +43,21 @@ class DivergenceWatch(nn.Module):
 
 
 class WatchedTask(LightningModule):
-    """A pretext task: it never sees labels, and stops when its loss, or a weight, is no longer finite.
+    """A task that stops when its loss, or a weight, is no longer finite, and that sees no labels.
 
-    Labels that the data have are taken out of every batch of training and validation before the task gets it.
+    Labels that the data have are taken out of every batch before the task gets it, unless it says that it
+    `sees_labels`: a pretext task cannot learn from them, whatever its steps do.
     `training_step` hands its loss to ``self.divergence.see``. Settings: `lr` among the hyper-parameters.
     """
+
+    sees_labels = False
 
     def __init__(self) -> None:
         super().__init__()
         self.divergence = DivergenceWatch()
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        if not isinstance(batch, dict):
+        if self.sees_labels or not isinstance(batch, dict):
             return batch
         return {name: values for name, values in batch.items() if name not in LABELS}
 
