@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.layers import Layers, representation_layers
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint
@@ -58,11 +60,17 @@ def make_backbone(
     return made, described
 
 
+def network_of(backbone: Backbone) -> nn.Module:
+    """What makes the representation."""
+    found = backbone.energy.predictor if isinstance(backbone, FramePrediction) else backbone.network
+    assert found is not None
+    return found
+
+
 def trainable_layers(backbone: Backbone) -> Layers:
     """The layers of the representation, without what was never trained, such as fixed positions."""
-    network = backbone.energy.predictor if isinstance(backbone, FramePrediction) else backbone.network
-    assert network is not None
-    return [[p for p in layer if p.requires_grad] for layer in representation_layers(network)]
+    layers = representation_layers(network_of(backbone))
+    return [[p for p in layer if p.requires_grad] for layer in layers]
 
 
 def width_of(backbone: Backbone) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from typing import Any, Literal
 
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.tasks.backbones import Description, make_backbone, trainable_layers, width_of
+from ssl_ebm.tasks.backbones import Description, make_backbone, network_of, trainable_layers, width_of
 from ssl_ebm.tasks.classification import Vote, Votes, mixed_up
 from ssl_ebm.tasks.divergence import WatchedTask
+from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.masked_text import MaskedText
 from ssl_ebm.tasks.optimization import adamw_with_cosine
 
@@ -66,6 +67,8 @@ class FineTuning(WatchedTask):
     Source: He et al., "Masked autoencoders are scalable vision learners" (2022), appendix A; layer-wise
     decay: Clark et al., "ELECTRA" (2020), Bao et al., "BEiT" (2022).
     """
+
+    sees_labels = True
 
     def __init__(
         self,
@@ -137,6 +140,11 @@ class FineTuning(WatchedTask):
         self.hparams["classes"] = list(classes)
 
     @property
+    def network(self) -> nn.Module:
+        """Of the backbone: what the representation is made by."""
+        return network_of(self.backbone)
+
+    @property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of the logits."""
         return list(self.hparams["classes"] or [])
@@ -191,6 +199,10 @@ class FineTuning(WatchedTask):
                 f"a backbone of {type(self.backbone).__name__} reads {error}, the data has "
                 f"{', '.join(sorted(batch))}: give data of its kind"
             ) from error
+
+    def takes(self, data: Mapping[str, Any]) -> Inputs:
+        """What `representation` takes, after a training on data of this description."""
+        return self.backbone.takes(data.get("data", data))  # of the data inside of `LabelledShare`
 
     def representation(self, inputs: Tensor) -> Tensor:
         """Features of the backbone: (B, *X) -> (B, D)."""
