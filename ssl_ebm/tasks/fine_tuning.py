@@ -214,8 +214,8 @@ class FineTuning(WatchedTask):
             raise UserError("this model has no classes yet: give them, or train it on data that has")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.hparams["mode"] != "head"):
             features = self.representation(inputs)
-        logits: Tensor = self.head(features.float())
-        return logits.float()
+        logits: Tensor = self.head(features)
+        return logits.float() if logits.itemsize < 4 else logits  # a softmax needs more than half precision
 
     def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of a training batch, in nats: (B, *X), (B,) -> ().
@@ -225,7 +225,7 @@ class FineTuning(WatchedTask):
         """
         if self.training and self.hparams["mode"] == "head" and len(labels) < 2:
             raise UserError("mode head normalises features by the batch: set a batch_size of 2 or more")
-        targets = one_hot(labels, len(self.classes)).float()
+        targets = one_hot(labels, len(self.classes)).to(self.dtype)
         if self.hparams["mixup"]:
             inputs, targets = mixed_up(inputs, targets, self.hparams["mixup"])
         return cross_entropy(self(inputs), targets, label_smoothing=self.hparams["smoothing"])
@@ -250,7 +250,8 @@ class FineTuning(WatchedTask):
         logits = self(self.inputs(batch))
         unit = batch["clip"] if "clip" in batch else batch.get("index")
         if unit is None:  # of a user's own data: every item by itself
-            unit = torch.arange(len(labels), device=labels.device) + (batch_idx << 32)
+            place = (batch_idx * self.trainer.world_size + self.global_rank) << 32
+            unit = torch.arange(len(labels), device=labels.device) + place
         self._gathered.update(logits.softmax(1), labels, unit)
         loss = cross_entropy(logits, labels)
         self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
