@@ -197,6 +197,7 @@ def _tune(arguments: list[str]) -> Tuned:
     }
     shared = {
         "task": type(model.backbone).__name__,
+        "backbone_sha256": model.began_from,
         "classes": model.classes,
         "settings": resolved(run),
         "data": data.describe(),
@@ -205,13 +206,15 @@ def _tune(arguments: list[str]) -> Tuned:
 
 
 def _began(run: Run) -> bool:
-    """Whether the folder holds a training with the same settings."""
+    """Whether the folder holds a training with the same settings, from the same weights."""
+    path = last_checkpoint(run.run_dir)
     try:
         saved = yaml.safe_load((run.run_dir / "config.yaml").read_text())
         same = trained_settings(saved) == resolved(run)
     except (OSError, yaml.YAMLError, AttributeError):
         return False
-    return same and last_checkpoint(run.run_dir).is_file()
+    model: Any = run.model
+    return same and path.is_file() and read_checkpoint(path).get("began_from") == model.began_from
 
 
 def _line(mode: str, tuned: Sequence[Tuned], figures: dict[str, Interval], folder: Path) -> str:

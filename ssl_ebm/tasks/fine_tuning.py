@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.tasks.backbones import Description, make_backbone, network_of, trainable_layers, width_of
+from ssl_ebm.tasks.backbones import Description, digest, make_backbone, network_of, trainable_layers, width_of
 from ssl_ebm.tasks.classification import Vote, Votes, mixed_up
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
@@ -60,6 +60,7 @@ class FineTuning(WatchedTask):
 
     Attributes:
         votes: "val" and "test" of the last evaluation.
+        began_from: SHA-256 of the backbone's checkpoint, which a checkpoint of this task holds too.
 
     Raises:
         UserError: a setting out of its range, a checkpoint of another task, more last blocks than there are.
@@ -98,6 +99,7 @@ class FineTuning(WatchedTask):
             self.backbone.tokenizer_json = self.backbone.tokenizer_json or tokenizer
             if mixup:
                 raise UserError(f"mixup is {mixup}, but words do not mix: set it to 0 for text")
+        self.began_from = None if backbone_checkpoint is None else digest(backbone_checkpoint)
         # A checkpoint of this task must not need the one it began with.
         self.hparams.update(backbone=described, backbone_checkpoint=None, tokenizer=self.tokenizer_json)
         self.layers = trainable_layers(self.backbone)
@@ -173,6 +175,13 @@ class FineTuning(WatchedTask):
             )
         if getattr(data, "tokenizer_json", None) not in (None, self.tokenizer_json):
             raise UserError("the data has another tokenizer than the backbone: use LabelledDocuments")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["began_from"] = self.began_from
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.began_from = checkpoint.get("began_from")
 
     def on_fit_start(self) -> None:
         if self.hparams["mode"] == "head":  # Lightning's warning of what is meant to be
