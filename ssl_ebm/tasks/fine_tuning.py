@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks.backbones import Description, digest, make_backbone, network_of, trainable_layers, width_of
-from ssl_ebm.tasks.classification import Vote, Votes, mixed_up
+from ssl_ebm.tasks.classification import Vote, Votes, linear_head, mixed_up
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.masked_text import MaskedText
@@ -23,7 +23,6 @@ Batch = dict[str, Tensor]
 Mode = Literal["full", "last", "head", "scratch"]
 
 FINE_TUNED_DECAY = 0.75  # of the learning rate per layer, towards the input: MAE's for ViT-L, BEiT's range
-HEAD_START = 2e-5  # deviation of the head's initial weights, as in MAE's fine-tuning
 
 
 class FineTuning(WatchedTask):
@@ -132,13 +131,8 @@ class FineTuning(WatchedTask):
     def _make_head(self, classes: Sequence[str]) -> None:
         if len(classes) < 2:
             raise UserError(f"the classes are {list(classes)}: fine-tuning needs two or more")
-        width = width_of(self.backbone)
         alone = self.hparams["mode"] == "head"
-        norm = nn.BatchNorm1d(width, eps=1e-6, affine=False) if alone else nn.LayerNorm(width, eps=1e-6)
-        linear = nn.Linear(width, len(classes))
-        nn.init.trunc_normal_(linear.weight, std=HEAD_START)
-        nn.init.zeros_(linear.bias)
-        self.head = nn.Sequential(norm, nn.Dropout(self.hparams["drop_out"]), linear)
+        self.head = linear_head(width_of(self.backbone), len(classes), self.hparams["drop_out"], alone)
         self.hparams["classes"] = list(classes)
 
     @property
