@@ -22,6 +22,7 @@ EXTRA = {
     "fit": SMALL,
     "compare": [*SMALL, "--clips", "12", "--samples", "20"],
     "sample": ["--horizon", "2"],
+    "finetune": ["--steps", "2"],
     "density": [*SMALL, "--model.sample_steps", "8", "--data.batch_size", "8"],
     "lecture": ["--seeds", "0"],
     "scripts/quickstart.sh": [*SMALL, *SMALL_WORLD, "--clips", "12", "--samples", "20"],
@@ -62,6 +63,10 @@ def place(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for number in range(120):
         pixels = noise.integers(0, 255, (36, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "PICTURES" / f"{number:03}.png")
+    for number in range(120):
+        folder = tmp_path / "CLASSES" / f"class{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:03}.png").symlink_to(tmp_path / "PICTURES" / f"{number:03}.png")
     (tmp_path / "photo.png").symlink_to(tmp_path / "PICTURES" / "000.png")
     hole = np.zeros((36, 40), np.uint8)
     hole[8:20, 8:20] = 255
@@ -70,6 +75,8 @@ def place(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> 
     words = ["".join(noise.choice(list("abcdefghiklmnoprstu"), 6)) for _ in range(5000)]
     texts = [" ".join(noise.choice(words, 30)) for _ in range(1500)]
     (tmp_path / "DOCUMENTS" / "a.txt").write_text("\n\n".join([*texts, "the film was very good"]))
+    rows = [f"{text},{'good' if number % 2 else 'bad'}" for number, text in enumerate(texts[:90])]
+    (tmp_path / "REVIEWS.csv").write_text("\n".join(["text,label", *rows]))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -107,6 +114,8 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "runs" / "my_pictures" / "results.json").is_file()
     assert (place / "completed-4.png").is_file()
     assert (place / "encoder" / "model.safetensors").is_file()
+    assert (place / "runs" / "tuned" / "predictions.pt").is_file()
+    assert (place / "runs" / "from_scratch" / "finetuning.json").is_file()
     assert (place / "runs" / "documents" / "text_quality_test.json").is_file()
 
     # The Python of the README, with the models that the commands have trained.

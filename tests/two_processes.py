@@ -1,4 +1,4 @@
-"""Training steps of frame prediction in one process of several, for tests of what the processes agree on."""
+"""Training steps in one process of several, for tests of what the processes agree on."""
 
 import math
 import os
@@ -8,12 +8,13 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from small_backbones import PATCHES
 from torch import Tensor
 from two_futures import small, trainer
 
-from ssl_ebm.data import MovingDigits, PlanePoints
+from ssl_ebm.data import FontDigits, MovingDigits, PlanePoints
 from ssl_ebm.energy.objectives import PersistentContrastiveDivergence
-from ssl_ebm.tasks import DensityEstimation
+from ssl_ebm.tasks import DensityEstimation, FineTuning
 from ssl_ebm.tasks.saving import LastCheckpoint
 from ssl_ebm.tasks.seeding import SeededSteps
 
@@ -135,3 +136,23 @@ def one_of_two_keeps_chains(rank: int, port: int, folder: str) -> None:
     fitter.fit(task, datamodule=PlanePoints("rings", train_points=64, batch_size=BATCH // 2))
     weights = torch.cat([p.detach().flatten() for p in task.energy.parameters()])
     torch.save({"began": began, "ended": buffer.states, "weights": weights}, Path(folder) / f"{rank}.pt")
+
+
+def fine_tuned(processes: int) -> FineTuning:
+    """A text-book fine-tuning of a few steps, evaluated on digits that two processes cannot share evenly."""
+    torch.manual_seed(0)
+    backbone = described("tasks.Inpainting", network=PATCHES)
+    task = FineTuning(backbone=backbone, drop_out=0.0, lr=0.01, warmup_steps=0)
+    data = FontDigits(size=16, train_images=40, val_images=21, batch_size=BATCH // processes)
+    strategy = "ddp" if processes > 1 else "auto"  # which stops where a parameter has no gradient
+    fitter = trainer(STEPS, devices=processes, strategy=strategy, precision="64-true", limit_val_batches=0)
+    fitter.fit(task, datamodule=data)
+    fitter.limit_val_batches = 1.0
+    fitter.validate(task, datamodule=data, verbose=False)
+    return task
+
+
+def one_of_two_fine_tunes(rank: int, port: int, folder: str) -> None:
+    join(rank, port)
+    task = fine_tuned(2)
+    torch.save({"votes": tuple(task.votes["val"]), "weights": task.state_dict()}, Path(folder) / f"{rank}.pt")

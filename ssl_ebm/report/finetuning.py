@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
 from ssl_ebm.errors import UserError
@@ -19,6 +18,7 @@ from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.statistics import Bootstrap, Interval, share_interval
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.report.entries import resolved, trained_settings
+from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.classification import Vote
 from ssl_ebm.tasks.saving import last_checkpoint
 
@@ -129,6 +129,7 @@ def _arguments(checkpoint: Path, data: str, mode: str, budget: Budget, settings:
     whole = {"class_path": "ssl_ebm.data.LabelledShare", "init_args": share}
     trainer = {
         "max_steps": budget.steps,
+        "devices": 1,  # this process writes the figures; `fit` trains with many
         "val_check_interval": max(1, budget.steps // LOOKS),
         "check_val_every_n_epoch": "null",
         "num_sanity_val_steps": 0,
@@ -174,8 +175,7 @@ def _tune(arguments: list[str]) -> Tuned:
     first_step = 0
     if _began(run):
         run = Run("fit", [*arguments, "--ckpt_path", "last"])
-        saved = torch.load(last_checkpoint(run.run_dir), map_location="cpu", weights_only=True)
-        first_step = int(saved["global_step"])
+        first_step = int(read_checkpoint(last_checkpoint(run.run_dir))["global_step"])
     run.execute()
     trained = time.monotonic()
     run.trainer.validate(run.model, datamodule=run.datamodule, verbose=False)
@@ -197,6 +197,7 @@ def _tune(arguments: list[str]) -> Tuned:
     }
     shared = {
         "task": type(model.backbone).__name__,
+        "backbone_sha256": model.began_from,
         "classes": model.classes,
         "settings": resolved(run),
         "data": data.describe(),
@@ -205,13 +206,15 @@ def _tune(arguments: list[str]) -> Tuned:
 
 
 def _began(run: Run) -> bool:
-    """Whether the folder holds a training with the same settings."""
+    """Whether the folder holds a training with the same settings, from the same weights."""
+    path = last_checkpoint(run.run_dir)
     try:
         saved = yaml.safe_load((run.run_dir / "config.yaml").read_text())
         same = trained_settings(saved) == resolved(run)
     except (OSError, yaml.YAMLError, AttributeError):
         return False
-    return same and last_checkpoint(run.run_dir).is_file()
+    model: Any = run.model
+    return same and path.is_file() and read_checkpoint(path).get("began_from") == model.began_from
 
 
 def _line(mode: str, tuned: Sequence[Tuned], figures: dict[str, Interval], folder: Path) -> str:

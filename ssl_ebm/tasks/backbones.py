@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.layers import Layers, representation_layers
@@ -58,11 +62,23 @@ def make_backbone(
     return made, described
 
 
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def network_of(backbone: Backbone) -> nn.Module:
+    """What makes the representation."""
+    found = backbone.energy.predictor if isinstance(backbone, FramePrediction) else backbone.network
+    assert found is not None
+    return found
+
+
 def trainable_layers(backbone: Backbone) -> Layers:
     """The layers of the representation, without what was never trained, such as fixed positions."""
-    network = backbone.energy.predictor if isinstance(backbone, FramePrediction) else backbone.network
-    assert network is not None
-    return [[p for p in layer if p.requires_grad] for layer in representation_layers(network)]
+    layers = representation_layers(network_of(backbone))
+    return [[p for p in layer if p.requires_grad] for layer in layers]
 
 
 def width_of(backbone: Backbone) -> int:

@@ -1,15 +1,32 @@
-"""Classes from features: mixed-up inputs, and the vote of a whole split."""
+"""Classes from features: a linear head, mixed-up inputs, and the votes of a whole split."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Beta
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 from torchmetrics.utilities import dim_zero_cat
+
+HEAD_START = 2e-5  # deviation of the initial weights, as in MAE's fine-tuning
+
+
+def linear_head(features: int, classes: int, drop_out: float, alone: bool) -> nn.Sequential:
+    """W drop(norm(r)) + b: (B, features) -> (B, classes).
+
+    norm is LayerNorm; where the head learns alone, batch normalisation without affine parameters, because the
+    entries of frozen features have scales of their own.
+
+    Source: He et al., "Masked autoencoders are scalable vision learners" (2022), appendix A.
+    """
+    norm = nn.BatchNorm1d(features, eps=1e-6, affine=False) if alone else nn.LayerNorm(features, eps=1e-6)
+    linear = nn.Linear(features, classes)
+    nn.init.trunc_normal_(linear.weight, std=HEAD_START)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(norm, nn.Dropout(drop_out), linear)
 
 
 def mixed_up(x: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from typing import Any, Literal
 
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.tasks.backbones import Description, make_backbone, trainable_layers, width_of
-from ssl_ebm.tasks.classification import Vote, Votes, mixed_up
+from ssl_ebm.tasks.backbones import Description, digest, make_backbone, network_of, trainable_layers, width_of
+from ssl_ebm.tasks.classification import Vote, Votes, linear_head, mixed_up
 from ssl_ebm.tasks.divergence import WatchedTask
+from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.masked_text import MaskedText
 from ssl_ebm.tasks.optimization import adamw_with_cosine
 
@@ -22,7 +23,6 @@ Batch = dict[str, Tensor]
 Mode = Literal["full", "last", "head", "scratch"]
 
 FINE_TUNED_DECAY = 0.75  # of the learning rate per layer, towards the input: MAE's for ViT-L, BEiT's range
-HEAD_START = 2e-5  # deviation of the head's initial weights, as in MAE's fine-tuning
 
 
 class FineTuning(WatchedTask):
@@ -59,6 +59,7 @@ class FineTuning(WatchedTask):
 
     Attributes:
         votes: "val" and "test" of the last evaluation.
+        began_from: SHA-256 of the backbone's checkpoint, which a checkpoint of this task holds too.
 
     Raises:
         UserError: a setting out of its range, a checkpoint of another task, more last blocks than there are.
@@ -97,6 +98,7 @@ class FineTuning(WatchedTask):
             self.backbone.tokenizer_json = self.backbone.tokenizer_json or tokenizer
             if mixup:
                 raise UserError(f"mixup is {mixup}, but words do not mix: set it to 0 for text")
+        self.began_from = None if backbone_checkpoint is None else digest(backbone_checkpoint)
         # A checkpoint of this task must not need the one it began with.
         self.hparams.update(backbone=described, backbone_checkpoint=None, tokenizer=self.tokenizer_json)
         self.layers = trainable_layers(self.backbone)
@@ -129,14 +131,14 @@ class FineTuning(WatchedTask):
     def _make_head(self, classes: Sequence[str]) -> None:
         if len(classes) < 2:
             raise UserError(f"the classes are {list(classes)}: fine-tuning needs two or more")
-        width = width_of(self.backbone)
         alone = self.hparams["mode"] == "head"
-        norm = nn.BatchNorm1d(width, eps=1e-6, affine=False) if alone else nn.LayerNorm(width, eps=1e-6)
-        linear = nn.Linear(width, len(classes))
-        nn.init.trunc_normal_(linear.weight, std=HEAD_START)
-        nn.init.zeros_(linear.bias)
-        self.head = nn.Sequential(norm, nn.Dropout(self.hparams["drop_out"]), linear)
+        self.head = linear_head(width_of(self.backbone), len(classes), self.hparams["drop_out"], alone)
         self.hparams["classes"] = list(classes)
+
+    @property
+    def network(self) -> nn.Module:
+        """Of the backbone: what the representation is made by."""
+        return network_of(self.backbone)
 
     @property
     def classes(self) -> list[str]:
@@ -168,6 +170,13 @@ class FineTuning(WatchedTask):
         if getattr(data, "tokenizer_json", None) not in (None, self.tokenizer_json):
             raise UserError("the data has another tokenizer than the backbone: use LabelledDocuments")
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["began_from"] = self.began_from
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.began_from = checkpoint.get("began_from")
+
     def on_fit_start(self) -> None:
         if self.hparams["mode"] == "head":  # Lightning's warning of what is meant to be
             warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start.*")
@@ -194,6 +203,10 @@ class FineTuning(WatchedTask):
                 f"{', '.join(sorted(batch))}: give data of its kind"
             ) from error
 
+    def takes(self, data: Mapping[str, Any]) -> Inputs:
+        """What `representation` takes, after a training on data of this description."""
+        return self.backbone.takes(data.get("data", data))  # of the data inside of `LabelledShare`
+
     def representation(self, inputs: Tensor) -> Tensor:
         """Features of the backbone: (B, *X) -> (B, D)."""
         return self.backbone.representation(inputs)
@@ -204,8 +217,8 @@ class FineTuning(WatchedTask):
             raise UserError("this model has no classes yet: give them, or train it on data that has")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.hparams["mode"] != "head"):
             features = self.representation(inputs)
-        logits: Tensor = self.head(features.float())
-        return logits.float()
+        logits: Tensor = self.head(features)
+        return logits.float() if logits.itemsize < 4 else logits  # a softmax needs more than half precision
 
     def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of a training batch, in nats: (B, *X), (B,) -> ().
@@ -215,7 +228,7 @@ class FineTuning(WatchedTask):
         """
         if self.training and self.hparams["mode"] == "head" and len(labels) < 2:
             raise UserError("mode head normalises features by the batch: set a batch_size of 2 or more")
-        targets = one_hot(labels, len(self.classes)).float()
+        targets = one_hot(labels, len(self.classes)).to(self.dtype)
         if self.hparams["mixup"]:
             inputs, targets = mixed_up(inputs, targets, self.hparams["mixup"])
         return cross_entropy(self(inputs), targets, label_smoothing=self.hparams["smoothing"])
@@ -240,7 +253,8 @@ class FineTuning(WatchedTask):
         logits = self(self.inputs(batch))
         unit = batch["clip"] if "clip" in batch else batch.get("index")
         if unit is None:  # of a user's own data: every item by itself
-            unit = torch.arange(len(labels), device=labels.device) + (batch_idx << 32)
+            place = (batch_idx * self.trainer.world_size + self.global_rank) << 32
+            unit = torch.arange(len(labels), device=labels.device) + place
         self._gathered.update(logits.softmax(1), labels, unit)
         loss = cross_entropy(logits, labels)
         self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)

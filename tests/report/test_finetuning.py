@@ -113,10 +113,13 @@ def test_the_same_command_goes_on_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -
     assert found["runs"][0]["first_step"] == 3
     whole, again = weights("whole"), weights("again")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+    # Other weights under the same name are another training.
+    saved(make("patches", seed=5), Path("patches.ckpt"))
+    assert finetune("patches", *arguments, out="again")["runs"][0]["first_step"] == 0
     # Other settings are another training, and the finished one is kept.
     other = finetune("patches", *arguments, "--model.lr", "0.02", out="again")
     assert other["runs"][0]["first_step"] == 0
-    assert Path("again/checkpoints.1/last.ckpt").is_file()
+    assert Path("again/checkpoints.2/last.ckpt").is_file()
 
 
 def write_reviews(path: Path) -> None:

@@ -12,6 +12,7 @@ from two_futures import loader, trainer
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks import DensityEstimation, FineTuning, load_task
+from ssl_ebm.tasks.encoder import load_encoder
 
 CLASSES = ["a", "b", "c"]
 
@@ -176,6 +177,11 @@ def test_a_checkpoint_needs_no_other_file(name: str, tmp_path: Path) -> None:
         assert torch.equal(again(again.inputs(batch)), task(task.inputs(batch)))
         first, second = again.predict_step(batch, 0), task.predict_step(batch, 0)
     assert torch.equal(first["probability"], second["probability"])
+    encoder = load_encoder(path)
+    with torch.no_grad():
+        assert torch.equal(encoder(again.inputs(batch)), task.representation(task.inputs(batch)))
+        if again.tokenizer_json is not None:
+            assert encoder.tokenize("glad sad").shape[0] == 1
     assert first["probability"].sum(1).allclose(torch.ones(8))
     assert first["classes"] == CLASSES
 

@@ -12,7 +12,9 @@ from two_processes import (
     BATCH,
     MODELS,
     STEPS,
+    fine_tuned,
     one_of_two_diverges,
+    one_of_two_fine_tunes,
     one_of_two_keeps_chains,
     one_of_two_steps,
     take_steps,
@@ -82,3 +84,16 @@ def test_chains_live_on_in_each_process_and_the_weights_are_the_same(tmp_path: P
     assert not torch.equal(first["ended"], second["ended"])
     saved = read_checkpoint(last_checkpoint(tmp_path))["state_dict"]
     assert torch.equal(saved["objective.buffer._extra_state"], first["ended"])
+
+
+@pytest.mark.slow
+def test_two_processes_fine_tune_and_count_as_one(tmp_path: Path) -> None:
+    """21 items are 11 for each of two processes: the one that both have counts once."""
+    one = fine_tuned(1)
+    in_two_processes(one_of_two_fine_tunes, tmp_path)
+    votes = one.votes["val"]
+    assert len(votes.unit) == 21
+    for process in (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)):
+        for name, weights in one.state_dict().items():
+            torch.testing.assert_close(process["weights"][name], weights, rtol=1e-5, atol=1e-7)
+        assert all(torch.equal(a, b) for a, b in zip(process["votes"], votes, strict=True))
