@@ -44,11 +44,16 @@ class WatchedTask(LightningModule):
     """A task whose training stops when its loss, or a weight, is no longer finite.
 
     `training_step` hands its loss to ``self.divergence.see``. Settings: `lr` among the hyper-parameters.
+
+    Attributes:
+        draws: of what a training step draws for the items of a batch; None: torch's global generator. See
+            `ssl_ebm.tasks.seeding.SeededSteps`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.divergence = DivergenceWatch()
+        self.draws: torch.Generator | None = None
 
     @property
     def objective_name(self) -> str:
