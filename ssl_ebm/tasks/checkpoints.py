@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.tasks.saving import is_whole
 
 TaskType = TypeVar("TaskType", bound=LightningModule)
 
@@ -20,6 +21,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give the path of a .ckpt file")
     try:
+        if not is_whole(path):
+            raise ValueError("its checksums do not hold")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for each way in which a file can be wrong
         raise UserError(
