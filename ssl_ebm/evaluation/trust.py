@@ -15,6 +15,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.arguments import read_arguments
 
 TRUSTED = ("ssl_ebm", "lightning.pytorch", "lightning.fabric", "torch.nn", "torch.optim", "torchmetrics")
+FILES = ("-c", "--config", "--model", "--data", "--trainer")  # arguments that may be files of settings
 LARGEST = 1_000_000  # bytes of a file of settings; larger ones are data
 FLAG = "--trust_config"
 VARIABLE = "SSL_EBM_TRUST_CONFIG"  # for a machine whose configs are one's own
@@ -33,7 +34,7 @@ def check_configs(arguments: Sequence[str]) -> list[str]:
     if len(kept) < len(arguments) or os.environ.get(VARIABLE) == "1":
         return kept
     for one in read_arguments(kept):
-        if one.name in ("-c", "--config") and one.value is not None:
+        if one.name in FILES and one.value is not None:
             _check_file(Path(one.value), set())
     return kept
 

@@ -121,12 +121,13 @@ class WatchedTask(LightningModule):
         """Writes what is known of it to `diverged.json` in the folder of the run; says where."""
         if batch < 0:  # weights alone, or the loss of another process
             return ""
-        norms = {name: p.detach().float().norm().item() for name, p in self.named_parameters()}
+        found = {name: p.detach().float().norm().item() for name, p in self.named_parameters()}
+        norms = {name: norm if math.isfinite(norm) else str(norm) for name, norm in found.items()}
         items = getattr(getattr(self.trainer, "datamodule", None), "items_of_batch", None)
         rank = f".{self.global_rank}" if self.trainer.world_size > 1 else ""
         path = Path(self.trainer.default_root_dir) / f"diverged{rank}.json"
         report = {
-            "loss": value,
+            "loss": str(value),
             "batch": batch,
             "items": None if items is None else items(batch),
             "steps_left_out": skipped,

@@ -59,8 +59,11 @@ def test_the_command_line_and_the_environment_are_the_users_own(
     monkeypatch.setenv(VARIABLE, "1")
     assert check_configs(["--config", "config.yaml"]) == ["--config", "config.yaml"]
     monkeypatch.setenv(VARIABLE, "0")
-    with pytest.raises(UserError, match="stranger"):
-        check_configs(["--config", "config.yaml"])
+    for name, file in (("--config", "config.yaml"), ("-c", "config.yaml"), ("--model", "inner.txt")):
+        with pytest.raises(UserError, match="stranger"):
+            check_configs([name, file])
+        with pytest.raises(UserError, match="stranger"):
+            check_configs([f"{name}={file}"])
 
 
 def test_file_names_and_trusted_classes_pass(stranger: Path) -> None:
