@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 . scripts/environment.sh
-prepare_environment '.[dev]' ruff mypy pytest xdist pytest_timeout hypothesis sklearn torchebm transformers timm
+prepare_environment '.[dev]' ruff mypy pytest xdist pytest_timeout hypothesis sklearn torchebm transformers timm \
+    onnx onnxscript onnxruntime
 
 export OMP_NUM_THREADS=1 # the test processes share the cores
 "$python" -m ruff check .

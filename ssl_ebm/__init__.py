@@ -11,6 +11,23 @@ The package is built in floors; imports point down only:
     energy                  the theory in plain torch
 
 Importing the package imports none of them, so that ``ssl-ebm --help`` answers at once.
+
+    from ssl_ebm import load_encoder
+
+    encoder = load_encoder("runs/NAME/checkpoints/last.ckpt")
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl_ebm.tasks.encoder import load_encoder as load_encoder
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_encoder":
+        from ssl_ebm.tasks.encoder import load_encoder
+
+        return load_encoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

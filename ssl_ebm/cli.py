@@ -19,6 +19,8 @@ TRAINER_COMMANDS = {
     "predict": "write the predictions for a split",
 }
 
+TAKE_SETTINGS = ("compare", "finetune", "probe")  # commands that pass settings of fit on
+
 EXAMPLES = """\
 examples:
   ssl-ebm fit --config configs/frame_prediction/quickstart_latent_ebm.yaml --trainer.max_steps 500
@@ -97,15 +99,70 @@ def make_parser() -> argparse.ArgumentParser:
     score.add_argument("texts", nargs="+", metavar="text", help="texts, each an argument")
     score.set_defaults(run=_score)
 
-    export = commands.add_parser("export", help="write the weights for other tools")
+    export = commands.add_parser("export", help="write the encoder for other tools")
     export.add_argument("--ckpt", required=True, help="a checkpoint")
     export.add_argument(
-        "--format", required=True, choices=("timm", "transformers", "safetensors"),
-        help="timm: a folder with the encoder, for timm.create_model; transformers: a folder for "
-        "AutoModelForMaskedLM and AutoTokenizer; safetensors: a file with all weights",
+        "--format", required=True, choices=("timm", "transformers", "safetensors", "onnx"),
+        help="safetensors: a file with all weights, for ssl_ebm.load_encoder; onnx: a file with the encoder, "
+        "for onnxruntime; timm: a folder with the encoder, for timm.create_model; transformers: a folder for "
+        "AutoModelForMaskedLM and AutoTokenizer",
     )  # fmt: skip
-    export.add_argument("--out", required=True, help="the folder (timm) or file (safetensors) to write")
+    export.add_argument("--out", required=True, help="the folder or the file (.safetensors, .onnx) to write")
     export.set_defaults(run=_export)
+
+    probe = commands.add_parser(
+        "probe",
+        help="what frozen features say about labels: linear, knn, attentive, regression",
+        epilog="Settings of the data go behind: --data ssl_ebm.data.ImageFolder --data.folder DIR",
+    )
+    probe.add_argument("--ckpt", required=True, help="checkpoint of a task")
+    probe.add_argument(
+        "--data", required=True, help="labelled data: a class such as ssl_ebm.data.ImageFolder, or a .yaml"
+    )
+    probe.add_argument(
+        "--kind", nargs="+", choices=("linear", "knn", "attentive", "regression"),
+        default=["linear", "knn"], help="probes (default: linear knn)",
+    )  # fmt: skip
+    probe.add_argument("--layer", help="a module such as encoder.blocks.3 (default: the representation)")
+    probe.add_argument(
+        "--pooling", choices=("mean", "first"), default="mean", help="of its tokens (default: mean)"
+    )
+    probe.add_argument("--split", choices=("val", "test"), default="test", help="measured on (default: test)")
+    probe.add_argument(
+        "--targets", nargs="+", default=["position", "velocity"], help="of a regression (default: both)"
+    )
+    probe.add_argument("--train_items", type=int, default=10_000, help="at most (default: 10000)")
+    probe.add_argument("--test_items", type=int, default=10_000, help="at most (default: 10000)")
+    probe.add_argument("--no_baselines", action="store_true", help="the checkpoint alone")
+    probe.add_argument("--seed", type=int, default=0, help="of the items and random weights (default: 0)")
+    probe.add_argument("--out", required=True, help="folder for probe.json and probe.html")
+    probe.set_defaults(run=_probe)
+
+    finetune = commands.add_parser(
+        "finetune",
+        help="train a checkpoint on labels; accuracy on validation and test",
+        epilog="Settings of the data and any setting of fit go behind: --data.folder DIR --model.mixup 0.8. "
+        "The result is a checkpoint of FineTuning: ssl-ebm predict --config OUT/config.yaml --ckpt_path last",
+    )
+    finetune.add_argument("--ckpt", required=True, help="checkpoint of a pretext task")
+    finetune.add_argument(
+        "--data", required=True, help="labelled data: a class such as ssl_ebm.data.ImageFolder, or a .yaml"
+    )
+    finetune.add_argument(
+        "--mode", choices=("full", "last", "head", "scratch"), default="full",
+        help="full: all layers, the first ones slowly; last: the last blocks (--model.last_blocks) and the "
+        "head; head: a linear head alone; scratch: all, from random weights (default: full)",
+    )  # fmt: skip
+    finetune.add_argument(
+        "--labels", type=float, default=1.0, help="share of the training labels (default: 1)"
+    )
+    finetune.add_argument("--labels_per_class", type=int, help="so many labels of every class instead")
+    finetune.add_argument("--steps", type=int, default=1000, help="optimizer steps (default: 1000)")
+    finetune.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="of labels, order and initial weights (default: 0)"
+    )
+    finetune.add_argument("--out", required=True, help="folder for checkpoint, settings, finetuning.json")
+    finetune.set_defaults(run=_finetune)
 
     lecture = commands.add_parser("lecture", help="the lecture's examples: figures, numbers, one page")
     lecture.add_argument("names", nargs="*", metavar="NAME", help="examples (default: all)")
@@ -192,9 +249,44 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.export import export
+    from ssl_ebm.report.exporting import export
 
     print(export(options.ckpt, options.out, options.format))
+
+
+def _probe(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.probing import Plan, probe
+    from ssl_ebm.report.probing_page import finding
+
+    plan = Plan(
+        kinds=options.kind,
+        layer=options.layer,
+        pooling=options.pooling,
+        split=options.split,
+        targets=options.targets,
+        train_items=options.train_items,
+        test_items=options.test_items,
+        baselines=not options.no_baselines,
+        seed=options.seed,
+    )
+    found = probe(options.ckpt, options.data, options.out, plan, options.settings)
+    print(f"{finding(found)}: {options.out}/probe.html")
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.finetuning import Budget, finetune
+
+    budget = Budget(options.steps, options.labels, options.labels_per_class)
+    line = finetune(
+        options.ckpt,
+        options.data,
+        options.out,
+        mode=options.mode,
+        budget=budget,
+        seeds=options.seeds,
+        settings=options.settings,
+    )
+    print(line)
 
 
 def _lecture(options: argparse.Namespace) -> None:
@@ -222,7 +314,7 @@ def dispatch(arguments: Sequence[str]) -> None:
         return
     parser = make_parser()
     options, settings = parser.parse_known_args(arguments)
-    if settings and options.command != "compare":
+    if settings and options.command not in TAKE_SETTINGS:
         parser.error(f"unrecognized arguments: {' '.join(settings)}")
     options.settings = settings
     if options.command is None:
@@ -254,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(arguments: Sequence[str]) -> int:
-    how = "the same command" if arguments and arguments[0] == "compare" else "--ckpt_path last"
+    how = "the same command" if arguments and arguments[0] in TAKE_SETTINGS else "--ckpt_path last"
     print(f"ssl-ebm: interrupted; {how} goes on from the last checkpoint", file=sys.stderr)
     return 130
 

@@ -109,10 +109,18 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "encoder" / "model.safetensors").is_file()
     assert (place / "runs" / "documents" / "text_quality_test.json").is_file()
 
-    # The Python of the README, with the model that the commands have trained.
-    [code] = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    # The Python of the README, with the models that the commands have trained.
     names = {"x": torch.rand(2, 4, 3, 64, 64), "y": torch.rand(2, 3, 64, 64)}
-    exec(code, names)  # the README's own lines
+    represented = []
+    for code in re.findall(r"^```python\n(.*?)^```", README, re.M | re.S):
+        with torch.no_grad():
+            exec(code, names)  # the README's own lines
+        represented.append(names["features"])
+    assert len(represented) == 2
+    assert torch.equal(*represented)  # of the checkpoint, and of the exported file
+    assert names["encoder"].features == 128
+    assert (place / "clips.md").is_file()
+    assert (place / "documents.onnx").is_file()
     assert names["futures"].shape == (2, 16, 10, 3, 64, 64)
     assert names["score"].shape == (2,)
     assert names["features"].shape == (2, 128)

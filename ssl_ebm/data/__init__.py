@@ -3,6 +3,7 @@
 from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.decoding import load_clip
 from ssl_ebm.data.images import FontDigits, IdxImages, ImageData, ImageFolder
+from ssl_ebm.data.labelled_share import LabelledShare
 from ssl_ebm.data.moving_digits import Futures, MovingDigits, MovingDigitsDataset
 from ssl_ebm.data.planar import Plane, PlanePoints, plane
 from ssl_ebm.data.text import LabelledDocuments, LabelledText, PackedText, Text
@@ -19,6 +20,7 @@ __all__ = [
     "ImageData",
     "ImageFolder",
     "LabelledDocuments",
+    "LabelledShare",
     "LabelledText",
     "MovingDigits",
     "MovingDigitsDataset",

@@ -48,6 +48,12 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
     """Images as items, a dictionary of tensors:
@@ -104,6 +110,7 @@ class ImageData(StreamData):
 
     Attributes:
         classes: names of the classes, there after `setup`; empty where there are none.
+        image_shape: (C, H, W), there after `setup`.
 
     Args:
         flip: mirror training images left to right, half of the time.
@@ -131,6 +138,7 @@ class ImageData(StreamData):
         self.augmentation = Augmentation(crop, flip, augment_on, seed)
         self.flip = flip
         self.classes: list[str] = []
+        self.image_shape: tuple[int, int, int] | None = None
         self._skipped: list[str] = []
         self._files: list[PictureFiles] = []
 
@@ -151,6 +159,7 @@ class ImageData(StreamData):
 
     def make_dataset(self, split: str) -> ImageDataset:
         images = self.read(split)
+        self.image_shape = images.shape
         if isinstance(images, PictureFiles):
             self._files.append(images)
         augmented = split == "train" and (self.flip or self.augmentation.crop < 1)
@@ -174,6 +183,7 @@ class ImageData(StreamData):
             "flip": self.flip,
             "crop": self.augmentation.crop,
             "augment_on": self.augmentation.where,
+            "image_shape": None if self.image_shape is None else list(self.image_shape),
             "unit": "intensity in [0, 1]",
         }
 

@@ -284,6 +284,7 @@ class MovingDigits(ClipData):
         self.clips = {"train": train_clips, "val": val_clips, "test": test_clips}
         self.glyphs_per_digit = glyphs_per_digit
         self.mnist = mnist
+        self.classes = [str(digit) for digit in range(10)]
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

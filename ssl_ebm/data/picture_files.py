@@ -127,6 +127,11 @@ class PictureFiles:
         return len(self.names)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a picture."""
+        return 1 if self.grayscale else 3, *self.size
+
+    @property
     def broken(self) -> list[str]:
         """Names of the files that were found broken so far."""
         return [os.fsdecode(self.names[i]) for i in self.met.nonzero()[:, 0].tolist()]
@@ -140,7 +145,7 @@ class PictureFiles:
         Raises:
             UserError: a file is broken and on_broken is "stop", or all files are.
         """
-        images = np.empty((len(index), 1 if self.grayscale else 3, *self.size), np.uint8)
+        images = np.empty((len(index), *self.shape), np.uint8)
         read = np.empty(len(index), np.int64)
         for i, wanted in enumerate(index):
             picture, read[i] = self._readable(int(wanted))

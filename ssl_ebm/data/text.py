@@ -24,7 +24,7 @@ from ssl_ebm.data.corruption import CLS, PAD, SEP
 from ssl_ebm.data.documents import Corpus, Unit
 from ssl_ebm.data.listings import SPLITS
 from ssl_ebm.data.loading import StreamData, check_least, warn_of_skipped
-from ssl_ebm.data.tokenizing import Kind, encode, load_tokenizer, train_tokenizer, word_starts
+from ssl_ebm.data.tokenizing import Kind, bracketed, encode, load_tokenizer, train_tokenizer, word_starts
 from ssl_ebm.errors import UserError
 
 REPORT = 100_000  # documents between two lines of progress
@@ -227,9 +227,10 @@ class Text(StreamData):
 
 
 class LabelledText(Dataset[dict[str, Tensor]]):
-    """Documents of one split with their classes: {"tokens": (length,) int64, "label": ()}.
+    """Documents of one split with their classes: {"tokens": (length,) int64, "label": (), "index": ()}.
 
     [CLS] the document's first tokens [SEP], padded with [PAD].
+    The index counts the documents of the split.
 
     Args:
         corpus: with a label column.
@@ -260,7 +261,7 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         rows = []
         for ids in encode(Tokenizer.from_str(tokenizer), texts()):
             row = np.full(length, PAD)
-            kept = [CLS, *ids[: length - 2], SEP]
+            kept = bracketed(ids, length)
             row[: len(kept)] = kept
             rows.append(row)
         if not rows:
@@ -274,14 +275,16 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"tokens": self.tokens[index], "label": self.labels[index]}
+        place = index % len(self)  # of a later epoch
+        return {"tokens": self.tokens[place], "label": self.labels[place], "index": torch.tensor(place)}
 
 
 class LabelledDocuments(StreamData):
     """Documents with their classes, for probes and fine-tuning of a model of text.
 
-    Batches: {"tokens": (B, length) int64, "label": (B,) int64}, each document on its own (see
-    `LabelledText`). The tokenizer is that of the model: `use_tokenizer` before `setup`.
+    Batches: {"tokens": (B, length) int64, "label": (B,) int64, "index": (B,) int64}, each document on its own
+    (see `LabelledText`). The tokenizer is that of the model: of the one that the Trainer runs, or as
+    `use_tokenizer` says before `setup`.
 
     Args:
         path: a folder, or a file: .csv, .tsv, .jsonl; see `Corpus`, also for the next ones.
@@ -327,6 +330,11 @@ class LabelledDocuments(StreamData):
         self.tokenizer_json, self.length = tokenizer_json, min(self.length or length, length)
 
     def make_dataset(self, split: str) -> LabelledText:
+        if self.tokenizer_json is None and self.trainer is not None:
+            model: Any = self.trainer.lightning_module
+            reader = getattr(model, "backbone", model)  # the task that was pre-trained
+            length = getattr(getattr(reader, "network", None), "length", 0)
+            self.use_tokenizer(getattr(reader, "tokenizer_json", None), length)
         if self.tokenizer_json is None or self.length is None:
             raise UserError("labelled documents need the tokenizer of a model: give a checkpoint of text")
         made = LabelledText(self.corpus, split, self.tokenizer_json, self.length)

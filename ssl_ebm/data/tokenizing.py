@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from ssl_ebm.data.corruption import SPECIAL
+from ssl_ebm.data.corruption import CLS, SEP, SPECIAL
 from ssl_ebm.errors import UserError
 
 Kind = Literal["wordpiece", "bpe"]
@@ -166,6 +166,11 @@ def encode(tokenizer: Any, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]
             if ends:
                 yield np.concatenate(gathered)
                 gathered = []
+
+
+def bracketed(ids: NDArray[np.uint32], length: int) -> list[int]:
+    """[CLS] the first of a document's tokens [SEP]: at most `length` in all."""
+    return [CLS, *ids[: length - 2].tolist(), SEP]
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:

@@ -22,6 +22,7 @@ from ssl_ebm.evaluation.densities import energies_of, items_of, spread
 from ssl_ebm.evaluation.drawing import LIGHT, Figure, Theme, energy_map, points
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.loggers import log_file
+from ssl_ebm.files import whole
 from ssl_ebm.tasks.density_estimation import DensityEstimation
 
 COLUMNS = 8  # images in a row of a sheet
@@ -75,8 +76,8 @@ class DensityFigures(Callback):
                 return
             picture = figure.render(LIGHT)
         path = Path(trainer.default_root_dir) / "figures" / f"density-step-{trainer.global_step:07d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture)
+        with whole(path) as partial:
+            partial.write_bytes(picture)
         log_file(trainer, "log_image", "density/image", path)
 
 

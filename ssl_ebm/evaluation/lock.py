@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.files import make_folder
 
 try:
     import fcntl
@@ -26,9 +27,8 @@ def only_run_in(run_dir: str | Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or the folder cannot be written to.
     """
-    folder = Path(run_dir)
+    folder = make_folder(run_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): choose another --run_dir") from error

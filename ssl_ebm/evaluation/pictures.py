@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from ssl_ebm.files import whole
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
 
@@ -83,20 +86,17 @@ def animated_grid(
 
 def write_png(picture: Picture, path: str | Path) -> Path:
     """Writes one picture; makes the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
-    return path
+    with whole(path) as partial:
+        Image.fromarray(picture).save(partial)
+    return Path(path)
 
 
 def write_gif(pictures: Sequence[Picture], path: str | Path, frames_per_second: float = 4.0) -> Path:
     """Writes an endless animation; makes the folder. Equal neighbours stay separate frames of equal
     length."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     images = [Image.fromarray(picture).quantize(colors=128, dither=Image.Dither.NONE) for picture in pictures]
     milliseconds = round(1000.0 / frames_per_second)
-    images[0].save(
-        path, save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=False
-    )
-    return path
+    animated: Any = {"save_all": True, "append_images": images[1:], "duration": milliseconds, "loop": 0}
+    with whole(path) as partial:
+        images[0].save(partial, optimize=False, **animated)
+    return Path(path)

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 
 import ssl_ebm
 from ssl_ebm import __version__
+from ssl_ebm.files import write_whole
 
 VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
 GIT_PATIENCE = 20  # seconds
@@ -78,11 +79,7 @@ class RunRecord(Callback):
         if self.resumed_from is not None:
             with contextlib.suppress(OSError, ValueError):
                 earlier = json.loads(self.path.read_text(encoding="utf-8"))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps([*earlier, self.describe(trainer)], indent=1, default=str)
-        partial = self.path.with_name("run.json.partial")
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, self.path)
+        write_whole(self.path, json.dumps([*earlier, self.describe(trainer)], indent=1, default=str) + "\n")
 
     def describe(self, trainer: Trainer) -> dict[str, Any]:
         """What is written of one start, as plain values."""

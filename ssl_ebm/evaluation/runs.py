@@ -28,6 +28,7 @@ from ssl_ebm.evaluation.loggers import WandbMode, make_loggers
 from ssl_ebm.evaluation.progress import ProgressLines
 from ssl_ebm.evaluation.provenance import RunRecord
 from ssl_ebm.evaluation.trust import FLAG, check_configs
+from ssl_ebm.files import whole
 from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint
 from ssl_ebm.tasks.divergence import WatchedTask
@@ -53,11 +54,10 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         config = self.config.clone()
         config["ckpt_path"] = None  # a repetition begins where the run began
-        self.parser.save(config, str(folder / "config.yaml"), overwrite=True, multifile=False)
+        with whole(Path(trainer.default_root_dir) / "config.yaml") as partial:
+            self.parser.save(config, str(partial), overwrite=True, multifile=False)
 
 
 class Run(LightningCLI):
@@ -272,8 +272,8 @@ class Run(LightningCLI):
         """Each process writes what it predicted: the batches are not gathered."""
         rank = f".{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
         path = self.run_dir / f"predictions{rank}.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(predictions, path)
+        with whole(path) as partial:
+            torch.save(predictions, partial)
         print(f"predictions: {path}")
 
 

@@ -75,6 +75,20 @@ def decibels(mean_squared_error: ArrayLike) -> Array:
         return np.asarray(-10.0 * np.log10(np.asarray(mean_squared_error, dtype=np.float64)))
 
 
+def share_interval(successes: int, count: int, z: float = 1.959964) -> Interval:
+    """A share of `count` independent items with its score interval, 95 % by default.
+
+        (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+    """
+    share = successes / count
+    middle = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return Interval(share, (middle - half) / scale, (middle + half) / scale)
+
+
 class Bootstrap:
     """Resamples of clips, and of seeds, drawn once and shared by all statistics.
 

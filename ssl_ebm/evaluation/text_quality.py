@@ -20,6 +20,7 @@ from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.ngrams import NGrams, masked_figures
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.statistics import Bootstrap, Estimate
+from ssl_ebm.files import write_whole
 from ssl_ebm.tasks.masked_text import MaskedText
 
 BATCH = 64
@@ -143,8 +144,7 @@ class TextQuality(Callback):
         data.setup()
         found = text_quality(pl_module, data, split, self.sequences, self.windows, self.ratio, self.seed)
         path = Path(trainer.default_root_dir) / f"text_quality_{split}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        write_whole(path, json.dumps(found, indent=1) + "\n")
         trigram = found["trigram"]
         rank_zero_info(
             f"{split}: masked perplexity {found['perplexity'][0]:.1f} (trigram {trigram['perplexity']:.1f}), "

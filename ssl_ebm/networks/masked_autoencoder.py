@@ -154,11 +154,7 @@ class MaskedAutoencoder(nn.Module):
             Tokens (B, 1 + V, width), the first one of the whole image; and which patch each of the others is,
             (B, V). V is `visible`, or N.
         """
-        if tuple(images.shape[1:]) != (self.channels, *self.size):
-            raise UserError(
-                f"masked autoencoder: images must be (batch, {self.channels}, {self.size[0]}, "
-                f"{self.size[1]}), got {tuple(images.shape)}"
-            )
+        self._check(images)
         if hidden.shape != (len(images), self.patches):
             raise UserError(
                 f"masked autoencoder: hidden must be ({len(images)}, {self.patches}), got "
@@ -203,7 +199,15 @@ class MaskedAutoencoder(nn.Module):
         tokens, keep = self.encode(images, hidden, visible)
         return self.decode(tokens, keep, hidden)
 
+    def _check(self, images: Tensor) -> None:
+        if tuple(images.shape[1:]) != (self.channels, *self.size):
+            raise UserError(
+                f"masked autoencoder: images must be (batch, {self.channels}, {self.size[0]}, "
+                f"{self.size[1]}), got {tuple(images.shape)}"
+            )
+
     def representation(self, images: Tensor) -> Tensor:
         """Mean of the patches' tokens, with nothing hidden: (B, C, H, W) -> (B, width)."""
+        self._check(images)
         tokens: Tensor = self.encoder.forward_features(images)
         return tokens[:, 1:].mean(1)

@@ -75,6 +75,9 @@ def moved_by(pictures: Tensor, motions: Tensor) -> Tensor:
     Returns:
         (B, M, C, H, W); zeros come in at the edges.
     """
+    if torch.compiler.is_exporting():  # ONNX knows no convolution of a number of groups that is an input's
+        copies = shifted(pictures.flatten(0, 1), math.isqrt(motions.shape[-1]) // 2)  # (B M, C, shifts, H, W)
+        return (copies * motions.flatten(0, 1)[:, None, :, None, None]).sum(2).view_as(pictures)
     batch, parts, colours, height, width = pictures.shape
     side = math.isqrt(motions.shape[-1])
     kernels = motions.reshape(batch * parts, 1, side, side).repeat_interleave(colours, 0)

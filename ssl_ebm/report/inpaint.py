@@ -13,8 +13,8 @@ from torch.nn.functional import interpolate
 
 from ssl_ebm.data.picture_files import BrokenPictureError, decode
 from ssl_ebm.errors import UserError
+from ssl_ebm.files import whole
 from ssl_ebm.networks.completion import occlude
-from ssl_ebm.report.files import make_folder
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint
 from ssl_ebm.tasks.inpainting import Inpainting
 
@@ -67,7 +67,6 @@ def inpaint(
         drawn = task.sample(occlude(small[None], hidden[None]), samples, generator)[0]  # (S, C, h, w)
     large = interpolate(drawn, image.shape[1:], mode="bicubic", antialias=False).clamp(0, 1)
     finished = torch.where(hole, large, image)
-    make_folder(out.parent)
     names = [out] if samples == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(samples)]
     for path, one in zip(names, finished, strict=True):
         _write(one, path)
@@ -128,7 +127,5 @@ def _resized(image: Tensor, hole: Tensor, size: tuple[int, int]) -> tuple[Tensor
 
 def _write(image: Tensor, path: Path) -> None:
     levels = (255 * image).round().byte().permute(1, 2, 0).numpy()
-    try:
-        Image.fromarray(levels.squeeze(2) if levels.shape[2] == 1 else levels).save(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    with whole(path) as partial:
+        Image.fromarray(levels.squeeze(2) if levels.shape[2] == 1 else levels).save(partial)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ssl_ebm.data.decoding import load_clip
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.pictures import CONTEXT, PREDICTED, Picture, frame_grid, write_gif
+from ssl_ebm.files import whole
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint
 from ssl_ebm.tasks.frame_prediction import FramePrediction
 
@@ -77,10 +78,10 @@ def sample_futures(
 
 def _write_webp(pictures: list[Picture], path: Path) -> Path:
     """Without loss: the usual compression would blur what is to be judged for sharpness."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     first, *others = [Image.fromarray(picture) for picture in pictures]
     duration = round(1000 / FRAMES_PER_SECOND)
-    first.save(path, save_all=True, append_images=others, duration=duration, loop=0, lossless=True)
+    with whole(path) as partial:
+        first.save(partial, save_all=True, append_images=others, duration=duration, loop=0, lossless=True)
     return path
 
 

@@ -23,6 +23,7 @@ import torch
 import yaml
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.files import write_whole
 from ssl_ebm.report.entries import Entry, trained_settings, usable_cores
 from ssl_ebm.report.progress import Display
 from ssl_ebm.tasks.checkpoints import read_checkpoint
@@ -152,7 +153,7 @@ class Training:
         # Between two progress lines nothing is started or saved; a short training has too few of them.
         speed = median(speeds) if len(speeds) >= 3 else before["steps_per_second"] or steps / total or None
         record = {"seconds": total, "steps": steps, "threads": self.threads, "steps_per_second": speed}
-        (self.folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+        write_whole(self.folder / "training.json", json.dumps(record, indent=1) + "\n")
 
     def _failure(self, status: int) -> str:
         lines = [line for line in self._output().splitlines() if line.strip()]

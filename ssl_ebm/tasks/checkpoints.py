@@ -1,13 +1,18 @@
 """Reading checkpoints: which task wrote one, and rebuilding that task from it."""
 
+from inspect import signature
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
 
-from ssl_ebm.errors import UserError
+from ssl_ebm import __version__
+from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.tasks.saving import is_whole
+
+REASON = 200  # characters of a message of torch's that are shown
 
 TaskType = TypeVar("TaskType", bound=LightningModule)
 
@@ -42,6 +47,33 @@ def check_task(checkpoint: dict[str, Any], path: str | Path, task: str) -> None:
 
 def load_task(path: str | Path, task: type[TaskType]) -> TaskType:
     """``task`` as it was saved at ``path``: settings and weights, on the CPU, in evaluation mode."""
-    check_task(read_checkpoint(path), path, task.__name__)
-    model = task.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    content = read_checkpoint(path)
+    check_task(content, path, task.__name__)
+    return rebuild(content, path, task)
+
+
+def rebuild(content: dict[str, Any], path: str | Path, task: type[TaskType]) -> TaskType:
+    """``task`` as the content of a file says: settings and weights, in evaluation mode.
+
+    The class is the caller's, and its settings are plain values: what else the file names is not imported.
+
+    Args:
+        content: as `read_checkpoint` gives it.
+        path: where it is from, for errors.
+
+    Raises:
+        UserError: settings that this class does not take, or weights that do not fit them.
+    """
+    known = signature(task.__init__).parameters
+    settings = {name: value for name, value in content.get("hyper_parameters", {}).items() if name in known}
+    try:
+        model = task(**settings)
+        model.on_load_checkpoint(content)
+        model.load_state_dict(content["state_dict"])
+    except Exception as error:  # settings and weights of a file can be wrong in every way
+        reason = str(user_error_behind(error) or in_one_line(error))
+        raise UserError(
+            f"{path} does not hold settings and weights that go together in a {task.__name__} of ssl_ebm "
+            f"{__version__}: {shorten(reason, REASON, placeholder=' ...')}"
+        ) from error
     return model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ssl_ebm.energy.sampling import Chains, Sampler
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.divergence import WatchedTask
+from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.optimization import adamw_with_cosine
 
 Batch = dict[str, Tensor]
@@ -108,6 +110,13 @@ class DensityEstimation(WatchedTask):
     def inputs(self, batch: Batch) -> Tensor:
         """What `representation` takes of a batch: y."""
         return self.data_of(batch)
+
+    def takes(self, data: Mapping[str, Any]) -> Inputs:
+        """What `representation` takes, after a training on data of this description."""
+        if self.hparams["input"] == "image":
+            shape = tuple(data.get("image_shape") or (None, None, None))
+            return Inputs("image", ("channels", "height", "width"), shape)
+        return Inputs(self.hparams["input"], ("coordinates",), (2,), unit="as in the training data")
 
     def representation(self, y: Tensor) -> Tensor:
         """Features of y, (B, D): the energy's own `features`, or its encoder's code.

@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 
 from ssl_ebm.errors import UserError
 
+LABELS = ("label", "position", "velocity")  # entries of a batch that say what probes ask for
+
 # Optimizer steps between two looks at the loss, each of which waits for the device.
 CHECK_STEPS = 50
 
@@ -54,8 +56,9 @@ class DivergenceWatch(nn.Module):
 
 
 class WatchedTask(LightningModule):
-    """A task whose training stops when its loss, or a weight, is no longer finite.
+    """A pretext task: it never sees labels, and stops when its loss, or a weight, is no longer finite.
 
+    Labels that the data have are taken out of every batch of training and validation before the task gets it.
     `training_step` hands its loss to ``self.divergence.see``. Settings: `lr` among the hyper-parameters.
 
     Attributes:
@@ -70,6 +73,11 @@ class WatchedTask(LightningModule):
         self.divergence = DivergenceWatch()
         self.draws: torch.Generator | None = None
         self.skip_steps = 0
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if not isinstance(batch, dict):
+            return batch
+        return {name: values for name, values in batch.items() if name not in LABELS}
 
     @property
     def objective_name(self) -> str:

@@ -1,5 +1,6 @@
 """Next-frame prediction: a latent-variable energy-based model, and least squares with the same network."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks import Context, Source
 from ssl_ebm.tasks.frame_parts import check_settings, make_energy, make_inference
+from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.latent_parts import make_prior
 from ssl_ebm.tasks.latent_prediction import Batch, LatentPrediction
 from ssl_ebm.tasks.optimization import adamw_with_cosine
@@ -175,6 +177,12 @@ class FramePrediction(LatentPrediction):
         x = batch["video"][:, : self.context_frames]
         self._check_context(x)
         return x
+
+    def takes(self, data: Mapping[str, Any]) -> Inputs:
+        """What `representation` takes, after a training on data of this description."""
+        size = tuple(data.get("frame_shape", (None, None, None))[1:])
+        shape = (self.context_frames, self.hparams["channels"], *size)
+        return Inputs("video", ("frames", "channels", "height", "width"), shape, ("height", "width"))
 
     def split(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """x (B, T, C, H, W) and the next frame y (B, C, H, W)."""

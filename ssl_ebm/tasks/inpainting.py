@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -19,6 +20,7 @@ from ssl_ebm.networks.completion import (
     patch_levels,
 )
 from ssl_ebm.tasks.building import build
+from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.latent_parts import make_latent, make_prior
 from ssl_ebm.tasks.latent_prediction import Batch, LatentPrediction
 from ssl_ebm.tasks.optimization import adamw_with_cosine
@@ -140,6 +142,13 @@ class Inpainting(LatentPrediction):
     def inputs(self, batch: Batch) -> Tensor:
         """What `representation` takes of a batch: the pictures, (B, C, H, W)."""
         return batch["image"]
+
+    def takes(self, data: Mapping[str, Any]) -> Inputs:
+        """What `representation` takes, after a training on data of this description."""
+        fixed = getattr(getattr(self.network, "autoencoder", None), "size", None)
+        size = tuple(fixed or (data.get("image_shape") or (None, None, None))[1:])
+        free = () if fixed else ("height", "width")
+        return Inputs("image", ("channels", "height", "width"), (self.network.channels, *size), free)
 
     def representation(self, x: Tensor) -> Tensor:
         """Features of whole pictures, nothing hidden: (B, C, H, W) -> (B, F)."""

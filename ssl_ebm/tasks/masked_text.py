@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.networks.text import TextEncoder, pooled
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.divergence import WatchedTask
+from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.optimization import adamw_with_cosine
 from ssl_ebm.tasks.sharing import item_generator, mean_of_all
 
@@ -117,6 +119,12 @@ class MaskedText(WatchedTask):
     def inputs(self, batch: Batch) -> Tensor:
         """What `representation` takes of a batch: the tokens, (B, T)."""
         return batch["tokens"]
+
+    def takes(self, data: Mapping[str, Any]) -> Inputs:
+        """What `representation` takes."""
+        unit = "token ids, [PAD] where a document ends"
+        length, vocabulary = self.network.length, self.network.vocabulary
+        return Inputs("tokens", ("length",), (length,), ("length",), unit, vocabulary)
 
     def representation(self, tokens: Tensor) -> Tensor:
         """Features of whole documents, nothing hidden: (B, T) int64, [PAD] where they end -> (B, width)."""

@@ -1,10 +1,12 @@
 """The optimizer and the schedule that the tasks share."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning import LightningModule
+from torch.nn import Parameter
 
 from ssl_ebm.errors import UserError
 
@@ -32,21 +34,26 @@ def adamw_with_cosine(
     warmup_steps: int,
     momentum: float = 0.9,
     second_momentum: float = 0.99,  # a few thousand steps are too few for a memory of thousands
+    rates: Sequence[tuple[Sequence[Parameter], float]] | None = None,
 ) -> Any:
     """AdamW (decay on matrices and convolutions alone), linear warm-up, cosine to zero at the last step.
 
     `momentum` and `second_momentum` are beta1 and beta2 of AdamW.
+
+    Args:
+        rates: parameters, each list with the factor of its learning rate; None: all of the module, 1.
 
     Raises:
         UserError: the training has no end.
 
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019).
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for parameters, rate in rates or [(list(module.parameters()), 1.0)]:
+        trained = [p for p in parameters if p.requires_grad]
+        matrices, others = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+        groups.append({"params": matrices, "lr": lr * rate, "weight_decay": weight_decay})
+        groups.append({"params": others, "lr": lr * rate, "weight_decay": 0.0})
     fused = module.device.type in FUSED_DEVICES
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(momentum, second_momentum), fused=fused)
     # A fused optimizer offers to undo a gradient scaler's factor itself, and then Lightning (2.6) refuses to

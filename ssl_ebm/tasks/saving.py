@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.files import whole
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -29,22 +30,11 @@ class WholeFileIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
         path = Path(path)
-        partial = path.with_name(f"{path.name}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise UserError(
-                f"cannot write the checkpoint {path} ({error.strerror}): the one before it is kept; make "
-                "room, and go on with --ckpt_path last"
-            ) from error
+        with whole(path) as partial, open(partial, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -168,10 +158,9 @@ class LastCheckpoint(Checkpoint):
         if not self.path.exists():
             return
         previous = self.path.with_name("previous.ckpt")
-        linked = previous.with_name("previous.ckpt.partial")
         try:
-            linked.unlink(missing_ok=True)
-            os.link(self.path, linked)
-            os.replace(linked, previous)
-        except OSError:  # a file system without hard links: the last one is missing for a moment
+            with whole(previous) as linked:
+                linked.unlink(missing_ok=True)
+                os.link(self.path, linked)
+        except UserError:  # a file system without hard links: the last one is missing for a moment
             os.replace(self.path, previous)

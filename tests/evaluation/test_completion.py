@@ -10,10 +10,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ssl_ebm.data.images import ImageDataset, Pixels
 from ssl_ebm.data.masks import Half
-from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.completion import evaluate_completions, summarise_completions
 from ssl_ebm.evaluation.completion_controls import CompletionEnsemble, MeanFill, NoisyCompletion
-from ssl_ebm.evaluation.probes import features_of, linear_probe
 from ssl_ebm.evaluation.samples import gradient_energy
 from ssl_ebm.evaluation.similarity import structural_similarity
 from ssl_ebm.networks.completion import occlude
@@ -85,24 +83,3 @@ def test_controls_vary_in_the_hole_alone() -> None:
     assert torch.equal(noisy[..., 4:], images[:, None, ..., 4:].expand(-1, 400, -1, -1, -1))
     pair = CompletionEnsemble([Constant(0.2), Constant(0.7)]).sample(x, 3)
     assert [round(float(v), 3) for v in pair[0, :, 0, 0, 0]] == [0.2, 0.7, 0.2]
-
-
-def test_a_probe_equals_scikit_learn() -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(600, 5, generator=generator)
-    y = (x @ torch.randn(5, 3, generator=generator) + torch.randn(600, 3, generator=generator)).argmax(1)
-    found = linear_probe((x[:400], x[400:]), (y[:400], y[400:]), (0.01,))
-    scaled = (x - x[:400].mean(0)) / x[:400].std(0)
-    peer = LogisticRegression(C=1 / (400 * 0.01), max_iter=1000, tol=1e-8).fit(scaled[:400], y[:400])
-    assert found.accuracy == pytest.approx(peer.score(scaled[400:], y[400:]), abs=0.0051)
-    assert found.low < found.accuracy < found.high
-    with pytest.raises(UserError, match="not finite"):
-        linear_probe((x[:400] * math.nan, x[400:]), (y[:400], y[400:]))
-
-
-def test_features_come_with_their_labels(dataset: ImageDataset) -> None:
-    features, labels = features_of(lambda images: images.mean((2, 3)), dataset, [3, 1, 4], batch_size=2)
-    assert labels.tolist() == [1, 1, 0]
-    torch.testing.assert_close(features[0], dataset[3]["image"].mean((1, 2)))

@@ -95,7 +95,11 @@ def test_moved_by_one_displacement_is_the_shifted_copy(generator: torch.Generato
         torch.testing.assert_close(moved, shifted(pictures.flatten(1, 2), 2)[:, :, s].view_as(moved))
 
 
-def test_moved_by_a_distribution_is_the_mean_of_the_copies(generator: torch.Generator) -> None:
+@pytest.mark.parametrize("exporting", [False, True])
+def test_moved_by_a_distribution_is_the_mean_of_the_copies(
+    exporting: bool, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
     pictures = torch.rand(2, 3, 2, 9, 7, generator=generator, dtype=torch.float64)
     motions = torch.rand(2, 3, shifts(1), generator=generator, dtype=torch.float64).softmax(-1)
     copies = shifted(pictures.flatten(1, 2), 1).unflatten(1, (3, 2))

@@ -25,8 +25,8 @@ from ssl_ebm.tasks.saving import (
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "last.ckpt"
     WholeFileIO().save_checkpoint({"step": 1}, path)
-    (path.parent / "last.ckpt.partial").symlink_to("/dev/full")  # the system's own disk without room
-    with pytest.raises(UserError, match=r"No space left.*--ckpt_path last"):
+    (path.parent / "last.partial.ckpt").symlink_to("/dev/full")  # the system's own disk without room
+    with pytest.raises(UserError, match=r"cannot write .*last.ckpt \(No space left.*make room"):
         WholeFileIO().save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert os.listdir(path.parent) == ["last.ckpt"]

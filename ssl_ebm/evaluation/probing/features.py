@@ -1,0 +1,241 @@
+"""Features of a frozen task: of any layer, pooled, for chosen items, shared out over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.utils.data import Subset
+
+from ssl_ebm.data.corruption import PAD, SPECIAL
+from ssl_ebm.data.loading import OrderedLoader, StreamData
+from ssl_ebm.data.text import LabelledDocuments
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.isolation import generator_for, isolated
+from ssl_ebm.evaluation.probing.results import Samples
+from ssl_ebm.tasks.masked_text import MaskedText
+
+Pooling = Literal["mean", "first", "none"]
+SHOWN = 12  # layers that a message names
+MOST_VALUES = 2**31  # that are held in memory at once
+
+
+class Frozen:
+    """A task as a function of a batch, in evaluation mode, without gradients.
+
+    Args:
+        task: has `inputs` and `representation`.
+        layer: name of a module in the task, or its end, such as encoder.blocks.3, whose output is taken;
+            null: what `representation` returns.
+        pooling: what is made of a layer's tokens (B, T, D): their mean (of text without padding), the first,
+            or none (they stay). Maps (B, C, H, W) count as tokens, one for each place. For a layer alone.
+
+    Raises:
+        UserError: a task without a representation, a layer that is not there, a pooling without a layer.
+    """
+
+    def __init__(self, task: LightningModule, layer: str | None = None, pooling: Pooling = "mean") -> None:
+        if not hasattr(task, "representation") or not hasattr(task, "inputs"):
+            raise UserError(f"{type(task).__name__} has no representation: there is nothing to probe")
+        if pooling not in ("mean", "first", "none"):
+            raise UserError(f"pooling is {pooling!r}: use mean, first or none")
+        self.task: Any = task
+        self.layer, self.pooling = layer, pooling
+        self._module = None if layer is None else _module(task, layer)
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(B, D) float, or (B, T, D) where nothing is pooled."""
+        inputs = self.task.inputs(batch).to(self.task.device)
+        if self._module is None:
+            whole: Tensor = self.task.representation(inputs).float()
+            return whole[:, None] if self.pooling == "none" else whole
+        seen: list[Any] = []
+        handle = self._module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        try:
+            self.task.representation(inputs)
+        finally:
+            handle.remove()
+        if not seen or not isinstance(seen[-1], Tensor):
+            raise UserError(f"layer {self.layer} gives no tensor when pictures pass: choose another one")
+        return self._pooled(self._tokens(seen[-1].float(), len(inputs)), inputs)
+
+    def _tokens(self, output: Tensor, count: int) -> Tensor:
+        """(B, T, D)."""
+        if output.ndim < 2 or len(output) % count:
+            raise UserError(
+                f"layer {self.layer} gives {tuple(output.shape)} for {count} items: choose another"
+            )
+        if output.ndim > 3:
+            output = output.flatten(2).transpose(1, 2)
+        several = output.unflatten(0, (count, -1))  # frames of a clip pass one by one
+        return several.flatten(1, -2) if several.ndim > 3 else several
+
+    def _pooled(self, tokens: Tensor, inputs: Tensor) -> Tensor:
+        if self.pooling == "none":
+            return tokens
+        if self.pooling == "first":
+            return tokens[:, 0]
+        if isinstance(self.task, MaskedText) and tokens.shape[1] == inputs.shape[1]:
+            weight = (inputs != PAD).to(tokens)[..., None]
+            return (tokens * weight).sum(1) / weight.sum(1).clamp_min(1)
+        return tokens.mean(1)
+
+
+class RawInputs:
+    """What a task is given, as features: what a representation has to beat.
+
+    Pixels of pictures and clips in one row, averaged over blocks until at most `most` are left; of text the
+    number n of times that each token occurs, as log(1 + n).
+
+    Args:
+        task: whose inputs are taken.
+        most: features.
+    """
+
+    def __init__(self, task: LightningModule, most: int = 4096) -> None:
+        self.task: Any = task
+        self.most = most
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(B, D)."""
+        inputs = self.task.inputs(batch)
+        if not inputs.is_floating_point():
+            counts = torch.zeros(len(inputs), int(self.task.network.vocabulary))
+            counts.scatter_add_(1, inputs.cpu(), torch.ones(inputs.shape))
+            counts[:, : len(SPECIAL)] = 0
+            return counts.log1p()
+        while inputs[0].numel() > self.most and min(inputs.shape[-2:]) > 1:
+            flat = torch.nn.functional.avg_pool2d(inputs.flatten(0, -4) if inputs.ndim > 4 else inputs, 2)
+            inputs = flat.unflatten(0, inputs.shape[: inputs.ndim - 3])
+        return inputs.flatten(1)
+
+
+def _module(task: LightningModule, name: str) -> nn.Module:
+    """The only module of this name, or whose name ends so."""
+    modules = {key: module for key, module in task.named_modules() if key}
+    found = [key for key in modules if key == name] or [key for key in modules if key.endswith(f".{name}")]
+    if len(found) == 1:
+        return modules[found[0]]
+    if found:
+        raise UserError(f"{len(found)} layers end in {name!r}: use one of {', '.join(found[:SHOWN])}")
+    blocks = [key for key in modules if key.rsplit(".", 1)[-1].isdigit()] or list(modules)
+    raise UserError(f"there is no layer {name!r}: use one of {', '.join(blocks[:SHOWN])}, ...")
+
+
+def ready(data: Any, task: Any) -> StreamData:
+    """The DataModule of a probe, with its splits made; text takes the tokenizer of the task.
+
+    Raises:
+        UserError: it is no DataModule of this package.
+    """
+    if not isinstance(data, StreamData):
+        raise UserError(f"{type(data).__name__} is no data of this package: see ssl_ebm.data")
+    if isinstance(data, LabelledDocuments):
+        backbone = getattr(task, "backbone", task)
+        if not isinstance(backbone, MaskedText):
+            raise UserError("labelled documents are probed with a model of text: give a checkpoint of one")
+        data.use_tokenizer(backbone.tokenizer_json, backbone.network.length)
+    data.setup()
+    return data
+
+
+def chosen_items(dataset: Any, count: int | None, seed: int) -> list[int]:
+    """Up to so many items of a set, drawn without replacement; in their order. None: all."""
+    if count is None or count >= len(dataset):
+        return list(range(len(dataset)))
+    return sorted(np.random.default_rng(seed).choice(len(dataset), count, replace=False).tolist())
+
+
+def extract(
+    frozen: Frozen | RawInputs,
+    dataset: Any,
+    items: Sequence[int],
+    targets: Sequence[str] = ("label",),
+    batch_size: int = 256,
+    workers: int = 0,
+) -> Samples:
+    """Features and targets of items, as they are: without augmentation, in evaluation mode.
+
+    Of several processes each takes every Nth item, and all get everything, in the order of `items`.
+
+    Args:
+        targets: entries of a batch; numbers of each item are put side by side. Of entries with a value for
+            each frame of a clip, the one of the last frame that the task sees.
+
+    Raises:
+        UserError: no such entry; more features than fit into memory.
+    """
+    plain = dataset.plain() if hasattr(dataset, "plain") else dataset
+    rank, processes = _place()
+    mine = list(items)[rank::processes]
+    loader = OrderedLoader(
+        Subset(plain, mine), batch_size=batch_size, num_workers=workers, generator=generator_for(0)
+    )
+    found: dict[str, list[Tensor]] = {"features": [], "target": [], "groups": []}
+    with isolated(frozen.task):
+        for batch in loader if mine else ():
+            features = frozen(batch).cpu()
+            if features[0].numel() * len(items) > MOST_VALUES:
+                shape = tuple(features.shape[1:])
+                raise UserError(f"features of {shape} for {len(items)} items are too many: pool them")
+            found["features"].append(features)
+            found["target"].append(_target(batch, targets, frozen.task))
+            if "clip" in batch:
+                found["groups"].append(batch["clip"])
+    mine_of = {name: torch.cat(parts) if parts else None for name, parts in found.items()}
+    whole = mine_of if processes == 1 else _gathered(mine_of, processes)
+    if whole["features"] is None or whole["target"] is None:
+        raise UserError("probe: there are no items to probe")
+    return Samples(whole["features"], whole["target"], whole["groups"])
+
+
+def _target(batch: Mapping[str, Tensor], names: Sequence[str], task: Any) -> Tensor:
+    for name in names:
+        if name not in batch:
+            have = ", ".join(batch)
+            hint = ": put pictures, or clips, into a folder for each class" if name == "label" else ""
+            raise UserError(f"probe: these items have no {name}, only {have}{hint}")
+    if len(names) == 1 and not batch[names[0]].is_floating_point() and batch[names[0]].ndim == 1:
+        return batch[names[0]]
+    return torch.cat([_last_seen(batch, name, task).flatten(1).float() for name in names], 1)
+
+
+def _last_seen(batch: Mapping[str, Tensor], name: str, task: Any) -> Tensor:
+    values, video = batch[name], batch.get("video")
+    if video is None or values.ndim < 2 or values.shape[1] != video.shape[1]:
+        return values
+    return values[:, task.inputs(batch).shape[1] - 1]
+
+
+def target_names(item: Mapping[str, Tensor], names: Sequence[str], task: Any) -> list[str]:
+    """A name for each number that `extract` makes of these targets of an item."""
+    batch = {name: value[None] for name, value in item.items()}
+    sizes = {name: _last_seen(batch, name, task).numel() for name in names if name in batch}
+    return [f"{name}_{k}" if size > 1 else name for name, size in sizes.items() for k in range(size)]
+
+
+def _place() -> tuple[int, int]:
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def _gathered(mine: dict[str, Tensor | None], processes: int) -> dict[str, Tensor | None]:
+    """The parts of all processes, put back in order: item i is with process i mod N."""
+    parts: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(parts, mine)
+    whole: dict[str, Tensor | None] = {}
+    for name in mine:
+        tensors = [part[name] for part in parts if part[name] is not None]
+        if not tensors:
+            whole[name] = None
+            continue
+        made = tensors[0].new_empty(sum(map(len, tensors)), *tensors[0].shape[1:])
+        for rank, tensor in enumerate(tensors):
+            made[rank::processes] = tensor
+        whole[name] = made
+    return whole

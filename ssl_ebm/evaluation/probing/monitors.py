@@ -1,0 +1,198 @@
+"""Callbacks that watch a representation while it is learnt: a probe trained beside it, and its spread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ssl_ebm.data.loading import check_least
+from ssl_ebm.evaluation.callbacks import validation_set
+from ssl_ebm.evaluation.isolation import isolated
+from ssl_ebm.evaluation.prediction import load_items
+from ssl_ebm.evaluation.probing.features import Frozen, Pooling, chosen_items, extract, ready
+from ssl_ebm.evaluation.probing.spread import alignment, deviation, lidar, rank_me, uniformity
+
+COLLAPSED = 0.1  # share of the directions that features use: below, a warning says so
+
+
+class OnlineProbe(Callback):
+    """A linear layer with an optimizer of its own, trained on detached features while the task is trained.
+
+    Cheaper than an exact probe at every look, and behind it, because the features change under it: watch its
+    course, and take figures from `LinearProbe`. Every few steps it takes one step on a batch of its own data;
+    its accuracy on the next batch, before it learns from it, is logged as online_probe/accuracy, averaged
+    over the last 20. In a distributed run each process trains the same layer on the same batches.
+
+    Args:
+        data: labelled data.
+        layer, pooling: as in `Probe`.
+        every_n_steps: optimizer steps of the task between two of the probe.
+        batch_size: items of each.
+        lr: of its Adam.
+        seed: of the order of items.
+    """
+
+    def __init__(
+        self,
+        data: LightningDataModule,
+        layer: str | None = None,
+        pooling: Pooling = "mean",
+        every_n_steps: int = 10,
+        batch_size: int = 128,
+        lr: float = 1e-2,
+        seed: int = 0,
+    ) -> None:
+        check_least(every_n_steps=(every_n_steps, 1), batch_size=(batch_size, 1))
+        self.data, self.layer, self.pooling = data, layer, pooling
+        self.every_n_steps, self.batch_size, self.lr, self.seed = every_n_steps, batch_size, lr, seed
+        self.head: nn.Module | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._recent: list[Tensor] = []
+        self._step = 0
+        self._saved: dict[str, Any] | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Frozen(pl_module, self.layer, self.pooling)
+        ready(self.data, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step % self.every_n_steps or step == self._step:
+            return
+        self._step = step
+        dataset = ready(self.data, pl_module).train_dataset
+        dataset = dataset.plain() if hasattr(dataset, "plain") else dataset
+        drawn = np.random.default_rng([self.seed, step]).integers(0, len(dataset), self.batch_size)
+        items = load_items(dataset, [int(i) for i in drawn])
+        stacked = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+        with isolated(pl_module):
+            features = Frozen(pl_module, self.layer, self.pooling)(stacked).detach().clone()
+            self._learn(features, stacked["label"].to(features.device))
+        if len(self._recent) == 20:
+            accuracy = float(torch.stack(self._recent).mean())
+            self._recent.clear()
+            for logger in trainer.loggers:
+                logger.log_metrics({"online_probe/accuracy": accuracy}, step=step)
+
+    def _learn(self, features: Tensor, labels: Tensor) -> None:
+        if self.head is None:
+            self._start(features.shape[1], features.device)
+        assert self.head is not None
+        assert self._optimizer is not None
+        with torch.enable_grad():
+            scores = self.head(features)
+            self._recent.append((scores.argmax(1) == labels).float().mean().detach())
+            self._optimizer.zero_grad()
+            cross_entropy(scores, labels).backward()
+            self._optimizer.step()
+
+    def _start(self, width: int, device: torch.device) -> None:
+        classes = len(getattr(self.data, "classes", []))
+        if not classes:
+            labels = [int(one["label"]) for one in load_items(self.data.train_dataset, range(256))]  # type: ignore[attr-defined]
+            classes = max(labels) + 1
+        self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, classes)).to(device)
+        linear: Any = self.head[1]
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        self._optimizer = torch.optim.Adam(self.head.parameters(), self.lr)
+        if self._saved is not None:
+            self.head.load_state_dict(self._saved["head"])
+            self._optimizer.load_state_dict(self._saved["optimizer"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into the checkpoint beside the task, so that a resumed run goes on with it."""
+        if self.head is None or self._optimizer is None:
+            return {}
+        return {"head": self.head.state_dict(), "optimizer": self._optimizer.state_dict(), "step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict:
+            self._saved, self._step = state_dict, state_dict["step"]
+
+
+class CollapseMonitor(Callback):
+    """Logs how much of its space the representation uses, and warns when it collapses.
+
+    On validation items, after a validation: collapse/rank_me (effective rank), collapse/deviation (near 1:
+    spread over the sphere; 0: all the same), collapse/uniformity; and where the training data are augmented,
+    of two augmented views of training items, collapse/alignment and collapse/lidar. See
+    `ssl_ebm.evaluation.probing.spread` for the formulas.
+
+    Args:
+        items: how many, at most.
+        layer, pooling: as in `Probe`.
+        every_n_validations: how often.
+    """
+
+    def __init__(
+        self,
+        items: int = 1024,
+        layer: str | None = None,
+        pooling: Pooling = "mean",
+        every_n_validations: int = 1,
+    ) -> None:
+        check_least(items=(items, 2), every_n_validations=(every_n_validations, 1))
+        self.items, self.layer, self.pooling = items, layer, pooling
+        self.every_n_validations = every_n_validations
+        self._validations = 0
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        if self._validations % self.every_n_validations == 0:
+            self._look(trainer, pl_module)
+        self._validations += 1
+
+    def _look(self, trainer: Trainer, task: LightningModule) -> None:
+        frozen = Frozen(task, self.layer, self.pooling)
+        dataset = validation_set(trainer)
+        first = load_items(dataset, [0])[0]
+        target = next(iter(name for name, value in first.items() if value.ndim == 0), next(iter(first)))
+        features = extract(frozen, dataset, chosen_items(dataset, self.items, 0), (target,)).features
+        figures = {
+            "rank_me": rank_me(features),
+            "deviation": deviation(features),
+            "uniformity": uniformity(features),
+        }
+        views = self._views(trainer, frozen)
+        if views is not None:
+            figures |= {"alignment": alignment(views), "lidar": lidar(views)}
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                named = {f"collapse/{name}": value for name, value in figures.items()}
+                logger.log_metrics(named, step=trainer.global_step)
+        if figures["deviation"] < COLLAPSED:
+            rank_zero_warn(
+                f"the representation collapses: its deviation on the sphere is {figures['deviation']:.3f} of "
+                f"1 at step {trainer.global_step}; all inputs look alike to it"
+            )
+
+    def _views(self, trainer: Trainer, frozen: Frozen) -> Tensor | None:
+        """Features of two augmented views of training items, (N, 2, D); None where nothing is augmented."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        dataset: Any = getattr(data, "train_dataset", None)
+        if getattr(dataset, "augmentation", None) is None:
+            return None
+        places = chosen_items(dataset, self.items, 0)
+        views = []
+        with isolated(frozen.task):
+            for epoch in (0, 1):  # an index beyond the length: another draw of the augmentation
+                found = []
+                for start in range(0, len(places), 256):
+                    part = [place + epoch * len(dataset) for place in places[start : start + 256]]
+                    items = load_items(dataset, part)
+                    batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+                    found.append(frozen(data.on_after_batch_transfer(batch, 0)).cpu())
+                views.append(torch.cat(found))
+        return torch.stack(views, 1)

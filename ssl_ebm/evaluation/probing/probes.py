@@ -1,0 +1,133 @@
+"""Probes: simple models of frozen features, fitted to training items and tested on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.probing.logistic import fit_logistic, logits, standardise
+from ssl_ebm.evaluation.probing.results import (
+    Classified,
+    Regressed,
+    Samples,
+    check_classes,
+    classified,
+    held_out,
+    regressed,
+)
+
+PENALTIES = (
+    1e-1,
+    1e-2,
+    1e-3,
+    1e-4,
+)  # tried on a part of the training items, each from the last one's weights
+FEW = 1e-2  # penalty where there are too few items to choose it
+CHUNK = 1024  # test items whose distances are held at once
+
+
+def linear_probe(train: Samples, test: Samples, penalties: Sequence[float] = PENALTIES) -> Classified:
+    """Multinomial logistic regression on frozen features.
+
+        minimise mean cross-entropy + penalty / 2 |W|^2, on features standardised by training statistics
+
+    The penalty is chosen on one in five training items of every class; then all are fitted.
+
+    Args:
+        train, test: features (N, D) with classes.
+        penalties: to choose from.
+
+    Raises:
+        UserError: features or labels that cannot be probed.
+    """
+    classes = check_classes(train, test)
+    x, unseen = standardise(train.features, test.features)
+    best = _choose(x, train.target, classes, penalties)
+    weights = fit_logistic(x, train.target, classes, best)
+    return classified(logits(unseen, weights).argmax(1), train, test, classes, {"penalty": best})
+
+
+def _choose(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float]) -> float:
+    if len(penalties) == 1:
+        return penalties[0]
+    held = held_out(y)
+    if held is None:
+        return FEW
+    fitted, scores, weights = ~held, {}, None
+    for penalty in sorted(penalties, reverse=True):
+        weights = fit_logistic(x[fitted], y[fitted], classes, penalty, weights)
+        scores[penalty] = float((logits(x[held], weights).argmax(1) == y[held]).double().mean())
+    return max(scores, key=lambda penalty: scores[penalty])  # of equals the largest
+
+
+def knn_probe(train: Samples, test: Samples, neighbours: int = 20, temperature: float = 0.07) -> Classified:
+    """The class with the most votes among the k training items of the largest cosine similarity s; each has
+    exp(s / temperature) votes.
+
+    Args:
+        train, test: features (N, D) with classes.
+        neighbours: k; all training items where there are fewer.
+        temperature: above 0; infinite: one vote each.
+
+    Raises:
+        UserError: features or labels that cannot be probed, a setting out of its range.
+
+    Source: Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (2018),
+    section 3.4.
+    """
+    classes = check_classes(train, test)
+    if neighbours < 1 or not temperature > 0:
+        raise UserError(
+            f"knn: neighbours is {neighbours}, temperature {temperature}: use at least 1 and above 0"
+        )
+    known = torch.nn.functional.normalize(train.features, dim=1)
+    votes = torch.nn.functional.one_hot(train.target, classes).to(known)
+    predicted = []
+    for part in torch.nn.functional.normalize(test.features, dim=1).split(CHUNK):
+        similarity, place = (part @ known.T).topk(min(neighbours, len(known)), dim=1)
+        weight = ((similarity - 1) / temperature).exp()[..., None]
+        predicted.append((votes[place] * weight).sum(1).argmax(1))
+    return classified(torch.cat(predicted), train, test, classes, {"neighbours": neighbours})
+
+
+def regression_probe(
+    train: Samples, test: Samples, names: Sequence[str], penalties: Sequence[float] = PENALTIES
+) -> Regressed:
+    """Ridge regression of numbers on frozen features.
+
+        minimise mean |x W + b - y|^2 + penalty |W|^2, on features standardised by training statistics
+
+    The penalty, one for all targets, is chosen on one in five training items; then all are fitted.
+    scikit-learn's Ridge(alpha=N penalty) has the same minimum.
+
+    Args:
+        train, test: features (N, D) with numbers (N, K).
+        names: of the K.
+        penalties: to choose from.
+
+    Raises:
+        UserError: features that cannot be probed, a target that does not vary.
+    """
+    x, unseen = (one.double() for one in standardise(train.features, test.features))
+    y = train.target.double()
+    held, best = held_out(y), FEW
+    if held is not None and len(penalties) > 1:
+        errors = {
+            one: float((_ridge(x[~held], y[~held], x[held], one) - y[held]).square().div(y.var(0)).mean())
+            for one in penalties
+        }
+        best = min(errors, key=lambda penalty: errors[penalty])
+    elif len(penalties) == 1:
+        best = penalties[0]
+    return regressed(_ridge(x, y, unseen, best), train, test, names, {"penalty": best})
+
+
+def _ridge(x: Tensor, y: Tensor, unseen: Tensor, penalty: float) -> Tensor:
+    """Predictions for unseen items."""
+    level, centre = y.mean(0), x.mean(0)
+    x, y = x - centre, y - level
+    gram = x.T @ x / len(x) + penalty * torch.eye(x.shape[1]).to(x)
+    return (unseen - centre) @ torch.linalg.solve(gram, x.T @ y / len(x)) + level

@@ -1,0 +1,181 @@
+"""What probes find, with intervals that respect which items belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.statistics import Bootstrap, Interval, share_interval
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Items that a probe is fitted to, or tested on.
+
+    Attributes:
+        features: (N, D) float, or (N, T, D) where the probe looks at tokens.
+        target: (N,) int64 classes, or (N, K) float.
+        groups: (N,) which items belong together (windows of one clip); None: each stands alone.
+    """
+
+    features: Tensor
+    target: Tensor
+    groups: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.features) != len(self.target) or not len(self.target):
+            raise UserError(
+                f"probe: {len(self.features)} features and {len(self.target)} labels: give one label for "
+                "each, and at least one"
+            )
+        if not bool(self.features.isfinite().all()):
+            raise UserError("probe: the features are not finite: the checkpoint, or its input, is broken")
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True)
+class Classified:
+    """How a probe classifies the test items.
+
+    Attributes:
+        accuracy: share that is right, with its 95 % interval over items (Wilson), or over groups (bootstrap).
+        chance: share of the most frequent class among the test items.
+        confusion: (C, C) counts, truth by prediction.
+        chosen: what was chosen on training items alone, by name.
+        train_items, test_items: how many.
+    """
+
+    accuracy: Interval
+    chance: float
+    confusion: Tensor
+    chosen: dict[str, float] = field(default_factory=dict)
+    train_items: int = 0
+    test_items: int = 0
+
+    @property
+    def figures(self) -> dict[str, Interval]:
+        """By name."""
+        return {"accuracy": self.accuracy}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "accuracy": self.accuracy.to_json(),
+            "chance": self.chance,
+            "classes": len(self.confusion),
+            **self.chosen,
+            "train_items": self.train_items,
+            "test_items": self.test_items,
+            "confusion": self.confusion.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class Regressed:
+    """How a probe foresees numbers of the test items.
+
+    Attributes:
+        r2: for each target 1 - squared error / variance, with its 95 % interval (bootstrap).
+        chosen, train_items, test_items: as in `Classified`.
+    """
+
+    r2: dict[str, Interval]
+    chosen: dict[str, float] = field(default_factory=dict)
+    train_items: int = 0
+    test_items: int = 0
+
+    @property
+    def figures(self) -> dict[str, Interval]:
+        """By name."""
+        return {f"r2_{name}": value for name, value in self.r2.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "r2": {name: value.to_json() for name, value in self.r2.items()},
+            **self.chosen,
+            "train_items": self.train_items,
+            "test_items": self.test_items,
+        }
+
+
+def check_classes(train: Samples, test: Samples) -> int:
+    """Number of classes of two sets.
+
+    Raises:
+        UserError: labels of one class, fewer training items than classes, or sets that do not match.
+    """
+    if train.features.shape[1:] != test.features.shape[1:]:
+        raise UserError(
+            f"probe: training features are {tuple(train.features.shape)}, test features "
+            f"{tuple(test.features.shape)}: take both from one layer"
+        )
+    if train.target.ndim != 1 or train.target.is_floating_point():
+        raise UserError("probe: these labels are no classes: use RegressionProbe for numbers")
+    classes = int(torch.cat([train.target, test.target]).max()) + 1
+    if len(train.target.unique()) < 2:
+        raise UserError("probe: all training labels are of one class: give two classes or more")
+    if len(train) < classes:
+        raise UserError(f"probe: {len(train)} training items for {classes} classes: give at least as many")
+    return classes
+
+
+def classified(
+    predicted: Tensor, train: Samples, test: Samples, classes: int, chosen: dict[str, float]
+) -> Classified:
+    """The result of predictions (N,) for the test items."""
+    right = (predicted == test.target).double()
+    confusion = torch.zeros(classes, classes, dtype=torch.int64)
+    confusion.index_put_((test.target, predicted), torch.ones((), dtype=torch.int64), accumulate=True)
+    chance = float(test.target.bincount().max()) / len(test)
+    return Classified(share(right, test.groups), chance, confusion, chosen, len(train), len(test))
+
+
+def share(right: Tensor, groups: Tensor | None) -> Interval:
+    """The mean of zeros and ones (N,), with its 95 % interval."""
+    if groups is None or len(groups.unique()) == len(groups):
+        return share_interval(int(right.sum()), len(right))
+    return Bootstrap(groups.numpy(), RESAMPLES).mean(right.numpy()).interval()
+
+
+def regressed(
+    predicted: Tensor, train: Samples, test: Samples, names: Sequence[str], chosen: dict[str, float]
+) -> Regressed:
+    """The result of predictions (N, K) for the test items."""
+    groups = np.arange(len(test)) if test.groups is None else test.groups.numpy()
+    drawn = Bootstrap(groups, RESAMPLES)
+    wrong = (predicted - test.target).square().double().numpy()
+    spread = (test.target - test.target.mean(0)).square().double().numpy()
+    r2 = {}
+    for k, name in enumerate(names):
+        if not spread[:, k].any():
+            raise UserError(f"probe: {name} is the same for all test items: there is nothing to foresee")
+        r2[name] = drawn.ratio(wrong[:, k], spread[:, k]).map(lambda part: 1 - np.asarray(part)).interval()
+    return Regressed(r2, chosen, len(train), len(test))
+
+
+def held_out(target: Tensor, parts: int = 5) -> Tensor | None:
+    """One item in `parts` of every class, (N,) bool, to choose a setting on; None where some class has too
+    few for that.
+
+    For targets that are no classes, one item in `parts`.
+    """
+    if target.ndim > 1 or target.is_floating_point():
+        return None if len(target) < 2 * parts else torch.arange(len(target)) % parts == 0
+    held = torch.zeros(len(target), dtype=torch.bool)
+    for one in target.unique():
+        places = (target == one).nonzero()[:, 0]
+        if len(places) < 2:
+            return None
+        held[places[:: min(parts, len(places))]] = True
+    return held

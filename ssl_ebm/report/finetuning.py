@@ -1,0 +1,225 @@
+"""Fine-tunes a checkpoint with one seed or several, by the real ``fit``, and measures what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.arguments import read_arguments
+from ssl_ebm.evaluation.runs import Run
+from ssl_ebm.evaluation.statistics import Bootstrap, Interval, share_interval
+from ssl_ebm.files import make_folder, write_whole
+from ssl_ebm.report.entries import resolved, trained_settings
+from ssl_ebm.tasks.classification import Vote
+from ssl_ebm.tasks.saving import last_checkpoint
+
+LOOKS = 5  # validations in a training
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a model may learn from.
+
+    Attributes:
+        steps: optimizer steps, whatever the share of labels.
+        share: of the training labels, stratified and nested (see `LabelledShare`).
+        per_class: labels of every class instead; None: the share.
+    """
+
+    steps: int = 1000
+    share: float = 1.0
+    per_class: int | None = None
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One fine-tuning; its data is gone.
+
+    Attributes:
+        votes: of "val" and "test".
+        record: what finetuning.json says of this seed.
+        shared: what it says once: backbone, settings, classes, data.
+    """
+
+    votes: dict[str, Vote]
+    record: dict[str, Any]
+    shared: dict[str, Any]
+
+
+def finetune(
+    checkpoint: str | Path,
+    data: str,
+    out: str | Path,
+    mode: str = "full",
+    budget: Budget | None = None,
+    seeds: Sequence[int] = (0,),
+    settings: Sequence[str] = (),
+) -> str:
+    """Trains, and writes out/finetuning.json; the same command goes on where it was broken off.
+
+    The weights of the last step are what is measured, never those of the best validation. Each seed has its
+    own labels, order and head, and the folder out/seed_N where there are several.
+
+    Args:
+        checkpoint: of a pretext task.
+        data: class path of a DataModule, or a YAML file that describes one (or a whole config's data).
+        out: folder for checkpoints, settings and figures.
+        mode: what learns; see `FineTuning`.
+        budget: steps and labels.
+        seeds: one or several.
+        settings: as on the command line of ``fit``: those of `data` begin with ``--data.``, those of
+            `FineTuning` with ``--model.``.
+
+    Returns:
+        One line with the accuracy.
+
+    Raises:
+        UserError: a mistake in checkpoint, data or settings.
+    """
+    budget = budget or Budget()
+    if budget.steps < 1:
+        raise UserError(f"steps is {budget.steps}: use at least 1")
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise UserError(f"the seeds are {list(seeds)}: give different ones")
+    folder = make_folder(out)
+    arguments = _arguments(Path(checkpoint), data, mode, budget, settings)
+    tuned = []
+    for seed in seeds:
+        run_dir = folder if len(seeds) == 1 else folder / f"seed_{seed}"
+        tuned.append(_tune([*arguments, *_of_seed(seed), "--run_dir", str(run_dir)]))
+    figures = {split: accuracy([one.votes[split] for one in tuned]) for split in ("val", "test")}
+    described = {
+        "backbone": str(checkpoint),
+        "mode": mode,
+        "budget": asdict(budget),
+        **tuned[0].shared,
+        "accuracy": {split: figure.to_json() for split, figure in figures.items()},
+        "accuracy_unit": "share of the items (or clips), with a 95 % interval: Wilson's for one seed, else a "
+        "bootstrap over seeds and items",
+        "runs": [one.record for one in tuned],
+    }
+    write_whole(folder / "finetuning.json", json.dumps(described, indent=1) + "\n")
+    return _line(mode, tuned, figures, folder)
+
+
+def accuracy(votes: Sequence[Vote]) -> Interval:
+    """Share of right items, one vote for each seed over the same items; see finetuning.json."""
+    first, right = votes[0], np.stack([vote.right.double().numpy() for vote in votes])
+    if len(votes) == 1:
+        return share_interval(int(first.right.sum()), len(first.unit))
+    return Bootstrap(first.unit.numpy()).mean(right).interval()
+
+
+def _arguments(checkpoint: Path, data: str, mode: str, budget: Budget, settings: Sequence[str]) -> list[str]:
+    """Of ``fit``."""
+    model = {
+        "class_path": "ssl_ebm.tasks.FineTuning",
+        "init_args": {"backbone_checkpoint": str(checkpoint), "mode": mode},
+    }
+    share = {"data": _described(data), "share": budget.share, "per_class": budget.per_class}
+    whole = {"class_path": "ssl_ebm.data.LabelledShare", "init_args": share}
+    trainer = {
+        "max_steps": budget.steps,
+        "val_check_interval": max(1, budget.steps // LOOKS),
+        "check_val_every_n_epoch": "null",
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": "false",
+        "gradient_clip_val": 1.0,
+    }
+    given = [word for one in read_arguments(settings) for word in (_inside(one.words[0]), *one.words[1:])]
+    return [
+        *("--model", json.dumps(model), "--data", json.dumps(whole)),
+        *(word for name, value in trainer.items() for word in (f"--trainer.{name}", str(value))),
+        *given,
+    ]
+
+
+def _described(data: str) -> dict[str, Any]:
+    """Of a class path, or of a YAML file."""
+    if Path(data).suffix not in (".yaml", ".yml"):
+        return {"class_path": data}
+    try:
+        content = yaml.safe_load(Path(data).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"cannot read {data}: give a class path, or a YAML file that describes data"
+        ) from error
+    found = content.get("data", content) if isinstance(content, dict) else None
+    if not isinstance(found, dict) or "class_path" not in found:
+        raise UserError(f"{data} describes no data: it needs class_path and init_args")
+    return dict(found)
+
+
+def _inside(name: str) -> str:
+    """Settings of the data, as of the data inside of `LabelledShare`."""
+    return name.replace("--data.", "--data.data.", 1) if name.startswith("--data.") else name
+
+
+def _of_seed(seed: int) -> list[str]:
+    return ["--seed_everything", str(seed), "--data.seed", str(seed)]
+
+
+def _tune(arguments: list[str]) -> Tuned:
+    started = time.monotonic()
+    run = Run("fit", arguments)
+    first_step = 0
+    if _began(run):
+        run = Run("fit", [*arguments, "--ckpt_path", "last"])
+        saved = torch.load(last_checkpoint(run.run_dir), map_location="cpu", weights_only=True)
+        first_step = int(saved["global_step"])
+    run.execute()
+    trained = time.monotonic()
+    run.trainer.validate(run.model, datamodule=run.datamodule, verbose=False)
+    run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
+    measured = time.monotonic()
+    model: Any = run.model
+    data: Any = run.datamodule
+    record = {
+        "seed": run.setting("seed_everything"),
+        "checkpoint": str(last_checkpoint(run.run_dir)),
+        "steps": int(run.trainer.global_step),
+        "first_step": first_step,  # of this process: above 0, it went on from there
+        "labels": data.counts,
+        "train_items": len(data.train_dataset),
+        "accuracy": {split: accuracy([vote]).to_json() for split, vote in model.votes.items()},
+        "items": {split: len(vote.unit) for split, vote in model.votes.items()},
+        "confusion_test": model.votes["test"].confusion(len(model.classes)).tolist(),
+        "seconds": {"training": round(trained - started, 1), "evaluation": round(measured - trained, 1)},
+    }
+    shared = {
+        "task": type(model.backbone).__name__,
+        "classes": model.classes,
+        "settings": resolved(run),
+        "data": data.describe(),
+    }
+    return Tuned(dict(model.votes), record, shared)
+
+
+def _began(run: Run) -> bool:
+    """Whether the folder holds a training with the same settings."""
+    try:
+        saved = yaml.safe_load((run.run_dir / "config.yaml").read_text())
+        same = trained_settings(saved) == resolved(run)
+    except (OSError, yaml.YAMLError, AttributeError):
+        return False
+    return same and last_checkpoint(run.run_dir).is_file()
+
+
+def _line(mode: str, tuned: Sequence[Tuned], figures: dict[str, Interval], folder: Path) -> str:
+    labels = sum(tuned[0].record["labels"].values())
+    shown = [
+        f"{split} {figure.value:.1%} ({figure.low:.1%} to {figure.high:.1%}, "
+        f"{len(tuned[0].votes[split].unit)} items)"
+        for split, figure in figures.items()
+    ]
+    seeds = f", {len(tuned)} seeds" if len(tuned) > 1 else ""
+    return f"{mode}, {labels} labels{seeds}: accuracy {', '.join(shown)}: {folder / 'finetuning.json'}"

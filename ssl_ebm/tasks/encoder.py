@@ -1,0 +1,110 @@
+"""A trained task as a network of its own: data in, features out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from ssl_ebm import tasks
+from ssl_ebm.data.corruption import PAD
+from ssl_ebm.data.tokenizing import bracketed, encode
+from ssl_ebm.errors import UserError
+from ssl_ebm.tasks.checkpoints import read_checkpoint, rebuild
+from ssl_ebm.tasks.exported import SUFFIX, read_safetensors
+from ssl_ebm.tasks.inputs import Inputs
+
+
+class Encoder(nn.Module):
+    """What a task represents: inputs (B, *shape) -> features (B, D).
+
+    Its result is the task's `representation`, and its parameters are the task's, all of them trainable; those
+    that only training needs (decoders, priors) get no gradient.
+
+    Args:
+        task: of `ssl_ebm.tasks`, in the mode that it is to run in.
+        data: description of what it was trained on, which may say how large its inputs are.
+
+    Attributes:
+        task: the whole task.
+        inputs: what it takes.
+        features: D.
+
+    Raises:
+        UserError: a task without a representation; on a call: inputs of another kind or size.
+    """
+
+    def __init__(self, task: Any, data: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.task = task
+        self.inputs: Inputs = task.takes(data or {})
+        with torch.no_grad():
+            example = self.inputs.example(1, torch.Generator().manual_seed(0))
+            self.features = int(task.representation(example).shape[1])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features (B, D)."""
+        self.inputs.check(inputs)
+        found: Tensor = self.task.representation(inputs)
+        return found
+
+    def tokenize(self, texts: str | Sequence[str]) -> Tensor:
+        """What `forward` takes, of texts: (B, T) int64, T of the longest one.
+
+        [CLS] the text's first tokens [SEP], then [PAD]; what is longer than the network reads is cut off, and
+        "[MASK]" is text like any other: as `LabelledDocuments` does it.
+
+        Raises:
+            UserError: a task that has no tokenizer.
+        """
+        tokenizer = getattr(self.task, "tokenizer_json", None)
+        if tokenizer is None:
+            raise UserError(f"this {type(self.task).__name__} has no tokenizer: it was not trained on text")
+        given = [texts] if isinstance(texts, str) else list(texts)
+        length = self.task.network.length
+        rows = [torch.tensor(bracketed(ids, length)) for ids in encode(Tokenizer.from_str(tokenizer), given)]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+
+
+def load_encoder(path: str | Path) -> Encoder:
+    """The encoder of a checkpoint, or of a file that ``ssl-ebm export --format safetensors`` wrote.
+
+    On the CPU and in evaluation mode. Only classes of `ssl_ebm.tasks` are made, from plain settings: no code
+    of the file is run.
+
+    Args:
+        path: ends in .ckpt or .safetensors.
+
+    Raises:
+        UserError: no such file, one that is damaged, of another program or of an unknown task, or of a task
+            without a representation.
+    """
+    return encoder_of(read(path), path)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint or of an exported file; errors as `load_encoder`."""
+    return read_safetensors(path) if Path(path).suffix == SUFFIX else read_checkpoint(path)
+
+
+def encoder_of(content: dict[str, Any], path: str | Path) -> Encoder:
+    """The encoder of what `read` gives; errors as `load_encoder`."""
+    return Encoder(task_of(content, path), content.get("data")).eval()
+
+
+def task_of(content: dict[str, Any], path: str | Path) -> LightningModule:
+    """The task of what `read` gives, in evaluation mode.
+
+    Raises:
+        UserError: none of `ssl_ebm.tasks`, or as `rebuild`.
+    """
+    name = content.get("task")
+    known = {one: found for one in tasks.__all__ if isinstance(found := getattr(tasks, one), type)}
+    if name not in known:
+        raise UserError(f"{path} is of the task {name!r}: give a file of {', '.join(known)}")
+    return rebuild(content, path, known[name])

@@ -1,0 +1,292 @@
+"""Probes beside a training: they leave it as it is, and measure what they say; no task sees a label."""
+
+import json
+import warnings
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+
+from ssl_ebm.data import FontDigits, LabelledDocuments, MovingDigits, Text
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation import (
+    AttentiveProbe,
+    CollapseMonitor,
+    KNNProbe,
+    LinearProbe,
+    OnlineProbe,
+    RegressionProbe,
+)
+from ssl_ebm.evaluation.probing import Frozen, Samples, linear_probe
+from ssl_ebm.evaluation.probing.features import chosen_items, extract
+from ssl_ebm.tasks import FramePrediction, Inpainting, MaskedText
+
+PATCHES = {
+    "class_path": "ssl_ebm.networks.patch_completion.PatchCompletion",
+    "init_args": {
+        "size": 16, "channels": 1, "width": 24, "depth": 2, "heads": 2, "decoder_width": 16,
+        "decoder_depth": 1, "decoder_heads": 2,
+    },
+}  # fmt: skip
+RANDOM = {"class_path": "ssl_ebm.data.masks.RandomPatches", "init_args": {"ratio": 0.75, "patch": 4}}
+TEXT = {
+    "class_path": "ssl_ebm.networks.text.TextEncoder",
+    "init_args": {"vocabulary": 120, "width": 16, "depth": 1, "heads": 2, "length": 16},
+}
+BLOCK = "encoder.blocks.0"
+
+
+def pictures(**settings: Any) -> FontDigits:
+    return FontDigits(16, 120, 60, 40, **settings)
+
+
+def digits() -> MovingDigits:
+    return MovingDigits(
+        size=16, digit_size=8, context_frames=3, train_clips=64, val_clips=40, test_clips=20,
+        glyphs_per_digit=4, batch_size=8,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    """Lines that praise or blame."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    words = {"good": ["fine", "great", "warm", "bright"], "bad": ["poor", "dull", "cold", "bleak"]}
+    for split, count in (("train", 60), ("val", 20), ("test", 20)):
+        rows = ["text,label"]
+        for i in range(count):
+            label = ("good", "bad")[i % 2]
+            said = words[label]
+            rows.append(f"a {said[i % 4]} and {said[i // 3 % 4]} film number {split} {i},{label}")
+        (folder / f"{split}.csv").write_text("\n".join(rows))
+    return folder
+
+
+Made = tuple[Callable[[], Any], Callable[[], LightningDataModule], Callable[[], list[Any]]]
+
+
+def kinds(documents: Path) -> dict[str, Made]:
+    def text() -> Text:
+        cache = str(documents.parent / "cache")
+        return Text(str(documents), vocabulary=120, length=16, cache=cache, batch_size=8)
+
+    labelled = str(documents)
+    return {
+        "pictures": (
+            lambda: Inpainting(objective="least_squares", network=PATCHES, mask=RANDOM),
+            lambda: pictures(flip=True, crop=0.5, batch_size=8),
+            lambda: [
+                LinearProbe(pictures(), every_n_steps=3),
+                KNNProbe(pictures(), layer=BLOCK, every_n_epochs=1),
+                AttentiveProbe(pictures(), epochs=1, layer=BLOCK),
+                OnlineProbe(pictures(), every_n_steps=2, batch_size=16),
+                CollapseMonitor(items=32),
+            ],
+        ),
+        "frames": (
+            lambda: FramePrediction(context_frames=3, width=16, codes=8, features=16),
+            digits,
+            lambda: [
+                LinearProbe(digits(), every_n_steps=3),
+                RegressionProbe(digits(), every_n_steps=2),
+                CollapseMonitor(items=32),
+            ],
+        ),
+        "text": (
+            lambda: MaskedText(TEXT),
+            text,
+            lambda: [
+                LinearProbe(LabelledDocuments(labelled), every_n_steps=3),
+                OnlineProbe(LabelledDocuments(labelled), every_n_steps=2, batch_size=16),
+                CollapseMonitor(items=32),
+            ],
+        ),
+    }
+
+
+def fit(folder: Path, make: Made, callbacks: list[Any]) -> tuple[Any, Trainer]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seed_everything(0)
+        task, data = make[0](), make[1]()
+        trainer = Trainer(
+            max_steps=7, accelerator="cpu", callbacks=callbacks, default_root_dir=folder,
+            logger=CSVLogger(folder, "metrics"), enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, num_sanity_val_steps=0, val_check_interval=3,
+            check_val_every_n_epoch=None, log_every_n_steps=1,
+        )  # fmt: skip
+        trainer.fit(task, datamodule=data)
+    return task, trainer
+
+
+@pytest.mark.parametrize("kind", ["pictures", "frames", "text"])
+def test_weights_are_the_same_to_the_bit_with_and_without_probes(
+    kind: str, documents: Path, tmp_path: Path
+) -> None:
+    made = kinds(documents)[kind]
+    probed, trainer = fit(tmp_path / "probed", made, made[2]())
+    alone, _ = fit(tmp_path / "alone", made, [])
+    for (name, ours), (_, theirs) in zip(probed.named_parameters(), alone.named_parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert trainer.global_step == 7
+    [*_, last] = json.loads((tmp_path / "probed" / "probe_linear.json").read_text())
+    assert last["step"] == 7
+    assert last["split"] == "val"
+    logged = (tmp_path / "probed" / "metrics" / "version_0" / "metrics.csv").read_text()
+    assert "probe/linear/accuracy" in logged
+    assert "collapse/rank_me" in logged
+    assert ("collapse/lidar" in logged) == (kind == "pictures")
+
+
+def test_a_probe_measures_the_task_as_it_is(documents: Path, tmp_path: Path) -> None:
+    made = kinds(documents)["pictures"]
+    task, trainer = fit(tmp_path, made, [LinearProbe(pictures(), name="mine", train_items=100)])
+    [found] = json.loads((tmp_path / "probe_mine.json").read_text())
+    data = pictures()
+    data.setup()
+    chosen = chosen_items(data.train_dataset, 100, 0)
+    assert len(chosen) == len(set(chosen)) == 100
+    sets = []
+    with torch.no_grad():
+        for dataset, items in ((data.train_dataset, chosen), (data.val_dataset, range(60))):
+            batch = [dataset[i] for i in items]
+            features = task.representation(torch.stack([one["image"] for one in batch]))
+            sets.append(Samples(features, torch.stack([one["label"] for one in batch])))
+    assert found["accuracy"] == pytest.approx(linear_probe(*sets).accuracy.to_json(), abs=0.02)
+    assert found["train_items"] == 100
+    assert found["test_items"] == 60
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.test(task, datamodule=made[1]())
+    assert [one["split"] for one in json.loads((tmp_path / "probe_mine.json").read_text())] == ["val", "test"]
+
+
+def test_probed_pictures_are_not_augmented() -> None:
+    data = pictures(flip=True, crop=0.3)
+    data.setup()
+    task = Inpainting(objective="least_squares", network=PATCHES, mask=RANDOM)
+    plain = pictures()
+    plain.setup()
+    ours, theirs = (extract(Frozen(task), one.train_dataset, range(20)) for one in (data, plain))
+    assert torch.equal(ours.features, theirs.features)
+
+
+def test_layers_and_pooling() -> None:
+    torch.manual_seed(0)
+    task = Inpainting(objective="least_squares", network=PATCHES, mask=RANDOM).eval()
+    batch = {"image": torch.rand(3, 1, 16, 16)}
+    encoder: Any = task.encoder
+    with torch.no_grad():
+        tokens = encoder.blocks[0](encoder._pos_embed(encoder.patch_embed(batch["image"])))
+        torch.testing.assert_close(Frozen(task, BLOCK, "none")(batch), tokens)
+        torch.testing.assert_close(Frozen(task, BLOCK, "first")(batch), tokens[:, 0])
+        torch.testing.assert_close(Frozen(task, BLOCK)(batch), tokens.mean(1))
+        maps = Frozen(task, "patch_embed.proj")(batch)
+        torch.testing.assert_close(maps, encoder.patch_embed.proj(batch["image"]).mean((2, 3)))
+    assert not encoder.blocks[0]._forward_hooks
+
+
+def test_padding_is_not_pooled() -> None:
+    task = MaskedText(TEXT).eval()
+    short = torch.tensor([[2, 20, 30, 3]])
+    padded = torch.nn.functional.pad(short, (0, 5))
+    with torch.no_grad():
+        found = [Frozen(task, "blocks.0")({"tokens": one}) for one in (short, padded)]
+    torch.testing.assert_close(*found)
+
+
+def test_targets_are_those_of_the_last_frame_that_is_seen() -> None:
+    data = digits()
+    data.setup()
+    task = FramePrediction(context_frames=3, width=16, codes=8, features=16)
+    found = extract(Frozen(task), data.val_dataset, range(10), ("position", "velocity"))
+    items = [data.val_dataset[i] for i in range(10)]
+    assert torch.equal(found.target[:, :2], torch.stack([one["position"][2, 0] for one in items]))
+    assert torch.equal(found.target[:, 2:], torch.stack([one["velocity"][2, 0] for one in items]))
+    assert found.groups is not None
+    assert found.groups.tolist() == list(range(10))
+
+
+class Curious(Inpainting):
+    """A task that would like to see the labels."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * batch["label"].float().mean()
+
+
+def test_labels_reach_no_pretext_task(documents: Path, tmp_path: Path) -> None:
+    made = kinds(documents)["pictures"]
+    curious: Made = (
+        lambda: Curious(objective="least_squares", network=PATCHES, mask=RANDOM), made[1], made[2]
+    )  # fmt: skip
+    with pytest.raises(KeyError, match="label"):
+        fit(tmp_path, curious, [])
+
+
+def test_an_online_probe_learns_and_is_saved(tmp_path: Path) -> None:
+    task = Inpainting(objective="least_squares", network=PATCHES, mask=RANDOM)
+    probe = OnlineProbe(pictures(), every_n_steps=1, batch_size=64, lr=0.05)
+
+    class Logger:
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+            self.seen.append(metrics["online_probe/accuracy"])
+
+    class Clock:
+        def __init__(self) -> None:
+            self.global_step = 0
+            self.loggers = [Logger()]
+
+    clock = Clock()
+    for clock.global_step in range(1, 201):
+        probe.on_train_batch_end(clock, task, None, None, 0)  # type: ignore[arg-type]
+    seen = clock.loggers[0].seen
+    assert len(seen) == 10
+    assert seen[-1] > seen[0] + 0.15
+    again = OnlineProbe(pictures(), every_n_steps=1, batch_size=64)
+    again.load_state_dict(deepcopy(probe.state_dict()))  # as a checkpoint has it
+    clock.global_step = 201
+    again.on_train_batch_end(clock, task, None, None, 0)  # type: ignore[arg-type]
+    probe.on_train_batch_end(clock, task, None, None, 0)  # type: ignore[arg-type]
+    for name, value in probe.head.state_dict().items():  # type: ignore[union-attr]
+        assert torch.equal(again.head.state_dict()[name], value), name  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_probed_is_known_before_the_training(documents: Path, tmp_path: Path) -> None:
+    made = kinds(documents)["pictures"]
+    unlabelled = LinearProbe(pictures())
+    unlabelled.targets = ("mood",)
+    for callback, message in (
+        (LinearProbe(pictures(), layer="nowhere"), "no layer 'nowhere'"),
+        (LinearProbe(LabelledDocuments(str(documents))), "model of text"),
+        (unlabelled, "no mood, only"),
+    ):
+        with pytest.raises(UserError, match=message):
+            fit(tmp_path, made, [callback])
+
+
+def test_a_collapsed_representation_is_warned_of(tmp_path: Path, documents: Path) -> None:
+    made = kinds(documents)["pictures"]
+
+    class Blind(Inpainting):
+        def representation(self, x: Tensor) -> Tensor:
+            return super().representation(x) * 0 + 1
+
+    blind: Made = (lambda: Blind(objective="least_squares", network=PATCHES, mask=RANDOM), made[1], made[2])
+    seed_everything(0)
+    trainer = Trainer(
+        max_steps=3, accelerator="cpu", callbacks=[CollapseMonitor(items=16)], default_root_dir=tmp_path,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0,
+        val_check_interval=3, check_val_every_n_epoch=None, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="representation collapses"):
+        trainer.fit(blind[0](), datamodule=blind[1]())
