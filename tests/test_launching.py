@@ -1,7 +1,12 @@
 """One config on several processes."""
 
+import os
+import re
+import signal
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +15,7 @@ from toy_task import thread_limit
 
 from ssl_ebm.cli import main
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model": {"class_path": "toy_task.ToyTask", "init_args": {"noise": 0.0}},
     "data": {"class_path": "toy_task.ToyData"},
     "trainer": {"max_steps": 3, "accelerator": "cpu"},
@@ -42,6 +47,31 @@ def test_two_processes_run_the_config_of_one(
     more = ["--run_dir", "runs/two", "--ckpt_path", "last", "--trainer.max_steps", "5"]
     assert main(["fit", "--config", "toy.yaml", *more]) == 0
     assert torch.load("runs/two/checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_at_the_same_step(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    endless = {**CONFIG, "trainer": {**CONFIG["trainer"], "max_steps": 100_000}}
+    Path("toy.yaml").write_text(yaml.safe_dump(endless))
+    script = str(repository / "scripts" / "launch_multi_gpu.sh")
+    fit = ["fit", "--config", "toy.yaml", "--run_dir", "run", "--checkpoint_every", "5"]
+    command = [script, "--processes", "2", "--", *fit]
+    launcher = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=thread_limit())
+    end = time.monotonic() + 120
+    while not Path("run/checkpoints/last.ckpt").exists():
+        assert time.monotonic() < end, "no checkpoint was written"
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.05)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGTERM)
+    _, said = launcher.communicate(timeout=120)
+    step = torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert said.count("SIGTERM: stopped after optimizer step") == 1
+    assert f"SIGTERM: stopped after optimizer step {step};" in said
+    assert len(re.findall(r"exitcode +: 143", said)) == 2  # as torchrun lists them
 
 
 def test_wrong_options_are_named(repository: Path) -> None:
