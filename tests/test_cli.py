@@ -13,9 +13,11 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
+from torch.utils.data import DataLoader, Dataset
 from toy_task import ToyTask, thread_limit
 
 from ssl_ebm.cli import main
+from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.runs import Run
 
 COMMAND = [sys.executable, "-m", "ssl_ebm.cli"]
@@ -80,6 +82,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = f"""
 import sys
 from ssl_ebm.cli import main
+from ssl_ebm.errors import UserError
 try:
     status = main({arguments})
 except SystemExit as stop:
@@ -276,6 +279,52 @@ def test_wandb_that_cannot_start_does_not_stop_training(
         assert main(["fit", "--config", config(), "--wandb", "online"]) == 0
     assert Path("runs/toy/metrics/version_0/metrics.csv").is_file()
     assert os.path.exists("runs/toy/checkpoints/last.ckpt")
+
+
+def test_a_key_that_wandb_rejects_does_not_stop_training_and_is_written_nowhere(
+    config: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "not-a-key-0123456789"
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    with pytest.warns(UserWarning, match="goes on without wandb") as said:
+        assert main(["fit", "--config", config(), "--wandb", "online"]) == 0
+    assert all(key not in str(one.message) for one in said)
+    files = [path for path in Path().rglob("*") if path.is_file()]
+    assert Path("runs/toy/checkpoints/last.ckpt") in files
+    assert all(key.encode() not in path.read_bytes() for path in files)
+
+
+class _Greedy(Callback):
+    """Asks for a pebibyte."""
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        torch.empty(2**50)
+
+
+def test_want_of_memory_says_what_to_lower(config: Callable[..., str]) -> None:
+    run = Run("fit", ["--config", config()])
+    run.trainer.callbacks.append(_Greedy())  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"out of memory: lower data.batch_size"):
+        run.execute()
+
+
+class _Deadly(Dataset[Any]):
+    """Its worker is killed at an item, as by a system that has no memory left."""
+
+    def __len__(self) -> int:
+        return 80
+
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [torch.ones(4)]
+
+
+def test_a_worker_that_dies_is_said_with_what_to_do(config: Callable[..., str]) -> None:
+    run = Run("fit", ["--config", config()])
+    run.datamodule.train_dataloader = lambda: DataLoader(_Deadly(), batch_size=2, num_workers=1)
+    with pytest.raises(UserError, match=r"a worker that loads data was ended.*lower data.workers"):
+        run.execute()
 
 
 class _KilledError(Exception):

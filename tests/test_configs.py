@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.tasks import FramePrediction
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+STRATEGIES = sorted((ROOT / "configs" / "strategies").glob("*.yaml"))  # added to another config
+CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(STRATEGIES))
 
 
 def test_there_are_configs() -> None:
@@ -22,6 +24,27 @@ def test_config_builds(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run = Run("fit", ["--config", str(path), "--trainer.accelerator", "cpu", "--wandb", "off"])
     assert run.model.hparams
     assert run.run_dir == Path("runs") / path.stem or run.setting("run_dir")
+
+
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.stem)
+def test_strategy_is_added_to_a_config(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changes what it names, in the config and in what is built, and leaves the rest."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    base = str(ROOT / "configs" / "inpainting" / "imagenet_mae_vit_b16.yaml")
+    sizes = ["--model.network.depth", "1", "--model.network.decoder_depth", "1"]
+    arguments = ["--config", base, *sizes, "--trainer.accelerator", "cpu"]
+    alone, both = (Run("fit", [*arguments, *more]) for more in ([], ["--config", str(path)]))
+    changes = yaml.safe_load(path.read_text())
+    expected = alone.config.fit.clone()
+    for name, value in changes.items():
+        for key, inner in value.items() if isinstance(value, dict) else [(None, value)]:
+            place = name if key is None else f"{name}.{key}"
+            assert both.config.fit[place] == inner
+            expected[place] = inner
+    expected["config"] = both.config.fit["config"]
+    assert both.config.fit == expected
+    assert both.run_dir == alone.run_dir == Path("runs/imagenet_mae_vit_b16")
 
 
 def test_the_default_task_is_frame_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

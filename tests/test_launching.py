@@ -1,7 +1,12 @@
 """One config on several processes."""
 
+import os
+import re
+import signal
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +15,7 @@ from toy_task import thread_limit
 
 from ssl_ebm.cli import main
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model": {"class_path": "toy_task.ToyTask", "init_args": {"noise": 0.0}},
     "data": {"class_path": "toy_task.ToyData"},
     "trainer": {"max_steps": 3, "accelerator": "cpu"},
@@ -44,6 +49,31 @@ def test_two_processes_run_the_config_of_one(
     assert torch.load("runs/two/checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
 
 
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_at_the_same_step(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    endless = {**CONFIG, "trainer": {**CONFIG["trainer"], "max_steps": 100_000}}
+    Path("toy.yaml").write_text(yaml.safe_dump(endless))
+    script = str(repository / "scripts" / "launch_multi_gpu.sh")
+    fit = ["fit", "--config", "toy.yaml", "--run_dir", "run", "--checkpoint_every", "5"]
+    command = [script, "--processes", "2", "--", *fit]
+    launcher = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=thread_limit())
+    end = time.monotonic() + 120
+    while not Path("run/checkpoints/last.ckpt").exists():
+        assert time.monotonic() < end, "no checkpoint was written"
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.05)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGTERM)
+    _, said = launcher.communicate(timeout=120)
+    step = torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert said.count("SIGTERM: stopped after optimizer step") == 1
+    assert f"SIGTERM: stopped after optimizer step {step};" in said
+    assert len(re.findall(r"exitcode +: 143", said)) == 2  # as torchrun lists them
+
+
 def test_wrong_options_are_named(repository: Path) -> None:
     script = str(repository / "scripts" / "launch_multi_gpu.sh")
     for arguments, word in [
@@ -54,43 +84,3 @@ def test_wrong_options_are_named(repository: Path) -> None:
         done = subprocess.run([script, *arguments], capture_output=True, text=True, timeout=60)
         assert done.returncode == 2
         assert word in done.stderr
-
-
-FRAMES = {
-    "model": {
-        "class_path": "ssl_ebm.tasks.FramePrediction",
-        "init_args": {"width": 8, "codes": 6, "warmup_steps": 0},
-    },
-    "data": {"class_path": "ssl_ebm.data.MovingDigits", "init_args": {"batch_size": 8}},
-    "trainer": {"max_steps": 1, "accelerator": "cpu", "limit_val_batches": 0},
-}
-
-
-def gradient(checkpoint: str) -> list[torch.Tensor]:
-    """The gradient of the first step, from what AdamW remembers of it: m_1 = (1 - beta_1) g_1."""
-    state = torch.load(checkpoint, weights_only=True)["optimizer_states"][0]
-    beta_1 = state["param_groups"][0]["betas"][0]
-    return [moments["exp_avg"] / (1 - beta_1) for moments in state["state"].values()]
-
-
-@pytest.mark.slow
-def test_the_gradient_of_two_processes_is_that_of_one_with_the_joint_batch(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("frames.yaml").write_text(yaml.safe_dump(FRAMES))
-    fit = ["fit", "--config", "frames.yaml"]
-    script = str(repository / "scripts" / "launch_multi_gpu.sh")
-    half = ["--data.batch_size", "4", "--run_dir", "runs/two"]
-    command = [script, "--processes", "2", "--", *fit, *half]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=thread_limit())
-    assert done.returncode == 0, done.stderr
-    assert main([*fit, "--run_dir", "runs/one"]) == 0
-
-    one, two = (gradient(f"runs/{name}/checkpoints/last.ckpt") for name in ("one", "two"))
-    assert len(one) == len(two)
-    assert sum(g.square().sum() for g in one) > 0
-    for a, b in zip(one, two, strict=True):
-        torch.testing.assert_close(
-            a, b, rtol=1e-3, atol=1e-5 * float(torch.cat([g.flatten() for g in one]).norm())
-        )

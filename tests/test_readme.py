@@ -133,3 +133,13 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert names["futures"].shape == (2, 16, 10, 3, 64, 64)
     assert names["score"].shape == (2,)
     assert names["features"].shape == (2, 128)
+
+
+def test_every_fault_of_the_table_has_its_test(repository: Path) -> None:
+    table = README.partition("| fault |")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines()[2:] if line.startswith("|")]
+    assert len(rows) >= 20
+    source = "\n".join(path.read_text() for path in (repository / "tests").rglob("test_*.py"))
+    for row in rows:
+        name = row.rsplit("`", 2)[1]
+        assert f"def {name}(" in source, row

@@ -94,6 +94,7 @@ class _Endless(torch.utils.data.Dataset[Any]):
 
 
 def thread_limit() -> dict[str, str]:
-    """The environment for a process that a test starts: one thread, and this module importable."""
-    here = os.path.dirname(__file__)
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
+    """The environment for a process that a test starts: one thread, this module and this tree importable."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    paths = os.pathsep.join([here, os.path.dirname(here)])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}

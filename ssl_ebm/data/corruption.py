@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ssl_ebm.energy.draws import uniform
 from ssl_ebm.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
@@ -133,4 +134,4 @@ class TokenMasking:
 
     @staticmethod
     def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-        return torch.rand(like.shape, generator=generator, device=like.device)
+        return uniform(tuple(like.shape), torch.float32, like.device, generator)

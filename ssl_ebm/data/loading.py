@@ -5,6 +5,7 @@ the number of workers nor the number of processes changes a global batch, and a 
 checkpoint sees the batches that the uninterrupted run would have seen.
 """
 
+import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -193,6 +194,12 @@ class StreamData(LightningDataModule, ABC):
             self._resume = None
         self._train_loader = loader
         return loader
+
+    def items_of_batch(self, batch: int) -> list[int]:
+        """This process's items in a training batch (counted from 0), as `StreamSampler` names them."""
+        sampler = StreamSampler(self.train_dataset, self.batch_size, self.seed, *self._place())
+        sampler.start = batch
+        return list(itertools.islice(sampler, self.batch_size))
 
     def state_dict(self) -> dict[str, int]:
         """Where the training stream is.

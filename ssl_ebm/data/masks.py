@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_ebm.energy.latents import uniform
+from ssl_ebm.energy.draws import uniform
 from ssl_ebm.errors import UserError
 
 Side = Literal["left", "right", "top", "bottom"]

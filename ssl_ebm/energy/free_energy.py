@@ -22,8 +22,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssl_ebm.energy.draws import normal
 from ssl_ebm.energy.inference import EnergyOfLatent
-from ssl_ebm.energy.latents import Latent, normal
+from ssl_ebm.energy.latents import Latent
 from ssl_ebm.energy.temperature import check_beta
 from ssl_ebm.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ssl_ebm.energy.latents import normal, uniform
+from ssl_ebm.energy.draws import normal, uniform
 from ssl_ebm.errors import UserError
 
 

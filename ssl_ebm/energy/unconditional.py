@@ -15,10 +15,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ssl_ebm.energy.draws import normal
 from ssl_ebm.energy.energies import PredictiveEnergy, squared_error
 from ssl_ebm.energy.free_energy import free_energy
 from ssl_ebm.energy.inference import Enumeration, Inference
-from ssl_ebm.energy.latents import FiniteLatent, normal
+from ssl_ebm.energy.latents import FiniteLatent
 from ssl_ebm.energy.temperature import check_beta
 from ssl_ebm.errors import UserError
 

@@ -1,39 +1,57 @@
 """Where the numbers of a run go: a CSV file always, Weights & Biases where it is wanted and works."""
 
+import secrets
 import warnings
 from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 WandbMode = Literal["off", "offline", "online"]
 WANDB_PATIENCE = 30  # seconds to wait for the network before going on without it
 
 
-def make_loggers(run_dir: str | Path, wandb: WandbMode = "off", project: str = "ssl_ebm") -> list[Logger]:
+def make_loggers(
+    run_dir: str | Path, wandb: WandbMode = "off", project: str = "ssl_ebm", resumed: bool = False
+) -> list[Logger]:
     """CSV under ``run_dir/metrics/version_N/metrics.csv``, and Weights & Biases as ``wandb`` says.
 
-    A start that resumes gets the next version: nothing that was logged is overwritten. Where wandb is not
-    installed, or cannot start (no network, not logged in), a warning says so and the CSV goes on.
+    A start that resumes gets the next version: nothing that was logged is overwritten. Weights & Biases goes
+    on in the same run, whose name is in ``run_dir/wandb_run.txt``. Where wandb is not installed, or cannot
+    start (no network, not logged in), a warning says so and the CSV goes on.
     """
     loggers: list[Logger] = [CSVLogger(run_dir, name="metrics")]
     if wandb != "off":
         try:
-            loggers.append(_start_wandb(Path(run_dir), offline=wandb == "offline", project=project))
+            name = _wandb_run(Path(run_dir), resumed)
+            loggers.append(_start_wandb(Path(run_dir), name, offline=wandb == "offline", project=project))
         except Exception as error:  # no failure of a logger may stop training
             reason = " ".join(str(error).split())[:200]
             warnings.warn(f"logging goes on without wandb ({type(error).__name__}: {reason})", stacklevel=2)
     return loggers
 
 
-def _start_wandb(run_dir: Path, offline: bool, project: str) -> WandbLogger:
+@rank_zero_only
+def _wandb_run(run_dir: Path, resumed: bool) -> str:
+    """The identifier of the run: that of the start before, where this one goes on."""
+    path = run_dir / "wandb_run.txt"
+    if resumed and path.is_file() and (known := path.read_text().strip()):
+        return known
+    new = secrets.token_hex(4)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path.write_text(new)
+    return new
+
+
+def _start_wandb(run_dir: Path, run: str | None, offline: bool, project: str) -> WandbLogger:
     import wandb
 
-    run_dir.mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(
         name=run_dir.name,
+        id=run,
+        resume="allow",
         project=project,
         save_dir=run_dir,
         offline=offline,

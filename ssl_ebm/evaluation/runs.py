@@ -11,23 +11,38 @@ from typing import Any
 
 import torch
 from jsonargparse import set_parsing_settings
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from ssl_ebm.errors import UserError, user_error_behind
 from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
+from ssl_ebm.evaluation.failures import remedy_for
+from ssl_ebm.evaluation.lock import only_run_in
 from ssl_ebm.evaluation.loggers import WandbMode, make_loggers
 from ssl_ebm.evaluation.progress import ProgressLines
+from ssl_ebm.evaluation.provenance import RunRecord
+from ssl_ebm.evaluation.trust import FLAG, check_configs
 from ssl_ebm.files import whole
+from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint
+from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.memory import keep_freed_memory
-from ssl_ebm.tasks.saving import LastCheckpoint, WholeFileIO, last_checkpoint, put_aside_checkpoints
+from ssl_ebm.tasks.saving import (
+    LastCheckpoint,
+    WholeFileIO,
+    last_checkpoint,
+    newest_whole,
+    previous_checkpoint,
+    put_aside_checkpoints,
+)
 from ssl_ebm.tasks.seeding import SeededSteps
+from ssl_ebm.tasks.signals import StopOnSignal
 
 COMMANDS = ("fit", "validate", "test", "predict")
 DEFAULT_TASK = "ssl_ebm.tasks.frame_prediction.FramePrediction"
@@ -39,8 +54,10 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        config = self.config.clone()
+        config["ckpt_path"] = None  # a repetition begins where the run began
         with whole(Path(trainer.default_root_dir) / "config.yaml") as partial:
-            self.parser.save(self.config, str(partial), overwrite=True, multifile=False)
+            self.parser.save(config, str(partial), overwrite=True, multifile=False)
 
 
 class Run(LightningCLI):
@@ -62,7 +79,7 @@ class Run(LightningCLI):
         if command not in COMMANDS:
             raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
         self.command = command
-        self.arguments = list(arguments)
+        self.arguments = check_configs(arguments)
         _quieten()
         _leave_descriptions()
         keep_freed_memory()
@@ -89,7 +106,7 @@ class Run(LightningCLI):
             "--run_dir",
             type=str | None,
             default=None,
-            help="Folder for checkpoints, settings and logs (default: runs/NAME for NAME.yaml).",
+            help="Folder of checkpoints, settings and logs (default: runs/NAME, NAME.yaml the first config).",
         )
         parser.add_argument(
             "--checkpoint_every",
@@ -102,6 +119,29 @@ class Run(LightningCLI):
             type=WandbMode,
             default="off",
             help="Log to Weights & Biases too: not at all, to local files, or to its server.",
+        )
+        parser.add_argument(
+            "--skip_steps",
+            type=NonNegativeInt,
+            default=0,
+            help="Steps that may be left out for a gradient that is not finite, before training stops.",
+        )
+        parser.add_argument(
+            "--activation_checkpointing",
+            type=bool,
+            default=False,
+            help="Transformer blocks compute activations again for the gradient, to save memory.",
+        )
+        parser.add_argument(
+            "--compile",
+            type=str | None,
+            default=None,
+            help="Compile the transformer blocks by this backend of torch.compile, such as inductor.",
+        )
+        parser.add_argument(
+            FLAG,
+            action="store_true",
+            help="Let config files name classes of any package; counts on the command line alone.",
         )
         # Only where it is needed: the parser would carry the defaults of one class over to another.
         if not names_a_task(self.arguments):
@@ -119,8 +159,8 @@ class Run(LightningCLI):
         """The folder of this run."""
         if chosen := self.setting("run_dir") or self.setting("trainer.default_root_dir"):
             return Path(chosen)
-        files = self.setting("config") or []
-        return Path("runs") / (Path(str(files[-1])).stem if files else "default")
+        files = self.setting("config") or []  # the first one, which later ones change
+        return Path("runs") / (Path(str(files[0])).stem if files else "default")
 
     # --- checkpoints ---
 
@@ -132,11 +172,16 @@ class Run(LightningCLI):
         asked = self.setting("ckpt_path")
         if asked is None:
             return
-        path = last_checkpoint(self.run_dir) if asked == "last" else Path(asked)
-        if asked == "last" and self.command == "fit" and not path.is_file():
-            rank_zero_info(f"no checkpoint in {path.parent} yet: training starts from scratch")
-            self.config[self.command]["ckpt_path"] = None
-            return
+        path = Path(asked)
+        if asked == "last":
+            newest = newest_whole(self.run_dir)
+            path = newest or last_checkpoint(self.run_dir)
+            if newest is None and self.command == "fit":
+                rank_zero_info(f"no checkpoint in {path.parent} yet: training starts from scratch")
+                self.config[self.command]["ckpt_path"] = None
+                return
+            if newest is not None and newest.name != "last.ckpt":
+                rank_zero_warn(f"{last_checkpoint(self.run_dir)} is missing or damaged: taking {newest}")
         check_task(read_checkpoint(path), path, self.setting("model.class_path").rpartition(".")[2])
         self.config[self.command]["ckpt_path"] = str(path)
         if self.command != "fit":
@@ -152,16 +197,24 @@ class Run(LightningCLI):
             if (cause := user_error_behind(error)) is not None:
                 raise cause from error
             raise
+        if isinstance(self.model, WatchedTask):
+            self.model.skip_steps = self.setting("skip_steps")
+        if self.setting("activation_checkpointing"):
+            checkpoint_activations(self.model)
+        if (backend := self.setting("compile")) is not None:
+            compile_blocks(self.model, backend)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.command]["trainer"]
-        kwargs |= {"default_root_dir": str(self.run_dir), **_torchrun_settings(config)}
+        kwargs |= {"default_root_dir": str(self.run_dir), **_launched_settings(config)}
         if config["logger"] in (None, True):
             kwargs["logger"] = self._loggers()
-        callbacks: list[Callback] = [
-            SeededSteps(self.setting("seed_everything")),
-            LastCheckpoint(self.run_dir, self.setting("checkpoint_every")),
-        ]
+        seed, resumed_from = self.setting("seed_everything"), self.setting("ckpt_path")
+        checkpoint = LastCheckpoint(self.run_dir, self.setting("checkpoint_every"))
+        callbacks: list[Callback] = [SeededSteps(seed), checkpoint]
+        if self.command == "fit":
+            command = ["ssl-ebm", self.command, *self.arguments]
+            callbacks += [RunRecord(self.run_dir, command, seed, resumed_from), StopOnSignal(checkpoint)]
         if config["enable_progress_bar"] is not False:
             interactive = sys.stdout.isatty()
             callbacks.append(RichProgressBar() if interactive else ProgressLines())
@@ -169,6 +222,8 @@ class Run(LightningCLI):
         self.trainer_defaults = {"callbacks": callbacks}
         if config["plugins"] is None:
             kwargs["plugins"] = [WholeFileIO()]
+            if SLURMEnvironment.detect():  # StopOnSignal queues the job again
+                kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:  # what the Trainer says of its settings
@@ -176,7 +231,8 @@ class Run(LightningCLI):
 
     def _loggers(self) -> list[Any]:
         if self.command == "fit":
-            return make_loggers(self.run_dir, self.setting("wandb"))
+            resumed = self.setting("ckpt_path") is not None
+            return make_loggers(self.run_dir, self.setting("wandb"), resumed=resumed)
         return [CSVLogger(self.run_dir, name=self.command)]
 
     # --- running ---
@@ -185,18 +241,27 @@ class Run(LightningCLI):
         """Building is one step and ``execute`` another, so that a caller can look at the model in between."""
 
     def execute(self) -> Any:
-        """Runs the command; returns what the Trainer's method returns."""
-        if self.command == "fit" and self.setting("ckpt_path") is None:
-            _start_afresh(self.run_dir)
+        """Runs the command; returns what the Trainer's method returns.
+
+        Raises:
+            UserError: as for the class; another process trains in this folder.
+        """
+        if self.command != "fit" or self.trainer.global_rank:
+            return self._execute()
+        with only_run_in(self.run_dir):
+            _prepare_folder(self.run_dir, self.setting("ckpt_path"))
+            return self._execute()
+
+    def _execute(self) -> Any:
         arguments = self._prepare_subcommand_kwargs(self.command)
         arguments["ckpt_path"] = self.setting("ckpt_path")
         try:
             result = getattr(self.trainer, self.command)(weights_only=True, **arguments)
-        except RuntimeError as error:
-            if "loading state_dict" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:
+            remedy = remedy_for(error, self.setting("ckpt_path"))
+            if remedy is None:
                 raise
-            path = self.setting("ckpt_path")
-            raise UserError(f"{path} was written with other settings of the model: use those") from error
+            raise UserError(remedy) from error
         if self.command == "fit":
             rank_zero_info(f"checkpoint: {last_checkpoint(self.run_dir)}")
         if self.command == "predict":
@@ -212,23 +277,29 @@ class Run(LightningCLI):
         print(f"predictions: {path}")
 
 
-@rank_zero_only
-def _start_afresh(run_dir: Path) -> None:
-    aside = put_aside_checkpoints(run_dir)
-    if aside is not None:
-        rank_zero_info(f"{run_dir} holds an earlier run: its checkpoints are now in {aside}")
+def _prepare_folder(run_dir: Path, resumed_from: str | None) -> None:
+    """Puts aside what a fresh start, or one from the checkpoint before the last, would write over."""
+    last = last_checkpoint(run_dir)
+    if resumed_from is None:
+        aside = put_aside_checkpoints(run_dir)
+        if aside is not None:
+            rank_zero_info(f"{run_dir} holds an earlier run: its checkpoints are now in {aside}")
+    elif Path(resumed_from) == previous_checkpoint(run_dir) and last.exists():
+        os.replace(last, last.with_name("aside.ckpt"))
 
 
-def _torchrun_settings(config: Any) -> dict[str, Any]:
-    """Devices, nodes and strategy as torchrun says: one YAML serves any number of processes."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+def _launched_settings(config: Any) -> dict[str, Any]:
+    """Devices, nodes and strategy as torchrun or srun says: one YAML serves any number of processes."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // local
+    elif SLURMEnvironment.detect():
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        local = int(os.environ["SLURM_NTASKS"]) // nodes
+    else:
         return {}
-    local = int(os.environ["LOCAL_WORLD_SIZE"])
-    return {
-        "devices": local,
-        "num_nodes": int(os.environ["WORLD_SIZE"]) // local,
-        "strategy": "ddp" if config["strategy"] == "auto" else config["strategy"],
-    }
+    strategy = "ddp" if config["strategy"] == "auto" else config["strategy"]
+    return {"devices": local, "num_nodes": nodes, "strategy": strategy}
 
 
 def _leave_descriptions() -> None:

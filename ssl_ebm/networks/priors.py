@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ssl_ebm.energy.draws import for_items, normal
+
 Source = Literal["learned", "bank"]
 
 LOGIT_GAIN = 4.0  # a prior must rule codes out, which asks for large logits; a gain gets there in fewer steps
@@ -30,7 +32,13 @@ def _device_of(generator: torch.Generator | None, like: Tensor) -> torch.device:
 def draw_codes(log_probability: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
     """Indices drawn with replacement from unnormalised log-probabilities (B, K) -> (B, S) int64."""
     probability = log_probability.softmax(-1).to(_device_of(generator, log_probability))
-    index = torch.multinomial(probability, samples, replacement=True, generator=generator)
+
+    def draw(rows: int) -> Tensor:
+        # The numbers that are drawn for a row do not depend on the probabilities of another.
+        of_rows = probability.repeat_interleave(rows // len(probability), 0)
+        return torch.multinomial(of_rows, samples, replacement=True, generator=generator)
+
+    index = for_items(len(probability), generator, draw)
     return index.to(log_probability.device)
 
 
@@ -141,5 +149,5 @@ class MixturePrior(nn.Module):
             return self.bank[draw_codes(filled.float().log().expand(len(features), -1), samples, generator)]
         weights, means, stds = self(features)
         chosen = draw_codes(weights, samples, generator)[..., None].expand(-1, -1, self.dim)  # (B, S, D)
-        noise = torch.randn(chosen.shape, generator=generator, device=_device_of(generator, features))
+        noise = normal(tuple(chosen.shape), torch.get_default_dtype(), features.device, generator)
         return means.gather(1, chosen) + stds.gather(1, chosen) * noise.to(features)

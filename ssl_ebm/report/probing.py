@@ -30,10 +30,11 @@ from ssl_ebm.evaluation.probing.features import (
 from ssl_ebm.evaluation.probing.probes import knn_probe, linear_probe, regression_probe
 from ssl_ebm.evaluation.probing.results import Classified, Samples
 from ssl_ebm.evaluation.probing.spread import rank_me
+from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.report.probing_page import Seen, render
 from ssl_ebm.report.progress import Display
-from ssl_ebm.report.provenance import describe_device, versions
+from ssl_ebm.report.provenance import describe_device
 from ssl_ebm.tasks.backbones import make_backbone
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint

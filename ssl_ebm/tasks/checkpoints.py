@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 
 from ssl_ebm import __version__
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
+from ssl_ebm.tasks.saving import is_whole
 
 REASON = 200  # characters of a message of torch's that are shown
 
@@ -25,6 +26,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give the path of a .ckpt file")
     try:
+        if not is_whole(path):
+            raise ValueError("its checksums do not hold")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for each way in which a file can be wrong
         raise UserError(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ssl_ebm.errors import UserError
 
@@ -23,22 +27,31 @@ class DivergenceWatch(nn.Module):
     Attributes:
         diverged: (), bool; in no checkpoint.
         value: (), float32: the first value that was not finite; NaN where it was among weights.
+        batch: (), int64: the training batch in which that was, counted from 0; -1 where it was in none.
+        skipped: (), int64: steps that were left out because their gradient was not finite.
     """
 
     diverged: Tensor
     value: Tensor
+    batch: Tensor
+    skipped: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("diverged", torch.zeros((), dtype=torch.bool), persistent=False)
         self.register_buffer("value", torch.zeros(()), persistent=False)
+        self.register_buffer("batch", torch.full((), -1), persistent=False)
+        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.current = -1  # number of the batch that is being trained on
 
     def see(self, values: Tensor) -> None:
         """Remembers it if any of the values is not finite."""
         values = values.detach()
         bad = ~values.isfinite().all()
         shown = values if values.ndim == 0 else torch.full((), math.nan, device=values.device)
-        self.value = torch.where(bad & ~self.diverged, shown.to(self.value), self.value)
+        first = bad & ~self.diverged
+        self.value = torch.where(first, shown.to(self.value), self.value)
+        self.batch = torch.where(first, self.current, self.batch)
         self.diverged |= bad
 
 
@@ -48,6 +61,12 @@ class WatchedTask(LightningModule):
     Labels that the data have are taken out of every batch before the task gets it, unless it says that it
     `sees_labels`: a pretext task cannot learn from them, whatever its steps do.
     `training_step` hands its loss to ``self.divergence.see``. Settings: `lr` among the hyper-parameters.
+
+    Attributes:
+        draws: of what a training step draws for the items of a batch; None: torch's global generator. See
+            `ssl_ebm.tasks.seeding.SeededSteps`.
+        skip_steps: steps that may be left out because their gradient is not finite, before training stops. 0
+            looks at no gradient.
     """
 
     sees_labels = False
@@ -55,6 +74,8 @@ class WatchedTask(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.divergence = DivergenceWatch()
+        self.draws: torch.Generator | None = None
+        self.skip_steps = 0
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if self.sees_labels or not isinstance(batch, dict):
@@ -66,12 +87,25 @@ class WatchedTask(LightningModule):
         """What is trained, for the error."""
         return str(self.hparams["objective"])
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.divergence.current = self.trainer.fit_loop.total_batch_idx
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if not self.skip_steps:
+            return
+        norms = torch._foreach_norm([p.grad for p in self.parameters() if p.grad is not None])
+        bad = ~torch.stack(norms).isfinite().all()
+        self.divergence.skipped += bad
+        # What a gradient scaler says to a fused optimizer: it then leaves weights and moments as they are.
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+
     def on_train_batch_end(self, *_: Any) -> None:
         if self.global_step % CHECK_STEPS == 0:
             self._stop_if_diverged()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A checkpoint never holds weights that a non-finite loss, or gradient, has touched.
+        self.divergence.current = -1
         for weights in self.parameters():
             self.divergence.see(weights)
         self._stop_if_diverged()
@@ -79,9 +113,40 @@ class WatchedTask(LightningModule):
 
     def _stop_if_diverged(self) -> None:
         """Waits for the device, and for all processes: they stop together."""
-        if self.trainer.strategy.reduce_boolean_decision(bool(self.divergence.diverged), all=False):
-            value, lr = self.divergence.value.item(), self.hparams["lr"]
-            raise UserError(
-                f"{self.objective_name}: the training loss is not finite ({value}) at or shortly before "
-                f"optimizer step {self.global_step}; lower lr ({lr}) or set trainer.gradient_clip_val"
-            )
+        watch, strategy = self.divergence, self.trainer.strategy
+        if not strategy.reduce_boolean_decision(bool(watch.diverged), all=False):
+            return
+        skipped = int(watch.skipped)
+        if 0 < skipped <= self.skip_steps:
+            rank_zero_warn(f"{skipped} steps left out so far, whose gradients were not finite")
+            watch.diverged.zero_()
+            return
+        value, lr = watch.value.item(), self.hparams["lr"]
+        path = self._write_report(int(watch.batch), value, skipped)
+        raise UserError(
+            f"{self.objective_name}: the training loss is not finite ({value}) at or shortly before "
+            f"optimizer step {self.global_step}{path}; lower lr ({lr}) or set trainer.gradient_clip_val"
+        )
+
+    def _write_report(self, batch: int, value: float, skipped: int) -> str:
+        """Writes what is known of it to `diverged.json` in the folder of the run; says where."""
+        if batch < 0:  # weights alone, or the loss of another process
+            return ""
+        found = {name: p.detach().float().norm().item() for name, p in self.named_parameters()}
+        norms = {name: norm if math.isfinite(norm) else str(norm) for name, norm in found.items()}
+        items = getattr(getattr(self.trainer, "datamodule", None), "items_of_batch", None)
+        rank = f".{self.global_rank}" if self.trainer.world_size > 1 else ""
+        path = Path(self.trainer.default_root_dir) / f"diverged{rank}.json"
+        report = {
+            "loss": str(value),
+            "batch": batch,
+            "items": None if items is None else items(batch),
+            "steps_left_out": skipped,
+            "norms_of_weights_at_the_end": norms,
+        }
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        except OSError:  # a full disk: the error itself matters more
+            return ""
+        return f" (batch {batch}; its items and the weights' norms are in {path})"

@@ -13,6 +13,7 @@ from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.latent_parts import make_prior
 from ssl_ebm.tasks.latent_prediction import Batch, LatentPrediction
 from ssl_ebm.tasks.optimization import adamw_with_cosine
+from ssl_ebm.tasks.sharing import item_generator
 
 
 class FramePrediction(LatentPrediction):
@@ -235,9 +236,7 @@ class FramePrediction(LatentPrediction):
         # Inference by gradient steps takes no tensors that were made under inference_mode.
         x, y = self.split({"video": batch["video"].clone()})
         terms = self.losses(x, y, self.hparams["beta"])
-        generator = torch.Generator().manual_seed(
-            batch_idx
-        )  # its own: the training's random state stays as it is
+        generator = item_generator(self, batch_idx)  # its own: the training's random state stays as it is
         error = (self.sample(x, 20, 1, generator)[:, :, 0] - y[:, None]).square().mean((2, 3, 4))  # (B, S)
         terms |= {"mse_of_one_sample": error[:, 0].mean(), "mse_best_of_20": error.amin(1).mean()}
         self.log_dict(
@@ -246,7 +245,7 @@ class FramePrediction(LatentPrediction):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """16 next frames for every clip of the batch: (B, 16, 1, C, H, W)."""
-        generator = torch.Generator().manual_seed(batch_idx)
+        generator = item_generator(self, batch_idx)
         return self.sample(batch["video"][:, : self.context_frames], 16, 1, generator)
 
     def configure_optimizers(self) -> Any:

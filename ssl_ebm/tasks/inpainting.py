@@ -12,12 +12,19 @@ from ssl_ebm.data.masks import Mask, RandomPatches
 from ssl_ebm.energy import Enumeration, PredictiveEnergy, check_beta
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks import Source
-from ssl_ebm.networks.completion import Completion, PartsDecoder, occlude, patch_levels
+from ssl_ebm.networks.completion import (
+    Completion,
+    ConvolutionalCompletion,
+    PartsDecoder,
+    occlude,
+    patch_levels,
+)
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.latent_parts import make_latent, make_prior
 from ssl_ebm.tasks.latent_prediction import Batch, LatentPrediction
 from ssl_ebm.tasks.optimization import adamw_with_cosine
+from ssl_ebm.tasks.sharing import item_generator
 
 Description = dict[str, Any]
 
@@ -96,6 +103,9 @@ class Inpainting(LatentPrediction):
         self.energy = PredictiveEnergy(PartsDecoder(space.dim, found.parts), space, found)  # type: ignore[arg-type]
         self.inference = Enumeration()
         self.prior = make_prior({**self.hparams, "features": found.features}, space)
+        if self.prior is None and isinstance(found, ConvolutionalCompletion):
+            # Nothing learns from the features, and several processes wait for the gradient of every weight.
+            found.summary.requires_grad_(False)
 
     @property
     def network(self) -> Any:
@@ -207,19 +217,20 @@ class Inpainting(LatentPrediction):
         """The terms of the loss, means over the batch; `loss` is their weighted sum.
 
         A network of normalised patches also learns their levels: |mask * (level - predicted)|^2, mean over
-        hidden pixels, which changes its head alone.
+        a picture's hidden pixels, which changes its head alone.
         """
         h = self.context(x) if h is None else h
         terms = super().losses(x, y, beta, h)
         if h.levels is not None:
             true = patch_levels(y, self.network.patch)
-            wrong = ((h.levels - true).square() * h.mask[:, None]).sum() / h.mask.sum().clamp_min(1)
+            wrong = ((h.levels - true).square() * h.mask[:, None]).flatten(1).sum(1)
+            wrong = (wrong / h.mask.flatten(1).sum(1).clamp_min(1)).mean()
             terms |= {"loss": terms["loss"] + wrong, "levels": wrong.detach()}
         return terms
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         y = batch["image"]
-        x = self.occluded(y)
+        x = self.occluded(y, self.draws)
         seen = self._seen(y)
         h = self.context(x) if seen is None else self.network(x, seen)
         return self.watch(self.losses(x, y, self.training_beta, h))
@@ -234,7 +245,7 @@ class Inpainting(LatentPrediction):
     def _evaluate(self, batch: Batch, batch_idx: int, split: str) -> None:
         """Logs the loss at the final beta, and errors per hidden pixel of completions that do not know y."""
         y = batch["image"]
-        generator = torch.Generator().manual_seed(batch_idx)  # the same masks at every validation
+        generator = item_generator(self, batch_idx)  # the same masks at every validation
         x = self.occluded(y, generator)
         terms = self.losses(x, y, self.hparams["beta"])
         count = x[:, -1:].flatten(1).sum(1) * y.shape[1]
@@ -246,7 +257,7 @@ class Inpainting(LatentPrediction):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """For every picture its x (B, C + 1, H, W), and 16 completions (B, 16, C, H, W)."""
-        generator = torch.Generator().manual_seed(batch_idx)
+        generator = item_generator(self, batch_idx)
         x = self.occluded(batch["image"], generator)
         return {"x": x, "completions": self.sample(x, 16, generator)}
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ssl_ebm.energy import (
@@ -51,6 +52,7 @@ def explanation(
     found: Inferred,
     beta: float,
     noisy: bool,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """How well z explains y, to be minimised, and which z did, without gradient.
 
@@ -58,6 +60,7 @@ def explanation(
         energy, inference, y, h, found: what `energy.infer` was given, and gave.
         beta: inverse temperature of a finite latent.
         noisy: whether a continuous z is perturbed, which limits what it can say.
+        generator: of that noise.
 
     Returns:
         Finite latent: F_beta (B,) and p(k | x, y) (B, K). Continuous: E at z* (B,), plus the squared distance
@@ -69,7 +72,7 @@ def explanation(
     if isinstance(inference, Amortised):  # the energy itself teaches the encoder
         assert found.proposal is not None
         z = energy.latent.project(found.proposal)
-    fit = energy.energy(y, h, (energy.latent.perturb(z) if noisy else z)[:, None])[:, 0]
+    fit = energy.energy(y, h, (energy.latent.perturb(z, generator) if noisy else z)[:, None])[:, 0]
     if found.proposal is not None:  # the encoder learns to foresee where the descent ends
         fit = fit + (found.proposal - found.z).square().sum(1)
     return fit, found.z

@@ -21,6 +21,7 @@ from ssl_ebm.networks import CodePrior, MixturePrior, Source
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.latent_parts import explanation
 from ssl_ebm.tasks.optimization import progress_of
+from ssl_ebm.tasks.sharing import item_generator, of_all_processes
 
 Batch = dict[str, Tensor]
 
@@ -165,14 +166,14 @@ class LatentPrediction(WatchedTask):
         """
         h = self.context(x) if h is None else h
         y = self.target(x, y)
-        generator = None if self.training else torch.Generator().manual_seed(0)
+        generator = self.draws if self.training else item_generator(self, 0)
         found = self.energy.infer(self.inference, y, h, generator)
         if self.prior is None:
             return {"loss": found.energy.mean(), "energy": found.energy.detach().mean()}
-        fit, inferred = explanation(self.energy, self.inference, y, h, found, beta, self.training)
+        fit, inferred = explanation(self.energy, self.inference, y, h, found, beta, self.training, generator)
         surprise = self.prior.surprise(h.features, inferred)
         if self.training:
-            self.prior.remember(inferred)
+            self.prior.remember(of_all_processes(self, inferred))
         return {
             "loss": (fit + self.hparams["prior_weight"] * surprise).mean(),
             "energy": found.energy.detach().mean(),
@@ -189,7 +190,7 @@ class LatentPrediction(WatchedTask):
         """Logs the terms of a training step, now and then, and returns the loss."""
         self.divergence.see(terms["loss"])
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, sync_dist=True)
             if self.prior is not None:
                 self.log("train/temperature", self.temperature)
         return terms["loss"]

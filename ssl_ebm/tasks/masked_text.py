@@ -16,6 +16,7 @@ from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.optimization import adamw_with_cosine
+from ssl_ebm.tasks.sharing import item_generator, mean_of_all
 
 Batch = dict[str, Tensor]
 Description = dict[str, Any]
@@ -244,13 +245,14 @@ class MaskedText(WatchedTask):
         return (energy * counts).view_as(hidden.truth), right.view_as(hidden.truth)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        hidden = self.hide(batch["tokens"])
+        hidden = self.hide(batch["tokens"], self.draws)
         energy, right = self.energies(hidden)
-        count = hidden.counts.sum().clamp_min(1)
-        loss = energy.sum() / count
+        count = hidden.counts.sum()
+        loss = mean_of_all(self, energy.sum(), count)
         self.divergence.see(loss)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log_dict({"train/loss": loss.detach(), "train/accuracy": right.sum() / count})
+            figures = {"train/loss": loss.detach(), "train/accuracy": mean_of_all(self, right.sum(), count)}
+            self.log_dict(figures, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -265,13 +267,13 @@ class MaskedText(WatchedTask):
         The tokens that are hidden are the same in every epoch: a generator of its own for each batch.
         """
         tokens = batch["tokens"]
-        generator = torch.Generator(tokens.device).manual_seed(batch_idx)
-        hidden = self.hide(tokens, generator)
+        hidden = self.hide(tokens, item_generator(self, batch_idx, tokens.device))
         energy, right = self.energies(hidden)
-        count = hidden.counts.sum().clamp_min(1)
-        figures = {"loss": energy.sum() / count, "accuracy": right.sum() / count}
+        # A float: Lightning (2.6) rounds the mean of whole numbers over processes down.
+        count = float(hidden.counts.sum())
+        figures = {"loss": energy.sum() / max(1, count), "accuracy": right.sum() / max(1, count)}
         named = {f"{split}/{name}": value for name, value in figures.items()}
-        self.log_dict(named, batch_size=hidden.counts.numel(), sync_dist=True, prog_bar=True)
+        self.log_dict(named, batch_size=count, sync_dist=True, prog_bar=True)  # type: ignore[arg-type]
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Features of every sequence of the batch: (B, width)."""

@@ -1,28 +1,63 @@
 """Writing checkpoints so that a run which is killed at any moment can go on where it stood."""
 
+import contextlib
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from ssl_ebm.errors import UserError
 from ssl_ebm.files import whole
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: the path holds the old file or the new one.
+    """Writes a checkpoint beside its place, waits for the disk, and renames it: the path holds the old file
+    or the new one, also after a power failure.
 
     Lightning writes to the system's temporary folder first; a move from another file system is a copy, and a
     copy can be cut short.
+
+    Raises:
+        UserError: it cannot be written (a full disk); the file that was there before stays.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        with whole(path) as partial:
-            super().save_checkpoint(checkpoint, partial, storage_options)
+        path = Path(path)
+        with whole(path) as partial, open(partial, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Waits until a renaming is on the disk, where the system can say so."""
+    with contextlib.suppress(OSError):
+        place = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a checkpoint is there, and holds what was written.
+
+    torch's format is a ZIP archive: every part has its CRC-32, and the list of parts stands at the end, where
+    a torn file has none. torch itself does not look at the checksums.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def checkpoint_folder(run_dir: str | Path) -> Path:
@@ -33,6 +68,26 @@ def checkpoint_folder(run_dir: str | Path) -> Path:
 def last_checkpoint(run_dir: str | Path) -> Path:
     """Where a run keeps its newest checkpoint (which need not exist yet)."""
     return checkpoint_folder(run_dir) / "last.ckpt"
+
+
+def previous_checkpoint(run_dir: str | Path) -> Path:
+    """Where a run keeps the checkpoint before the newest one, in case that one is damaged."""
+    return checkpoint_folder(run_dir) / "previous.ckpt"
+
+
+def newest_whole(run_dir: str | Path) -> Path | None:
+    """The newest checkpoint of a run that is not damaged; None where there is none at all.
+
+    Raises:
+        UserError: all are damaged.
+    """
+    found = [path for path in (last_checkpoint(run_dir), previous_checkpoint(run_dir)) if path.exists()]
+    for path in found:
+        if is_whole(path):
+            return path
+    if found:
+        raise UserError(f"{' and '.join(map(str, found))} damaged: train from scratch, without --ckpt_path")
+    return None
 
 
 def put_aside_checkpoints(run_dir: str | Path) -> Path | None:
@@ -51,7 +106,8 @@ def put_aside_checkpoints(run_dir: str | Path) -> Path | None:
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps one checkpoint, ``last.ckpt``: every ``every_n_steps`` optimizer steps and when training ends.
+    """Keeps ``last.ckpt``, written every ``every_n_steps`` optimizer steps and when training ends, and the
+    one before it, ``previous.ckpt``.
 
     No checkpoint is chosen by a validation score: for a latent-variable model the loss of the z that was
     inferred from the true y says nothing about predictions.
@@ -83,13 +139,28 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         # With accumulated gradients several batches share a step: the first of them has just made it.
         if trainer.global_step % self.every_n_steps == 0:
-            self._save(trainer)
+            self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        self.save(trainer)
 
-    def _save(self, trainer: Trainer) -> None:
+    def save(self, trainer: Trainer) -> None:
+        """Writes the checkpoint of this step, unless it is there; all processes must call it."""
         if getattr(trainer, "fast_dev_run", False) or trainer.global_step == self._saved_step:
             return
+        if trainer.is_global_zero:
+            self._keep_previous()
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_step = trainer.global_step
+
+    def _keep_previous(self) -> None:
+        """A second name for the last checkpoint, which so is there at every moment."""
+        if not self.path.exists():
+            return
+        previous = self.path.with_name("previous.ckpt")
+        try:
+            with whole(previous) as linked:
+                linked.unlink(missing_ok=True)
+                os.link(self.path, linked)
+        except UserError:  # a file system without hard links: the last one is missing for a moment
+            os.replace(self.path, previous)

@@ -1,22 +1,20 @@
-"""Two processes train as one with the joint batch does, and stop as one."""
+"""Several processes train as one with the whole batch does, and stop as one."""
 
 import socket
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.multiprocessing
-from two_processes import (
+from several_processes import (
     BATCH,
     MODELS,
     STEPS,
+    features,
     fine_tuned,
-    one_of_two_diverges,
-    one_of_two_fine_tunes,
-    one_of_two_keeps_chains,
-    one_of_two_steps,
+    one_process,
     take_steps,
 )
 
@@ -24,76 +22,101 @@ from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.saving import last_checkpoint
 
 
-def in_two_processes(work: Callable[[int, int, str], None], folder: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port, str(folder)), nprocs=2)
+@dataclass
+class Launched:
+    """What each process of each launch saw."""
+
+    folder: Path
+    seen: dict[int, list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
-    """What one process saw, and what each of two did."""
-    folder = tmp_path_factory.mktemp("steps")
-    in_two_processes(one_of_two_steps, folder)
-    return take_steps(1), *(torch.load(folder / f"{rank}.pt") for rank in (0, 1))
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    folder = tmp_path_factory.mktemp("processes")
+    seen: dict[int, list[dict[str, Any]]] = {1: [{"steps": take_steps(1)}]}
+    for processes in (2, 4):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        torch.multiprocessing.spawn(one_process, (port, processes, folder), nprocs=processes)
+        seen[processes] = [torch.load(folder / f"{processes}-{rank}.pt") for rank in range(processes)]
+    return Launched(folder, seen)
+
+
+def assert_same(
+    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], rtol: float = 1e-6
+) -> None:
+    assert found.keys() == expected.keys()
+    sizes = [value.double().norm() for value in expected.values()]
+    size = torch.stack(sizes).norm()
+    assert size > 0
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=rtol, atol=1e-9 * float(size), msg=name)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("model", MODELS)
-def test_gradients_are_those_of_the_joint_batch(seen: tuple[Any, Any, Any], model: str) -> None:
-    one, *two = (process[model] for process in seen)
-    assert len(one["gradients"]) == STEPS
-    for process in two:
-        for expected, found in zip(one["gradients"], process["gradients"], strict=True):
-            size = torch.cat([g.flatten() for g in expected.values()]).norm()
-            assert size > 0
-            assert found.keys() == expected.keys()
-            for name, gradient in expected.items():
-                torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-9 * float(size))
-        for name, weight in one["weights"].items():
-            torch.testing.assert_close(process["weights"][name], weight, rtol=1e-5, atol=1e-7)
+def test_training_is_that_of_one_process(launched: Launched, model: str, processes: int) -> None:
+    """Gradients, losses, validation, weights, and what a prior remembers: in float64, to 1e-6."""
+    whole = launched.seen[1][0]["steps"][model]
+    assert len(whole["gradients"]) == STEPS
+    assert any("train/loss" in figures for figures in whole["figures"])
+    assert any("val/loss" in figures for figures in whole["figures"])
+    for process in (one["steps"][model] for one in launched.seen[processes]):
+        for kind in ("gradients", "figures"):
+            for found, expected in zip(process[kind], whole[kind], strict=True):
+                assert_same(found, expected)
+        assert_same(process["weights"], whole["weights"], rtol=1e-5)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("model", MODELS)
-def test_two_processes_share_the_clips_of_one(seen: tuple[Any, Any, Any], model: str) -> None:
-    one, first, second = (process[model]["clips"] for process in seen)
-    for whole, *halves in zip(one, first, second, strict=True):
-        assert sorted(halves[0] + halves[1]) == sorted(whole)
-        assert len(set(whole)) == len(whole)
+def test_processes_share_the_items_of_one(launched: Launched, model: str, processes: int) -> None:
+    whole = launched.seen[1][0]["steps"][model]["clips"]
+    shares = [process["steps"][model]["clips"] for process in launched.seen[processes]]
+    for step, batch in enumerate(whole):
+        assert sorted(item for share in shares for item in share[step]) == sorted(batch)
+    items = [item for batch in whole for item in batch]
+    assert sorted(items)[:20] == list(range(20))  # an epoch: each of its 20 items once
+    assert len(set(items)) == len(items) == STEPS * BATCH
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_in_one_process_is_not_saved_by_the_other(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_in_one_process_is_not_saved_by_the_other(launched: Launched) -> None:
     """Its gradient reaches the weights of all processes; the first one writes the checkpoint."""
-    with pytest.raises(Exception, match="not finite"):
-        in_two_processes(one_of_two_diverges, tmp_path)
-    assert not last_checkpoint(tmp_path).exists()
+    assert ["not finite" in process["error"] for process in launched.seen[2]] == [True, True]
+    assert not last_checkpoint(launched.folder / "diverged").exists()
 
 
 @pytest.mark.slow
-def test_chains_live_on_in_each_process_and_the_weights_are_the_same(tmp_path: Path) -> None:
+def test_chains_live_on_in_each_process_and_the_weights_are_the_same(launched: Launched) -> None:
     """Every process moves chains of its own with noise of its own; the first one's are in the checkpoint."""
-    in_two_processes(one_of_two_keeps_chains, tmp_path)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    first, second = (process["chains"] for process in launched.seen[2])
     torch.testing.assert_close(first["weights"], second["weights"])
     for process in (first, second):
         moved = (process["began"] != process["ended"]).any(1)
         assert BATCH // 2 <= int(moved.sum()) <= STEPS * BATCH // 2
     assert not torch.equal(first["ended"], second["ended"])
-    saved = read_checkpoint(last_checkpoint(tmp_path))["state_dict"]
+    saved = read_checkpoint(last_checkpoint(launched.folder / "chains"))["state_dict"]
     assert torch.equal(saved["objective.buffer._extra_state"], first["ended"])
 
 
 @pytest.mark.slow
-def test_two_processes_fine_tune_and_count_as_one(tmp_path: Path) -> None:
+def test_two_processes_fine_tune_and_count_as_one(launched: Launched) -> None:
     """21 items are 11 for each of two processes: the one that both have counts once."""
     one = fine_tuned(1)
-    in_two_processes(one_of_two_fine_tunes, tmp_path)
-    votes = one.votes["val"]
-    assert len(votes.unit) == 21
-    for process in (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)):
-        for name, weights in one.state_dict().items():
+    assert len(one["votes"][0]) == 21
+    for process in (each["fine_tuned"] for each in launched.seen[2]):
+        for name, weights in one["weights"].items():
             torch.testing.assert_close(process["weights"][name], weights, rtol=1e-5, atol=1e-7)
-        assert all(torch.equal(a, b) for a, b in zip(process["votes"], votes, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(process["votes"], one["votes"], strict=True))
+
+
+@pytest.mark.slow
+def test_two_processes_probe_as_one(launched: Launched) -> None:
+    whole = features()
+    for process in (each["features"] for each in launched.seen[2]):
+        torch.testing.assert_close(process[0], whole[0])
+        assert torch.equal(process[1], whole[1])

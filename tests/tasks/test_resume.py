@@ -1,4 +1,4 @@
-"""Frame prediction that is killed with SIGKILL ends with the weights of a training that was left alone."""
+"""Frame prediction that is broken off ends with the weights of a training that was left alone."""
 
 import random
 import signal
@@ -15,8 +15,7 @@ from two_futures import SMALL
 from ssl_ebm.cli import main
 
 STEPS, EPOCH, EVERY = 150, 8, 5  # checkpoints fall into the middle of epochs
-COMMAND = [
-    "fit",
+SETTINGS = [
     *("--data", "ssl_ebm.data.MovingDigits", "--data.size", "16", "--data.digit_size", "8"),
     *("--data.context_frames", "2", "--data.batch_size", "4", "--data.train_clips", str(4 * EPOCH)),
     *("--data.val_clips", "4", "--data.glyphs_per_digit", "2", "--checkpoint_every", str(EVERY)),
@@ -25,42 +24,91 @@ COMMAND = [
 ]
 
 
+# What SLURM offers: a launcher that says who the one process is, and a command that queues a job again.
+SRUN = """#!/bin/sh
+[ "$1" = --kill-on-bad-exit=1 ] || exit 9
+shift
+export SLURM_JOB_ID=4711 SLURM_JOB_NAME=training SLURM_NTASKS=1 SLURM_NNODES=1 SLURM_NTASKS_PER_NODE=1
+export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0
+exec "$@"
+"""
+SCONTROL = """#!/bin/sh
+echo "$@" >> scontrol.log
+"""
+
+
 def steps_taken(checkpoint: Path) -> int:
     return torch.load(checkpoint, weights_only=True)["global_step"] if checkpoint.exists() else 0
 
 
-def kill_in_the_middle(command: list[str], checkpoint: Path, delay: float) -> None:
-    """Starts a training, and kills it that many seconds after it has written its next checkpoint."""
+def end_in_the_middle(
+    command: list[str], checkpoint: Path, number: signal.Signals, environment: dict[str, str]
+) -> str:
+    """Starts a training, and sends it a signal a moment after it has written its next checkpoint.
+
+    Returns what it said, when it has ended with that signal's status.
+    """
     before = steps_taken(checkpoint)
-    process = subprocess.Popen([sys.executable, "-m", "ssl_ebm.cli", *command], env=thread_limit())
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 120
     while steps_taken(checkpoint) == before:
         assert time.monotonic() < end, "no checkpoint was written"
         assert process.poll() is None, "training ended"
         time.sleep(0.01)
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    time.sleep(random.uniform(0, 0.2))
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), messages
+    return messages
+
+
+def in_slurm(folder: Path, repository: Path) -> tuple[list[str], dict[str, str]]:
+    """The command that runs a training as a SLURM job does, and its environment."""
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    environment = thread_limit()
+    environment |= {"PATH": f"{folder}:{environment['PATH']}", "PYTHON": sys.executable}
+    return [str(repository / "scripts" / "slurm.sbatch")], environment
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("latent", "kills"), [("one_hot", 1), ("gaussian", 2)])
-def test_a_killed_training_goes_on_bit_for_bit(
-    latent: str, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("latent", "signals"),
+    [("one_hot", [signal.SIGKILL]), ("gaussian", [signal.SIGUSR1, signal.SIGTERM])],
+    ids=["killed", "asked to stop by SLURM"],
+)
+def test_a_training_that_was_broken_off_goes_on_bit_for_bit(
+    latent: str,
+    signals: list[signal.Signals],
+    tmp_path: Path,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Killed at a random moment, gone on, and killed again: noise, memories, schedules and data all go on."""
+    """At a random moment, gone on, and broken off again: noise, memories, schedules and data all go on."""
     monkeypatch.chdir(tmp_path)
-    command = [*COMMAND, "--model.latent", latent, "--trainer.enable_progress_bar", "false"]
-    assert main([*command, "--run_dir", "whole"]) == 0
-    killed = [*command, "--run_dir", "killed", "--ckpt_path", "last"]
-    checkpoint = tmp_path / "killed" / "checkpoints" / "last.ckpt"
-    for _ in range(kills):
-        kill_in_the_middle(killed, checkpoint, delay=random.uniform(0, 0.2))
+    settings = [*SETTINGS, "--model.latent", latent, "--trainer.enable_progress_bar", "false"]
+    assert main(["fit", *settings, "--run_dir", "whole"]) == 0
+    broken = [*settings, "--run_dir", "broken"]
+    checkpoint = tmp_path / "broken" / "checkpoints" / "last.ckpt"
+    last = ["--ckpt_path", "last"]
+    if signals == [signal.SIGKILL]:
+        launch, environment = [sys.executable, "-m", "ssl_ebm.cli", "fit", *broken, *last], thread_limit()
+    else:
+        script, environment = in_slurm(tmp_path, repository)
+        launch = [*script, *broken]
+    for number in signals:
+        said = end_in_the_middle(launch, checkpoint, number, environment)
+        if number != signal.SIGKILL:
+            assert f"{number.name}: stopped after optimizer step {steps_taken(checkpoint)}" in said
+            assert "Traceback" not in said
+    if signal.SIGUSR1 in signals:  # and SIGTERM queues nothing
+        assert Path("scontrol.log").read_text() == "requeue 4711\n"
     assert EVERY <= steps_taken(checkpoint) < STEPS
-    assert main(killed) == 0
+    assert main(["fit", *broken, *last]) == 0
     whole, again = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
-        for name in ("whole", "killed")
+        for name in ("whole", "broken")
     )
     assert whole["global_step"] == again["global_step"] == STEPS
     assert whole["state_dict"].keys() == again["state_dict"].keys()

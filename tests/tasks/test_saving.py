@@ -1,29 +1,35 @@
 """Checkpoints on disk: whole or not at all, and none lost."""
 
+import os
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.tasks.saving import WholeFileIO, checkpoint_folder, last_checkpoint, put_aside_checkpoints
+from ssl_ebm.tasks.checkpoints import read_checkpoint
+from ssl_ebm.tasks.saving import (
+    LastCheckpoint,
+    WholeFileIO,
+    checkpoint_folder,
+    is_whole,
+    last_checkpoint,
+    newest_whole,
+    previous_checkpoint,
+    put_aside_checkpoints,
+)
 
 
-def test_a_write_that_is_cut_short_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "last.ckpt"
     WholeFileIO().save_checkpoint({"step": 1}, path)
-
-    def cut_short(checkpoint: dict[str, Any], file: Any) -> None:
-        Path(file).write_bytes(b"half of a che")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("lightning.fabric.plugins.io.torch_io._atomic_save", cut_short)
-    with pytest.raises(UserError, match=r"cannot write .*last.ckpt \(no space"):
+    (path.parent / "last.partial.ckpt").symlink_to("/dev/full")  # the system's own disk without room
+    with pytest.raises(UserError, match=r"cannot write .*last.ckpt \(No space left.*make room"):
         WholeFileIO().save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
+    assert os.listdir(path.parent) == ["last.ckpt"]
 
 
 def test_a_new_checkpoint_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -32,6 +38,58 @@ def test_a_new_checkpoint_replaces_the_old_one_and_leaves_nothing_else(tmp_path:
         WholeFileIO().save_checkpoint({"step": step}, path)
     assert torch.load(path, weights_only=True) == {"step": 2}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def written_by_steps(run_dir: Path, steps: list[int]) -> None:
+    """The checkpoints of a training, at each of these steps."""
+    callback = LastCheckpoint(run_dir, every_n_steps=1)
+
+    def save(path: Path, weights_only: bool) -> None:
+        content = {"state_dict": {"w": torch.full((1000,), float(trainer.global_step))}}
+        WholeFileIO().save_checkpoint(content, path)
+
+    trainer = SimpleNamespace(global_step=0, is_global_zero=True, save_checkpoint=save)
+    for trainer.global_step in steps:
+        callback.save(cast(Any, trainer))
+
+
+def step_of(path: Path | None) -> float:
+    assert path is not None
+    return float(torch.load(path, weights_only=True)["state_dict"]["w"][0])
+
+
+def test_the_newest_whole_checkpoint_is_found_wherever_the_last_one_is_torn(tmp_path: Path) -> None:
+    """Cut short at any place, or with any byte of a weight changed."""
+    assert newest_whole(tmp_path) is None
+    written_by_steps(tmp_path, [1, 2, 3])
+    assert step_of(newest_whole(tmp_path)) == 3
+    last = last_checkpoint(tmp_path)
+    whole = last.read_bytes()
+    place = whole.index(torch.full((1000,), 3.0).numpy().tobytes())
+    changed = [whole[: place + n] + bytes([whole[place + n] ^ 1]) + whole[place + n + 1 :] for n in (0, 3999)]
+    for content in (*changed, *(whole[:n] for n in (0, 1, len(whole) // 2, len(whole) - 1))):
+        last.write_bytes(content)
+        assert not is_whole(last)
+        assert step_of(newest_whole(tmp_path)) == 2
+        with pytest.raises(UserError, match="damaged"):
+            read_checkpoint(last)
+    last.unlink()
+    assert step_of(newest_whole(tmp_path)) == 2
+    previous_checkpoint(tmp_path).write_bytes(b"")
+    with pytest.raises(UserError, match="damaged: train from scratch"):
+        newest_whole(tmp_path)
+
+
+def test_without_hard_links_the_previous_checkpoint_is_kept_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    written_by_steps(tmp_path, [1, 2])
+    assert step_of(last_checkpoint(tmp_path)) == 2
+    assert step_of(previous_checkpoint(tmp_path)) == 1
 
 
 def test_checkpoints_are_put_aside_one_after_the_other(tmp_path: Path) -> None:

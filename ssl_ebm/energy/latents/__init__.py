@@ -15,7 +15,7 @@ Source: LeCun, Chopra, Hadsell, Ranzato, Huang, "A tutorial on energy-based lear
 
 from ssl_ebm.energy.latents.continuous import Ball, Gaussian, Sparse, Sphere
 from ssl_ebm.energy.latents.finite import OneHot, Quantised
-from ssl_ebm.energy.latents.space import FiniteLatent, Latent, normal, uniform
+from ssl_ebm.energy.latents.space import FiniteLatent, Latent
 
 __all__ = [
     "Ball",
@@ -26,6 +26,4 @@ __all__ = [
     "Quantised",
     "Sparse",
     "Sphere",
-    "normal",
-    "uniform",
 ]

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ssl_ebm.energy.latents.space import Latent, normal, require
+from ssl_ebm.energy.draws import normal, uniform
+from ssl_ebm.energy.latents.space import Latent, require
 from ssl_ebm.energy.quadrature import Quadrature, box, disc
 
 
@@ -106,10 +107,7 @@ class Ball(Latent):
         device = device or self._anchor.device
         direction = normal((count, self.dim), self._anchor.dtype, device, generator)
         # A uniform point of the ball: uniform direction, and a radius whose D-th power is uniform.
-        origin = generator.device if generator is not None else device
-        share = torch.rand((count, 1), generator=generator, device=origin, dtype=self._anchor.dtype).to(
-            device
-        )
+        share = uniform((count, 1), self._anchor.dtype, device, generator)
         length = self.radius * share.pow(1 / self.dim)
         return length * direction / torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
 
@@ -210,11 +208,8 @@ class Sparse(Latent):
         self, count: int, generator: torch.Generator | None = None, device: torch.device | None = None
     ) -> Tensor:
         device = device or self._anchor.device
-        origin = generator.device if generator is not None else device
-        share = torch.rand((count, self.dim), generator=generator, device=origin, dtype=self._anchor.dtype)
-        centred = 2 * share - 1  # in [-1, 1)
-        draws = -centred.sign() * (-centred.abs()).log1p().clamp_min(-40)
-        return draws.to(device)
+        centred = 2 * uniform((count, self.dim), self._anchor.dtype, device, generator) - 1  # in [-1, 1)
+        return -centred.sign() * (-centred.abs()).log1p().clamp_min(-40)
 
     def log_density(self, z: Tensor) -> Tensor:
         """-|z|_1 - D log 2."""

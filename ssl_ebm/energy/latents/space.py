@@ -103,22 +103,6 @@ class FiniteLatent(Latent):
         return self.enumerate()[self.nearest(z)]
 
 
-def normal(
-    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
-) -> Tensor:
-    """Standard normal numbers, drawn on the generator's device and moved, or where they stay without one."""
-    origin = generator.device if generator is not None else device
-    return torch.randn(shape, generator=generator, device=origin, dtype=dtype).to(device)
-
-
-def uniform(
-    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str, generator: torch.Generator | None
-) -> Tensor:
-    """Uniform numbers in [0, 1), drawn as those of `normal` are."""
-    origin = generator.device if generator is not None else device
-    return torch.rand(shape, generator=generator, device=origin, dtype=dtype).to(device)
-
-
 def require(condition: bool, message: str) -> None:
     """Raises UserError with this message unless the condition holds."""
     if not condition:

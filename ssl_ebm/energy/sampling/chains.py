@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.energy.autograd import needs_gradients
-from ssl_ebm.energy.latents import normal, uniform
+from ssl_ebm.energy.draws import normal, uniform
 from ssl_ebm.errors import UserError
 
 READ_TOGETHER = 32  # steps whose energies are kept until their means are taken

@@ -101,7 +101,7 @@ def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
     """All sets with the training set's mean taken out and divided by its deviation, column by column.
 
     A column that hardly varies is not blown up: no deviation counts as less than a tenth of all columns'
-    root mean square. (A pixel that is dark in all but one training item would otherwise rule some test items.)
+    root mean square. (A pixel that is dark in all but one training item would else rule some test items.)
     """
     mean, deviation = train.mean(0), train.std(0, correction=0)
     floor = FLOOR * deviation.square().mean().sqrt().clamp_min(1e-12)

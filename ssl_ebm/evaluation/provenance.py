@@ -1,0 +1,104 @@
+"""Where a run comes from: its command, code, versions, seeds, machine and data, in `run.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+import ssl_ebm
+from ssl_ebm import __version__
+from ssl_ebm.files import write_whole
+
+VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
+GIT_PATIENCE = 20  # seconds
+
+
+def versions() -> dict[str, str]:
+    """Of Python, this package, and what the figures depend on."""
+    found = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+    return {"python": platform.python_version(), "ssl_ebm": __version__, **found}
+
+
+def git_state(folder: str | Path) -> dict[str, Any] | None:
+    """The commit of the repository that holds a folder, and whether its tracked files differ from it.
+
+    None where there is no repository, or where it ignores the folder (as an environment with this package).
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_PATIENCE, check=True)
+        return done.stdout.strip()
+
+    try:
+        if not git("ls-files", "."):
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no", ".")
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class RunRecord(Callback):
+    """Adds this start of a training to `run_dir/run.json`: a list, for a run may be broken off and go on.
+
+    Together with `run_dir/config.yaml` it says what a repetition needs. The environment is not written: it
+    may hold secrets.
+
+    Args:
+        run_dir: folder of the run.
+        command: as it was given.
+        seed: of the run.
+        resumed_from: the checkpoint that it goes on from; None for a fresh start, which begins a new list.
+    """
+
+    def __init__(
+        self, run_dir: str | Path, command: Sequence[str], seed: int, resumed_from: str | None = None
+    ) -> None:
+        self.path = Path(run_dir) / "run.json"
+        self.command = list(command)
+        self.seed = seed
+        self.resumed_from = resumed_from
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        earlier: list[Any] = []
+        if self.resumed_from is not None:
+            with contextlib.suppress(OSError, ValueError):
+                earlier = json.loads(self.path.read_text(encoding="utf-8"))
+        write_whole(self.path, json.dumps([*earlier, self.describe(trainer)], indent=1, default=str) + "\n")
+
+    def describe(self, trainer: Trainer) -> dict[str, Any]:
+        """What is written of one start, as plain values."""
+        data = getattr(trainer, "datamodule", None)
+        describe = getattr(data, "describe", None)
+        return {
+            "command": self.command,
+            "folder": os.getcwd(),
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "resumed_from": self.resumed_from,
+            "seed": self.seed,
+            "data_seed": getattr(data, "seed", None),
+            "data": None if describe is None else describe(),
+            "processes": trainer.world_size,
+            "device": str(trainer.strategy.root_device),
+            "machine": f"{socket.gethostname()}: {platform.platform()}",
+            "versions": versions(),
+            "git": {
+                "ssl_ebm": git_state(Path(ssl_ebm.__file__).parent),
+                "folder": git_state(os.getcwd()),
+            },
+        }

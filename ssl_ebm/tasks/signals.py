@@ -1,0 +1,94 @@
+"""What a cluster says before it ends a job: SIGTERM, or the signal that asks to queue it again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from ssl_ebm.tasks.saving import LastCheckpoint
+
+# Optimizer steps between two questions to all processes whether one of them was told to stop.
+AGREE_STEPS = 10
+
+
+class Stopped(SystemExit):
+    """Ends the process with status 128 + the signal's number, as a shell reports it."""
+
+
+class StopOnSignal(Callback):
+    """Writes a checkpoint and ends the training after SIGTERM or SIGUSR1, when an optimizer step is complete.
+
+    One process that receives it is enough: all stop at the same step. In a SLURM job SIGUSR1 also queues the
+    job again (`#SBATCH --signal=USR1@SECONDS` sends it before the time is over); started again by the same
+    command with `--ckpt_path last` it goes on as if nothing had been.
+
+    Lightning's own handlers save in the middle of a step, or do not save: these take their place.
+
+    Args:
+        checkpoint: what writes the checkpoint.
+    """
+
+    def __init__(self, checkpoint: LastCheckpoint) -> None:
+        self.checkpoint = checkpoint
+        self.received = 0
+        self._step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+        self.received = 0
+        if threading.current_thread() is threading.main_thread():
+            for one in (signal.SIGTERM, signal.SIGUSR1):  # Lightning sets the old handlers again at the end
+                signal.signal(one, self._receive)
+
+    def _receive(self, number: int, _: Any) -> None:
+        self.received = number
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self._step:
+            return  # gradients are being accumulated, which a checkpoint does not hold
+        self._step = trainer.global_step
+        number = self._of_any_process(trainer)
+        if not number:
+            return
+        self.checkpoint.save(trainer)
+        name = signal.Signals(number).name
+        if trainer.is_global_zero:
+            print(
+                f"ssl-ebm: {name}: stopped after optimizer step {self._step}; --ckpt_path last goes on",
+                file=sys.stderr,
+            )
+            if number == signal.SIGUSR1:
+                requeue_job()
+        raise Stopped(128 + number)
+
+    def _of_any_process(self, trainer: Trainer) -> int:
+        if trainer.world_size == 1:
+            return self.received
+        if self._step % AGREE_STEPS:
+            return 0
+        mine = torch.tensor(float(self.received), device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(mine, reduce_op="max"))
+
+
+def requeue_job() -> None:
+    """Queues this SLURM job again; outside of one it does nothing."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    if (array := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        reason = done.stderr.strip() if done.returncode else None
+    except OSError as error:
+        reason = str(error)
+    if reason is not None:
+        print(f"ssl-ebm: cannot queue job {job} again ({reason}): submit it yourself", file=sys.stderr)

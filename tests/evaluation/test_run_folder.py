@@ -1,0 +1,119 @@
+"""The folder of a run: who writes to it, and what it says of where the run comes from."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ssl_ebm.cli import main
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.lock import only_run_in
+from ssl_ebm.evaluation.provenance import git_state, versions
+from ssl_ebm.tasks.saving import last_checkpoint, previous_checkpoint
+
+TOY = {
+    "model": {"class_path": "toy_task.ToyTask", "init_args": {"width": 4}},
+    "data": {"class_path": "toy_task.ToyData", "init_args": {"width": 4}},
+    "trainer": {"max_steps": 6, "accelerator": "cpu", "enable_model_summary": False},
+}
+LOCK = """
+import fcntl, os, sys, time
+file = open(sys.argv[1], "a")
+fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+file.write(f"process {os.getpid()} on a machine")
+file.flush()
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone by SIGKILL: nothing that it leaves behind is in the way."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(TOY))
+    command = [sys.executable, "-c", LOCK, "run/.lock"]
+    with only_run_in("run"):  # other processes see it
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert "BlockingIOError" in refused.stderr
+    Path("run/.lock").write_text("")
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert main(["fit", "--config", "toy.yaml", "--run_dir", "run"]) == 2
+        (line,) = [one for one in capsys.readouterr().err.splitlines() if "error" in one]
+        assert f"in use by another run (process {holder.pid} on" in line
+    finally:
+        holder.kill()
+        holder.wait()
+    assert main(["fit", "--config", "toy.yaml", "--run_dir", "run"]) == 0
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--run_dir"), only_run_in(tmp_path / "file" / "run"):
+        pass
+
+
+def test_a_run_says_where_it_comes_from_and_repeats_from_its_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a run that was broken off, went on, and went on from the checkpoint before a damaged one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(TOY))
+    fit = [
+        "fit",
+        "--config",
+        "toy.yaml",
+        "--seed_everything",
+        "3",
+        "--run_dir",
+        "run",
+        "--checkpoint_every",
+        "1",
+    ]
+    assert main([*fit, "--trainer.max_steps", "2"]) == 0
+    last_checkpoint("run").write_bytes(b"torn")
+    with pytest.warns(UserWarning, match=r"damaged: taking run/checkpoints/previous.ckpt"):
+        assert main([*fit, "--ckpt_path", "last"]) == 0
+
+    first, second = json.loads(Path("run/run.json").read_text())
+    assert first["command"] == ["ssl-ebm", *fit, "--trainer.max_steps", "2"]
+    assert (first["seed"], first["resumed_from"], first["processes"]) == (3, None, 1)
+    assert second["resumed_from"] == str(previous_checkpoint("run"))
+    assert first["versions"] == versions()
+    assert first["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+    assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 0
+    (only,) = json.loads(Path("again/run.json").read_text())
+    assert only["resumed_from"] is None
+    one, other = (
+        torch.load(last_checkpoint(name), weights_only=True)["state_dict"] for name in ("run", "again")
+    )
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_state_of_a_repository_is_its_commit_and_whether_files_differ(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        names = ["-c", "user.name=Nobody", "-c", "user.email=nobody@localhost"]
+        command = ["git", "-C", str(tmp_path), *names, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert git_state(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / ".gitignore").write_text("env\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "First")
+    assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "changed": False}
+    (tmp_path / "code.py").write_text("2")
+    assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "changed": True}
+    (tmp_path / "env").mkdir()
+    assert git_state(tmp_path / "env") is None  # ignored, as an environment beside the code is
