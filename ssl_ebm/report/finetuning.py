@@ -17,6 +17,7 @@ from ssl_ebm.evaluation.arguments import read_arguments
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.statistics import Bootstrap, Interval, share_interval
 from ssl_ebm.files import make_folder, write_whole
+from ssl_ebm.report.data_arguments import data_description
 from ssl_ebm.report.entries import resolved, trained_settings
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.classification import Vote
@@ -125,7 +126,7 @@ def _arguments(checkpoint: Path, data: str, mode: str, budget: Budget, settings:
         "class_path": "ssl_ebm.tasks.FineTuning",
         "init_args": {"backbone_checkpoint": str(checkpoint), "mode": mode},
     }
-    share = {"data": _described(data), "share": budget.share, "per_class": budget.per_class}
+    share = {"data": data_description(data), "share": budget.share, "per_class": budget.per_class}
     whole = {"class_path": "ssl_ebm.data.LabelledShare", "init_args": share}
     trainer = {
         "max_steps": budget.steps,
@@ -142,22 +143,6 @@ def _arguments(checkpoint: Path, data: str, mode: str, budget: Budget, settings:
         *(word for name, value in trainer.items() for word in (f"--trainer.{name}", str(value))),
         *given,
     ]
-
-
-def _described(data: str) -> dict[str, Any]:
-    """Of a class path, or of a YAML file."""
-    if Path(data).suffix not in (".yaml", ".yml"):
-        return {"class_path": data}
-    try:
-        content = yaml.safe_load(Path(data).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"cannot read {data}: give a class path, or a YAML file that describes data"
-        ) from error
-    found = content.get("data", content) if isinstance(content, dict) else None
-    if not isinstance(found, dict) or "class_path" not in found:
-        raise UserError(f"{data} describes no data: it needs class_path and init_args")
-    return dict(found)
 
 
 def _inside(name: str) -> str:

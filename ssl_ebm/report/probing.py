@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from lightning import LightningDataModule, LightningModule
+from lightning import LightningModule
 
 from ssl_ebm.data.loading import check_least
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.arguments import read_arguments
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.probing.attentive import attentive_probe
 from ssl_ebm.evaluation.probing.features import (
@@ -32,11 +30,11 @@ from ssl_ebm.evaluation.probing.results import Classified, Samples
 from ssl_ebm.evaluation.probing.spread import rank_me
 from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.files import make_folder, write_whole
+from ssl_ebm.report.data_arguments import make_data
 from ssl_ebm.report.probing_page import Seen, render
 from ssl_ebm.report.progress import Display
 from ssl_ebm.report.provenance import describe_device
 from ssl_ebm.tasks.backbones import make_backbone
-from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint
 from ssl_ebm.tasks.fine_tuning import FineTuning
 
@@ -98,7 +96,7 @@ def probe(
     folder = make_folder(out)
     task = load_any(checkpoint)
     task.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    found = ready(described_data(data, settings), task)
+    found = ready(make_data(data, settings), task)
     models = dict(_models(checkpoint, task, plan))
     results: dict[str, dict[str, Any]] = {name: {} for name in models}
     seen: Seen | None = None
@@ -147,30 +145,6 @@ def load_any(checkpoint: str | Path) -> LightningModule:
     if not isinstance(kind, type) or not issubclass(kind, LightningModule):
         raise UserError(f"{checkpoint} is a checkpoint of {name}, which has no representation to probe")
     return load_task(checkpoint, kind)
-
-
-def described_data(data: str, settings: Sequence[str]) -> Any:
-    """A DataModule from its class path, or a YAML file, and settings from the command line.
-
-    Raises:
-        UserError: nothing of the kind, a setting that it does not have.
-    """
-    described: dict[str, Any] = {"class_path": data}
-    if Path(data).suffix in (".yaml", ".yml"):
-        try:
-            content = yaml.safe_load(Path(data).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"cannot read {data}: give a class path, or a YAML file of data") from error
-        described = content.get("data", content) if isinstance(content, dict) else {}
-        if "class_path" not in described:
-            raise UserError(f"{data} describes no data: it needs class_path and init_args")
-    given = dict(described.get("init_args") or {})
-    for one in read_arguments(settings):
-        name, *words = one.words
-        if not name.startswith("--data.") or len(words) != 1:
-            raise UserError(f"unrecognized arguments: {' '.join(one.words)} (settings begin with --data.)")
-        given[name.removeprefix("--data.")] = yaml.safe_load(words[0])
-    return build({"class_path": described["class_path"], "init_args": given}, LightningDataModule, "data")
 
 
 def _models(checkpoint: str | Path, task: LightningModule, plan: Plan) -> Iterator[tuple[str, Any]]:
