@@ -216,6 +216,9 @@ def features() -> tuple[Tensor, Tensor]:
 def join(rank: int, port: int, processes: int) -> None:
     """Makes this process number `rank` of `processes`, as torchrun does."""
     torch.set_num_threads(1)
+    os.environ.pop(
+        "PL_GLOBAL_SEED", None
+    )  # of another test: Lightning would draw by it in this process alone
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK="0",
         WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes), TORCHELASTIC_RUN_ID="test",

@@ -58,8 +58,8 @@ class Entry:
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters, the prior over z among them."""
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        """Parameters, with the prior over z, and those of the network that the objective leaves alone."""
+        return sum(p.numel() for p in self.model.parameters())
 
     @property
     def uses_gpu(self) -> bool:

@@ -28,6 +28,7 @@ class Steps:
     """All that a task asks of a Trainer in a training step: where the training stands."""
 
     training = True
+    world_size, global_rank = 1, 0
 
     def __init__(self, total: int) -> None:
         self.global_step = 0
