@@ -80,6 +80,7 @@ class Probe(Callback, ABC):
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.train_items, self.test_items = train_items, test_items
         self.batch_size, self.seed = batch_size, seed
+        self._probed = 0  # optimizer step of the last look while training
 
     # -- what kinds differ in ----------------------------------------------------------------------------
 
@@ -115,23 +116,24 @@ class Probe(Callback, ABC):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if not self.every_n_steps or step % self.every_n_steps or step == getattr(self, "_probed", 0):
-            return
-        self._probed = step
-        if step < trainer.max_steps or trainer.max_steps < 0:
-            self._probe(trainer, pl_module, "val")
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self._look(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        done = trainer.current_epoch + 1
-        if self.every_n_epochs and done % self.every_n_epochs == 0 and not trainer.should_stop:
-            self._probe(trainer, pl_module, "val")
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._look(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._probe(trainer, pl_module, "val")
+        self._look(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._probe(trainer, pl_module, "test")
+
+    def _look(self, trainer: Trainer, task: LightningModule) -> None:
+        """Probes, once for every optimizer step."""
+        if trainer.global_step != self._probed:
+            self._probed = trainer.global_step
+            self._probe(trainer, task, "val")
 
     def _probe(self, trainer: Trainer, task: LightningModule, split: str) -> None:
         found = self.measure(task, split)
