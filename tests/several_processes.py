@@ -181,8 +181,9 @@ def diverge(folder: Path) -> str:
     """What ends a training whose loss is not finite in the last step, in process 1 alone."""
     callbacks = [Poison(rank=1), LastCheckpoint(folder, every_n_steps=100)]
     fitter = trainer(
-        STEPS, callbacks=callbacks, enable_checkpointing=True, devices=2, strategy="ddp", limit_val_batches=0
-    )
+        STEPS, callbacks=callbacks, enable_checkpointing=True, devices=2, strategy="ddp", limit_val_batches=0,
+        default_root_dir=folder,
+    )  # fmt: skip
     try:
         fitter.fit(small(), datamodule=digits(2))
     except UserError as error:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from ssl_ebm.data.augmentation import BOX, MIRRORED, Augmentation, augment
+from ssl_ebm.data.augmentation import Augmentation, augment
 from ssl_ebm.data.glyphs import find_idx, font_glyphs, read_idx
+from ssl_ebm.data.image_items import ImageDataset, Pixels
 from ssl_ebm.data.listings import Listing, assign_splits, check_fractions, class_names, find_files
 from ssl_ebm.data.loading import StreamData, check_least, check_memory, warn_of_skipped
 from ssl_ebm.data.picture_files import (
@@ -31,78 +28,6 @@ from ssl_ebm.data.picture_files import (
     stop_at,
 )
 from ssl_ebm.errors import UserError
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """The images of a split.
-
-    Attributes:
-        images: (N, C, H, W) uint8.
-        labels: (N,) int64, or None.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
-
-
-class ImageDataset(Dataset[dict[str, Tensor]]):
-    """Images as items, a dictionary of tensors:
-
-        image: (C, H, W) float32 in [0, 1].
-        index: int64, number of the image in its split.
-        label: int64, where there are classes; -1 for an image without one.
-        crop_box: (4,) int64 and mirrored: bool, what is still to be done, by `augment` on the device.
-
-    Args:
-        images: of the split, in memory or on disk.
-        augmentation: crops and mirroring, drawn anew in each epoch (an index beyond the length is an item of
-            a later epoch); None: the images as they are.
-    """
-
-    def __init__(self, images: Pixels | PictureFiles, augmentation: Augmentation | None = None) -> None:
-        self.images, self.augmentation = images, augmentation
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def plain(self) -> ImageDataset:
-        """The same images as they are, for probes and nearest neighbours."""
-        return ImageDataset(self.images)
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
-        """The items of a batch at once."""
-        place = np.asarray(indices)
-        index = place % len(self)
-        drawn = self.augmentation
-        columns = {}
-        if isinstance(self.images, PictureFiles):
-            images, index = self.images.load(index, place, drawn)
-        else:
-            images = self.images.images[index]
-            if drawn is not None and drawn.crop < 1:
-                height, width = images.shape[-2:]
-                columns[BOX] = torch.from_numpy(drawn.boxes(place, height, width, width / height))
-        if drawn is not None and drawn.flip:
-            columns[MIRRORED] = torch.from_numpy(drawn.mirrored(place))
-        columns |= {"image": torch.from_numpy(images).float().div_(255), "index": torch.from_numpy(index)}
-        if self.images.labels is not None:
-            columns["label"] = torch.from_numpy(self.images.labels[index])
-        if drawn is not None and drawn.where == "workers":
-            columns = augment(columns)
-        return [{name: values[i] for name, values in columns.items()} for i in range(len(place))]
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return self.__getitems__([index])[0]
 
 
 class ImageData(StreamData):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssl_ebm.data.images import ImageDataset
+from ssl_ebm.data.image_items import ImageDataset
 from ssl_ebm.data.loading import StreamData
 from ssl_ebm.data.moving_digits import MovingDigitsDataset
 from ssl_ebm.data.randomness import uniforms

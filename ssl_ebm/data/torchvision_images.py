@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torchvision import datasets
 
-from ssl_ebm.data.images import ImageData, Pixels, sides
+from ssl_ebm.data.image_items import Pixels
+from ssl_ebm.data.images import ImageData, sides
 from ssl_ebm.data.listings import check_fractions
 from ssl_ebm.data.loading import check_memory
 from ssl_ebm.data.picture_files import SUFFIXES, PictureFiles, check_on_broken

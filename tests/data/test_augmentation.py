@@ -9,7 +9,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2.functional import resized_crop
 
 from ssl_ebm.data.augmentation import Augmentation, augment, random_boxes, resized_crops
-from ssl_ebm.data.images import ImageDataset, Pixels
+from ssl_ebm.data.image_items import ImageDataset, Pixels
 from ssl_ebm.errors import UserError
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from ssl_ebm.data.images import ImageDataset, Pixels
+from ssl_ebm.data.image_items import ImageDataset, Pixels
 from ssl_ebm.data.masks import Half
 from ssl_ebm.evaluation.completion import evaluate_completions, summarise_completions
 from ssl_ebm.evaluation.completion_controls import CompletionEnsemble, MeanFill, NoisyCompletion

@@ -218,18 +218,21 @@ def test_a_loss_that_is_not_finite_stops_and_is_never_saved(
 ) -> None:
     batch = batch_of(*both_futures())
     batch["video"][0, 2, 0, 3, 3] = bad
-    fitter = trainer(60, callbacks=[LastCheckpoint(tmp_path, every_n_steps=7)], enable_checkpointing=True)
+    fitter = trainer(
+        60, callbacks=[LastCheckpoint(tmp_path, every_n_steps=7)], enable_checkpointing=True,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
     with pytest.raises(UserError, match=rf"{objective}: .*not finite.* step 7\b.*lower lr") as stop:
         fitter.fit(small(objective), loader(batch, 60))
     assert "\n" not in str(stop.value)
     assert not last_checkpoint(tmp_path).exists()
 
 
-def test_a_loss_that_is_not_finite_stops_without_checkpoints() -> None:
+def test_a_loss_that_is_not_finite_stops_without_checkpoints(tmp_path: Path) -> None:
     batch = batch_of(*both_futures())
     batch["video"][0, 2] = math.nan
     with pytest.raises(UserError, match=r"not finite .* step 50\b"):
-        trainer(500).fit(small(), loader(batch, 500))
+        trainer(500, default_root_dir=tmp_path).fit(small(), loader(batch, 500))
 
 
 class NoWaiting(TorchDispatchMode):
