@@ -24,10 +24,10 @@ def test_an_encoder_by_hand() -> None:
     """One level: a 5x5 convolution of stride 2 on pixels from -1 to 1, then the hidden layer."""
     net = ImageEncoder(2, (6, 5), 3, 4, 1)
     y = torch.rand(2, 3, 6, 5)
-    convolution, hidden = net.layers[0], net.layers[3]
+    convolution, hidden = net.convolutions[0], net.hidden[0]
     assert isinstance(convolution, nn.Conv2d)
     windows = nn.functional.unfold(2 * y - 1, 5, padding=2, stride=2)  # (B, 75, 3 * 3)
-    first = (convolution.weight.flatten(1) @ windows + convolution.bias[:, None]).flatten(1)
+    first = (convolution.weight.flatten(1) @ windows + convolution.bias[:, None]).mT.flatten(1)
     first = first * first.sigmoid()
     second = first @ hidden.weight.T + hidden.bias
     expected = (second * second.sigmoid()) @ net.head.weight.T + net.head.bias

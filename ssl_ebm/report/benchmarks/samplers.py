@@ -224,8 +224,9 @@ def bare_hmc(energy: nn.Module, y: Tensor, steps: int, size: float) -> Tensor:
 
 
 def in_torchs_layers(energy: nn.Module) -> nn.Module:
-    """A copy with torch's own layers in place of this package's faster ones; same weights."""
-    copied = deepcopy(energy)
+    """A copy with torch's own layers and order of memory in place of this package's faster ones; same
+    weights."""
+    copied = deepcopy(energy).to(memory_format=torch.contiguous_format)
     for parent in list(copied.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, Linear):
