@@ -233,12 +233,12 @@ class Hmc(_Metropolis):
         if self.jitter:
             swing = 2 * uniform_like(point.energy, generator) - 1  # (N,)
             size = per_chain(size * (1 + self.jitter * swing), first)
-        momentum = first - 0.5 * size * point.gradient
-        new = self.energy_and_gradient(energy, point.state + size * momentum)
+        momentum = first.addcmul(point.gradient, size, value=-0.5)
+        new = self.energy_and_gradient(energy, point.state.addcmul(momentum, size))
         for _ in range(self.leapfrog_steps - 1):
-            momentum = momentum - size * new.gradient
-            new = self.energy_and_gradient(energy, new.state + size * momentum)
-        momentum = momentum - 0.5 * size * new.gradient
+            momentum = momentum.addcmul(new.gradient, size, value=-1)
+            new = self.energy_and_gradient(energy, new.state.addcmul(momentum, size))
+        momentum = momentum.addcmul(new.gradient, size, value=-0.5)
         kinetic = 0.5 * (_square(first) - _square(momentum))
         return Proposal(new, point.energy - new.energy + kinetic)
 
