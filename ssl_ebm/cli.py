@@ -65,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sample = commands.add_parser("sample", help="draw futures of a clip from a trained model")
     sample.add_argument("--ckpt", required=True, help="checkpoint of a frame-prediction task")
-    sample.add_argument("--input", required=True, help="a clip: mp4, avi, gif, webm, ...")
+    sample.add_argument("--input", required=True, help="a clip: mp4, avi, gif, webm, ..., or FILE.npz[ROW]")
     sample.add_argument("--samples", type=int, default=16, help="futures to draw (default: 16)")
     sample.add_argument("--horizon", type=int, default=10, help="frames to predict (default: 10)")
     sample.add_argument("--start", type=int, default=0, help="first frame of the context (default: 0)")

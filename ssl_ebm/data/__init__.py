@@ -1,7 +1,7 @@
 """Datasets and LightningDataModules: digits with known futures, video, images, text, points in the plane."""
 
 from ssl_ebm.data.clip_data import ClipData
-from ssl_ebm.data.decoding import load_clip
+from ssl_ebm.data.clips import load_clip
 from ssl_ebm.data.images import FontDigits, IdxImages, ImageData, ImageFolder
 from ssl_ebm.data.labelled_share import LabelledShare
 from ssl_ebm.data.moving_digits import Futures, MovingDigits, MovingDigitsDataset

@@ -1,5 +1,6 @@
 """Clips that can be read: video files, and arrays of frames."""
 
+import re
 import zipfile
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,9 +11,19 @@ from typing import Protocol
 import av
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ssl_ebm.data.decoding import SUFFIXES, BrokenClipError, FrameFormat, Timeline, read_frames, read_timeline
+from ssl_ebm.data.decoding import (
+    SUFFIXES,
+    BrokenClipError,
+    FrameFormat,
+    Timeline,
+    read_frames,
+    read_timeline,
+    to_float,
+)
 from ssl_ebm.data.listings import Listing, find_files
+from ssl_ebm.errors import UserError
 
 _LOADING = Lock()  # clips are opened by several threads; the arrays behind them are loaded once
 
@@ -151,3 +162,62 @@ def _expand(listing: Listing) -> list[Listing]:
         replace(listing, name=name, group=groups[row] if groups else name, row=row)
         for row, name in enumerate(names)
     ]
+
+
+def load_clip(
+    path: str | Path,
+    size: int | tuple[int, int] | None = None,
+    frame_rate: float | None = None,
+    grayscale: bool = False,
+    start: int = 0,
+    frames: int | None = None,
+) -> Tensor:
+    """A clip from a file, as the datasets of this package would give it.
+
+    Args:
+        path: a video file, or ``FILE.npz[ROW]``, one clip of a file of arrays (see `find_clips`).
+        size: (height, width), or one number for both, in pixels; the frame is resized to cover it and cut.
+            None: as stored.
+        frame_rate: frames per second; None: every frame. Arrays have no times and keep every frame.
+        grayscale: one channel instead of three.
+        start: first frame, counted after resampling in time.
+        frames: how many; None: all that follow.
+
+    Returns:
+        (T, C, H, W) float32 in [0, 1].
+
+    Raises:
+        UserError: the file is missing, is no video, has no such row, or is too short.
+    """
+    listing = _listing(str(path))
+    if not listing.path.is_file():
+        raise UserError(f"no file {listing.path}: give the path of a video")
+    try:
+        form = FrameFormat((size, size) if isinstance(size, int) else size, grayscale)
+        clip = open_clip(listing, form, frame_rate)
+        if clip.frames - start < (frames or 1):
+            raise UserError(
+                f"{path} has {clip.frames} frames, but {start + (frames or 1)} are needed: give a longer clip"
+                + (" or a higher frame_rate" if frame_rate and listing.row is None else "")
+            )
+        return to_float(clip.read(start, clip.frames - start if frames is None else frames))
+    except BrokenClipError as error:
+        raise UserError(f"{path} cannot be read as a video ({error}): give another file") from error
+
+
+def _listing(name: str) -> Listing:
+    """Of a video file, or of a row of a file of arrays, as listings call it.
+
+    Raises:
+        UserError: the file has no such row, or many and none is chosen.
+    """
+    array = re.fullmatch(r"(.*\.npz)(?:\[(\d+)\])?", name)
+    if array is None:
+        return Listing(Path(name), name, name)
+    path, row = Path(array[1]), array[2]
+    rows = _rows(path)
+    if rows is None:  # reading it will say what is wrong
+        return Listing(path, name, name, row=0)
+    if (row is None and rows != 1) or int(row or 0) >= rows:
+        raise UserError(f"{path} holds {rows} clips: choose one, as in {path}[0], up to {path}[{rows - 1}]")
+    return Listing(path, name, name, row=int(row or 0))

@@ -15,8 +15,6 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_ebm.errors import UserError
-
 SUFFIXES = (".mp4", ".avi", ".gif", ".webm", ".mkv", ".mov")
 
 
@@ -211,49 +209,6 @@ def _seek(
             if frame.pts >= stamps[numbers[-1]]:
                 break
     return found
-
-
-def load_clip(
-    path: str | Path,
-    size: int | tuple[int, int] | None = None,
-    frame_rate: float | None = None,
-    grayscale: bool = False,
-    start: int = 0,
-    frames: int | None = None,
-) -> Tensor:
-    """A clip from a video file, as the datasets of this package would give it.
-
-    Args:
-        path: the file.
-        size: (height, width), or one number for both, in pixels; the frame is resized to cover it and cut.
-            None: as stored.
-        frame_rate: frames per second; None: every frame.
-        grayscale: one channel instead of three.
-        start: first frame, counted after resampling in time.
-        frames: how many; None: all that follow.
-
-    Returns:
-        (T, C, H, W) float32 in [0, 1].
-
-    Raises:
-        UserError: the file is missing, is no video, or is too short.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no file {path}: give the path of a video")
-    form = FrameFormat((size, size) if isinstance(size, int) else size, grayscale)
-    try:
-        timeline = read_timeline(path)
-        shown = timeline.at_rate(frame_rate)
-        if len(shown) - start < (frames or 1):
-            raise UserError(
-                f"{path} has {len(shown)} frames, but {start + (frames or 1)} are needed: give a longer clip"
-                + (" or a higher frame_rate" if frame_rate else "")
-            )
-        clip = read_frames(path, shown[start : None if frames is None else start + frames], form, timeline)
-    except BrokenClipError as error:
-        raise UserError(f"{path} cannot be read as a video ({error}): give another file") from error
-    return to_float(clip)
 
 
 def to_float(frames: NDArray[np.uint8]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_ebm.data.decoding import load_clip
+from ssl_ebm.data.clips import load_clip
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.pictures import CONTEXT, PREDICTED, Picture, frame_grid, write_gif
 from ssl_ebm.files import whole
@@ -36,7 +36,7 @@ def sample_futures(
 
     Args:
         checkpoint: of ``FramePrediction``.
-        clip: a video file.
+        clip: a video file, or ``FILE.npz[ROW]``, a row of a file of arrays.
         out: where the animation goes; its suffix, .gif or .webp, is its format.
         samples: futures to draw.
         horizon: frames to predict.

@@ -259,3 +259,27 @@ def test_frame_counts_of_real_clips_match_their_list(shared_data: Path) -> None:
             timeline = read_timeline(folder / row["path"])
             assert len(timeline.seconds) == int(row["frames"])
             assert len(timeline.at_rate(float(row["fps"]) / 2)) == int(row["frames"]) // 2
+
+
+def test_a_row_of_a_file_of_arrays(tmp_path: Path) -> None:
+    """As it is stored, whatever the frame rate; resized and cut as other clips are."""
+    video = np.random.default_rng(0).integers(0, 256, (3, 5, 12, 16, 3), dtype=np.uint8)
+    path = tmp_path / "clips.npz"
+    np.savez(path, video=video)
+    found = load_clip(f"{path}[2]", frame_rate=10, start=1, frames=3)
+    assert (found.permute(0, 2, 3, 1).numpy() == video[2, 1:4].astype(np.float32) / 255).all()
+    assert load_clip(f"{path}[0]", size=(6, 4), grayscale=True).shape == (5, 1, 6, 4)
+    for name, words in [
+        (str(path), r"holds 3 clips: choose one"),
+        (f"{path}[3]", r"up to .*clips\.npz\[2\]"),
+        (f"{tmp_path / 'none.npz'}[0]", "no file"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            load_clip(name)
+    with pytest.raises(UserError, match=r"has 5 frames, but 6 are needed: give a longer clip$"):
+        load_clip(f"{path}[0]", frame_rate=10, frames=6)
+    np.savez(tmp_path / "single.npz", video=video[:1])
+    assert load_clip(tmp_path / "single.npz").shape == (5, 3, 12, 16)
+    np.savez(tmp_path / "other.npz", other=video)
+    with pytest.raises(UserError, match="video"):
+        load_clip(tmp_path / "other.npz")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_ebm.cli import main
-from ssl_ebm.data.decoding import load_clip
+from ssl_ebm.data.clips import load_clip
 from ssl_ebm.evaluation.pictures import BORDER, CONTEXT, GAP, PREDICTED, SMALLEST_CELL
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.report.sampling import sample_futures
