@@ -12,6 +12,7 @@ from ssl_ebm.report.benchmarks.timing import Effort
 SUITES = {  # modules, imported when they run
     "frames": "ssl_ebm.report.benchmarks.frames",
     "inpainting": "ssl_ebm.report.benchmarks.inpainting",
+    "probes": "ssl_ebm.report.benchmarks.probes",
     "samplers": "ssl_ebm.report.benchmarks.samplers",
     "text": "ssl_ebm.report.benchmarks.text",
 }
