@@ -20,15 +20,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssl_ebm.data.corruption import CLS, PAD, SEP
 from ssl_ebm.data.documents import Corpus, Unit
 from ssl_ebm.data.listings import SPLITS
 from ssl_ebm.data.loading import StreamData, check_least, warn_of_skipped
-from ssl_ebm.data.tokenizing import Kind, bracketed, encode, load_tokenizer, train_tokenizer, word_starts
+from ssl_ebm.data.special_tokens import PAD, SpecialTokens
+from ssl_ebm.data.tokenizing import Kind, encode, load_tokenizer, train_tokenizer, word_starts
 from ssl_ebm.errors import UserError
 
 REPORT = 100_000  # documents between two lines of progress
-FORMAT = 2  # of the files in the cache
+FORMAT = 3  # of the files in the cache
 
 
 class PackedText(Dataset[dict[str, Tensor]]):
@@ -38,8 +38,8 @@ class PackedText(Dataset[dict[str, Tensor]]):
     Indices beyond the length stand for later epochs and wrap around.
     """
 
-    def __init__(self, path: Path, dtype: str, length: int) -> None:
-        self.path, self.dtype, self.length = path, dtype, length
+    def __init__(self, path: Path, dtype: str, length: int, pad: int = PAD) -> None:
+        self.path, self.dtype, self.length, self.pad = path, dtype, length, pad
         self.tokens = path.stat().st_size // np.dtype(dtype).itemsize
         self._mapped: Any = None
 
@@ -51,14 +51,14 @@ class PackedText(Dataset[dict[str, Tensor]]):
             self._mapped = np.memmap(self.path, self.dtype, "r")
         start = index % len(self) * self.length
         tokens = torch.from_numpy(self._mapped[start : start + self.length].astype(np.int64))
-        return {"tokens": torch.nn.functional.pad(tokens, (0, self.length - len(tokens)), value=PAD)}
+        return {"tokens": torch.nn.functional.pad(tokens, (0, self.length - len(tokens)), value=self.pad)}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_mapped": None}
 
-    def all_tokens(self) -> NDArray[np.int64]:
-        """The whole file, in memory."""
-        return np.fromfile(self.path, self.dtype).astype(np.int64)
+    def all_tokens(self, most: int = -1) -> NDArray[np.int64]:
+        """The whole file, in memory; of a longer one the first `most` tokens."""
+        return np.fromfile(self.path, self.dtype, most).astype(np.int64)
 
 
 class Text(StreamData):
@@ -71,7 +71,7 @@ class Text(StreamData):
         path: a folder, or a file: .txt, .csv, .tsv, .jsonl; see `Corpus`.
         unit: what is a document of a .txt file: file, paragraph or line.
         text_column: of tables and JSON lines.
-        tokenizer: a tokenizer.json; null: one is trained.
+        tokenizer: a tokenizer.json, with BERT's or RoBERTa's special tokens; null: one is trained.
         kind: of the trained one, wordpiece or bpe.
         vocabulary: its number of tokens.
         length: tokens of a sequence.
@@ -109,6 +109,7 @@ class Text(StreamData):
         self.tokenizer_json: str | None = None
         self.word_starts = torch.ones(0, dtype=torch.bool)
         self.info: dict[str, Any] = {}
+        self._special = SpecialTokens()
 
     def prepare_data(self) -> None:
         """Tokenises the corpus if that has not been done; in one process of each machine."""
@@ -117,14 +118,17 @@ class Text(StreamData):
     def setup(self, stage: str | None = None) -> None:
         folder = self._prepared()
         self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        self.word_starts = word_starts(Tokenizer.from_str(self.tokenizer_json))
+        tokenizer = Tokenizer.from_str(self.tokenizer_json)
+        self.word_starts, self._special = word_starts(tokenizer), SpecialTokens.of(tokenizer)
         self.info = json.loads((folder / "info.json").read_text())
         if self.info["blank"]:
             warn_of_skipped(self.corpus.path, "file(s) without text", self.info["blank"])
         super().setup(stage)
 
     def make_dataset(self, split: str) -> PackedText:
-        return PackedText(self._prepared() / f"{split}.bin", self.info["dtype"], self.length)
+        return PackedText(
+            self._prepared() / f"{split}.bin", self.info["dtype"], self.length, self._special.pad
+        )
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -206,11 +210,14 @@ class Text(StreamData):
                 waiting.append(document.split)
                 yield document.text
 
+        special = SpecialTokens.of(tokenizer)
         files = {split: (folder / f"{split}.bin").open("wb") for split in SPLITS}
         try:
             for done, ids in enumerate(encode(tokenizer, texts()), 1):
                 split = waiting.popleft()
-                files[split].write(np.concatenate([[CLS], ids, [SEP]]).astype(dtype).tobytes())
+                files[split].write(
+                    np.concatenate([[special.cls], ids, [special.sep]]).astype(dtype).tobytes()
+                )
                 documents[split] += 1
                 tokens[split] += len(ids) + 2
                 if done % REPORT == 0:
@@ -259,9 +266,11 @@ class LabelledText(Dataset[dict[str, Tensor]]):
                     yield document.text
 
         rows = []
-        for ids in encode(Tokenizer.from_str(tokenizer), texts()):
-            row = np.full(length, PAD)
-            kept = bracketed(ids, length)
+        reader = Tokenizer.from_str(tokenizer)
+        special = SpecialTokens.of(reader)
+        for ids in encode(reader, texts()):
+            row = np.full(length, special.pad)
+            kept = special.bracketed(ids.tolist(), length)
             row[: len(kept)] = kept
             rows.append(row)
         if not rows:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
-from ssl_ebm.data.corruption import SPECIAL, Corrupted, TokenMasking
+from ssl_ebm.data.corruption import Corrupted, TokenMasking
 from ssl_ebm.data.loading import check_least
 from ssl_ebm.data.text import PackedText, Text
 from ssl_ebm.evaluation.isolation import generator_for, isolated
@@ -96,13 +96,13 @@ def all_masked(task: MaskedText, tokens: Tensor, ratio: float, seed: int) -> Cor
     """A share of the tokens hidden in the task's units, with [MASK] in place of each."""
     masking = TokenMasking(ratio, task.masking.unit, masked=1.0, random=0.0)
     generator = generator_for(seed, device=tokens.device)
-    return masking.hide(tokens, task.network.vocabulary, task.word_starts, generator)
+    return masking.hide(tokens, task.ordinary, task.word_starts, generator, task.special.mask)
 
 
 def _swapped(task: MaskedText, tokens: Tensor, windows: int, seed: int) -> Estimate | None:
     """AUROC of whole texts against texts with two tokens exchanged; None where there are none."""
     whole = tokens.unfold(1, min(WINDOW, tokens.shape[1]), min(WINDOW, tokens.shape[1])).flatten(0, 1)
-    whole = whole[(whole >= len(SPECIAL)).all(1)][:windows]
+    whole = whole[task.ordinary.cpu()[whole].all(1)][:windows]
     if len(whole) < 2:
         return None
     rng = np.random.default_rng(seed)

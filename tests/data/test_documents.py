@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ssl_ebm.data import LabelledText, Text
-from ssl_ebm.data.corruption import CLS, SEP
 from ssl_ebm.data.documents import Corpus
+from ssl_ebm.data.special_tokens import CLS, SEP
 from ssl_ebm.errors import UserError
 
 

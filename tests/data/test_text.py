@@ -14,8 +14,8 @@ import torch
 
 from ssl_ebm.cli import main
 from ssl_ebm.data import LabelledDocuments, LabelledText, Text
-from ssl_ebm.data.corruption import CLS, PAD, SEP
 from ssl_ebm.data.documents import Corpus
+from ssl_ebm.data.special_tokens import CLS, PAD, SEP
 from ssl_ebm.data.tokenizing import load_tokenizer
 from ssl_ebm.errors import UserError
 

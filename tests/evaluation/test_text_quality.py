@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ssl_ebm.data import Text
-from ssl_ebm.data.corruption import MASK
+from ssl_ebm.data.special_tokens import MASK
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.text_quality import all_masked, text_quality

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.data import Text
-from ssl_ebm.data.corruption import SPECIAL, Corrupted, TokenMasking
+from ssl_ebm.data.corruption import Corrupted, TokenMasking
+from ssl_ebm.data.special_tokens import SPECIAL
 from ssl_ebm.networks.bert import bert_config
 from ssl_ebm.networks.text import TextEncoder
 from ssl_ebm.report.benchmarks.loading_rates import WORKERS, Loading
