@@ -20,10 +20,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssl_ebm.data.documents import Corpus, Unit
+from ssl_ebm.data.documents import Corpus
 from ssl_ebm.data.listings import SPLITS
 from ssl_ebm.data.loading import StreamData, check_least, warn_of_skipped
 from ssl_ebm.data.special_tokens import PAD, SpecialTokens
+from ssl_ebm.data.text_files import Unit
 from ssl_ebm.data.tokenizing import Kind, encode, load_tokenizer, train_tokenizer, word_starts
 from ssl_ebm.errors import UserError
 
@@ -68,9 +69,10 @@ class Text(StreamData):
     corpus is tokenised once, into files that are mapped, not read, so memory does not grow with it.
 
     Args:
-        path: a folder, or a file: .txt, .csv, .tsv, .jsonl; see `Corpus`.
+        path: a folder, or a file: .txt, .csv, .tsv, .jsonl; or "hf:NAME", a dataset of Hugging Face; see
+            `Corpus`.
         unit: what is a document of a .txt file: file, paragraph or line.
-        text_column: of tables and JSON lines.
+        text_column: of tables, JSON lines and datasets.
         tokenizer: a tokenizer.json, with BERT's or RoBERTa's special tokens; null: one is trained.
         kind: of the trained one, wordpiece or bpe.
         vocabulary: its number of tokens.
@@ -157,13 +159,8 @@ class Text(StreamData):
         given = None if self.given is None else load_tokenizer(self.given).to_str()
         settings += [self.kind, self.vocabulary] if given is None else [given]
         digest = hashlib.sha256(repr(settings).encode())
-        for path, split in corpus.files():
-            try:
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-            digest.update(f"{path.suffix} {split} {content}\n".encode())
+        for source in corpus.sources():
+            digest.update(f"{source.digest()}\n".encode())
         return digest.hexdigest()[:32]
 
     def _texts(self, split: str) -> Iterator[str]:
@@ -231,127 +228,6 @@ class Text(StreamData):
                 "or smaller documents (unit)"
             )
         return {"documents": documents, "tokens": tokens, "blank": blank}
-
-
-class LabelledText(Dataset[dict[str, Tensor]]):
-    """Documents of one split with their classes: {"tokens": (length,) int64, "label": (), "index": ()}.
-
-    [CLS] the document's first tokens [SEP], padded with [PAD].
-    The index counts the documents of the split.
-
-    Args:
-        corpus: with a label column.
-        split: "train", "val" or "test".
-        tokenizer: of the checkpoint, as JSON.
-        length: tokens of a sequence.
-
-    Attributes:
-        classes: names of the classes, sorted; of all splits.
-
-    Raises:
-        UserError: no label column, or no documents in the split.
-    """
-
-    def __init__(self, corpus: Corpus, split: str, tokenizer: str, length: int) -> None:
-        if corpus.label_column is None:
-            raise UserError("labelled text needs a label column: set label_column")
-        names: set[str] = set()
-        labels: list[str] = []
-
-        def texts() -> Iterator[str]:
-            for document in corpus.documents():
-                names.add(str(document.label))
-                if document.split == split:
-                    labels.append(str(document.label))
-                    yield document.text
-
-        rows = []
-        reader = Tokenizer.from_str(tokenizer)
-        special = SpecialTokens.of(reader)
-        for ids in encode(reader, texts()):
-            row = np.full(length, special.pad)
-            kept = special.bracketed(ids.tolist(), length)
-            row[: len(kept)] = kept
-            rows.append(row)
-        if not rows:
-            raise UserError(f"{corpus.path} has no documents for {split}")
-        self.classes = sorted(names)
-        number = {name: label for label, name in enumerate(self.classes)}
-        self.tokens = torch.from_numpy(np.stack(rows))
-        self.labels = torch.tensor([number[label] for label in labels])
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        place = index % len(self)  # of a later epoch
-        return {"tokens": self.tokens[place], "label": self.labels[place], "index": torch.tensor(place)}
-
-
-class LabelledDocuments(StreamData):
-    """Documents with their classes, for probes and fine-tuning of a model of text.
-
-    Batches: {"tokens": (B, length) int64, "label": (B,) int64, "index": (B,) int64}, each document on its own
-    (see `LabelledText`). The tokenizer is that of the model: of the one that the Trainer runs, or as
-    `use_tokenizer` says before `setup`.
-
-    Args:
-        path: a folder, or a file: .csv, .tsv, .jsonl; see `Corpus`, also for the next ones.
-        text_column, label_column: of tables and JSON lines.
-        length: tokens of a document, at most; null: as many as the model takes.
-        val_share, test_share: of the documents whose split no file name fixes.
-        batch_size, workers, seed: as everywhere.
-
-    Attributes:
-        classes: names of the classes, sorted; there after `setup`.
-
-    Raises:
-        UserError: a setting out of its range, files that are missing or broken, a split without documents.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        text_column: str = "text",
-        label_column: str = "label",
-        length: int | None = None,
-        val_share: float = 0.1,
-        test_share: float = 0.2,
-        batch_size: int = 32,
-        workers: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(batch_size, workers, seed)
-        check_least(length=(8 if length is None else length, 8))
-        self.corpus = Corpus(path, "file", text_column, label_column, val_share, test_share, seed)
-        self.length = length
-        self.tokenizer_json: str | None = None
-        self.classes: list[str] = []
-
-    def use_tokenizer(self, tokenizer_json: str | None, length: int) -> None:
-        """Takes the tokenizer of a model, and how many tokens it takes at most.
-
-        Raises:
-            UserError: the model has no tokenizer.
-        """
-        if tokenizer_json is None:
-            raise UserError("this model has no tokenizer: it was not trained on text")
-        self.tokenizer_json, self.length = tokenizer_json, min(self.length or length, length)
-
-    def make_dataset(self, split: str) -> LabelledText:
-        if self.tokenizer_json is None and self.trainer is not None:
-            model: Any = self.trainer.lightning_module
-            reader = getattr(model, "backbone", model)  # the task that was pre-trained
-            length = getattr(getattr(reader, "network", None), "length", 0)
-            self.use_tokenizer(getattr(reader, "tokenizer_json", None), length)
-        if self.tokenizer_json is None or self.length is None:
-            raise UserError("labelled documents need the tokenizer of a model: give a checkpoint of text")
-        made = LabelledText(self.corpus, split, self.tokenizer_json, self.length)
-        self.classes = made.classes
-        return made
-
-    def settings(self) -> dict[str, Any]:
-        return {"path": self.corpus.path, "length": self.length, "classes": self.classes}
 
 
 def _user_cache() -> Path:

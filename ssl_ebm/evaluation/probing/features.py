@@ -11,8 +11,8 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from ssl_ebm.data.labelled_text import LabelledDocuments
 from ssl_ebm.data.loading import OrderedLoader, StreamData
-from ssl_ebm.data.text import LabelledDocuments
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.probing.results import Samples
