@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from ssl_ebm.data import hugging_face
 from ssl_ebm.data.listings import SPLITS, find_files
 from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.randomness import stream_key
-from ssl_ebm.data.text_files import SUFFIXES, Row, TextFile, Unit
+from ssl_ebm.data.text_files import SUFFIXES, Row, Seen, TextFile, Unit, ignore
 from ssl_ebm.errors import UserError
 
 HUB = "hf:"  # begins the path of a dataset of Hugging Face
@@ -43,11 +45,18 @@ class Source(Protocol):
     def split(self) -> str | None:
         """That its name fixes."""
 
+    @property
+    def measure(self) -> str:
+        """Of its size: bytes or rows."""
+
+    def size(self) -> int:
+        """How much there is to read."""
+
     def digest(self) -> str:
         """Names the content."""
 
-    def rows(self) -> Iterator[Row]:
-        """All texts, blank ones among them."""
+    def rows(self, seen: Seen = ignore) -> Iterator[Row]:
+        """All texts, blank ones among them; `seen` is told how much more has been read."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +140,17 @@ class Corpus:
             warn_of_skipped(self.path, "file(s) that have no labels", notes)
         return [*kept]
 
-    def documents(self, blank: list[str] | None = None) -> Iterator[Document]:
+    def size(self) -> tuple[int, str]:
+        """How much there is to read, in bytes or in rows of a dataset."""
+        sources = self.sources()
+        return sum(source.size() for source in sources), sources[0].measure
+
+    def documents(self, blank: list[str] | None = None, seen: Seen = ignore) -> Iterator[Document]:
         """All documents that are not blank, without the white space around them.
 
         Args:
             blank: is extended by the files that hold none.
+            seen: is told how much more has been read, in the unit of `size`.
 
         Raises:
             UserError: a file that cannot be read; it says where. No document at all.
@@ -150,7 +165,7 @@ class Corpus:
         empty = []
         for source in sources:
             found = False
-            for text, name, label in source.rows():
+            for text, name, label in source.rows(seen):
                 if text := text.strip():
                     found = True
                     yield Document(text, name, label, self._split(text, source.split, fixed))
@@ -171,3 +186,16 @@ class Corpus:
         if "val" not in fixed and 1 - place <= self.val_share:
             return "val"
         return SPLITS[0]
+
+
+def fingerprint(text: str) -> int:
+    """64 bits by which texts are told apart: in a million texts two share them with a chance of 3e-8."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def warn_of_shared(path: str, split: str, count: int, documents: int) -> None:
+    """Says that texts of a split that files fix are in train as well."""
+    rank_zero_warn(
+        f"{path}: {count} of the {documents} documents of {split} are in train as well: figures on them are "
+        "too good; leave them out of one of the two"
+    )

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ssl_ebm.data.loading import warn_of_skipped
-from ssl_ebm.data.text_files import Row
+from ssl_ebm.data.text_files import Row, Seen, ignore
 from ssl_ebm.errors import UserError, in_one_line
 
 SAVED = ("dataset_dict.json", "state.json")  # in a folder that `save_to_disk` has written
@@ -40,6 +40,8 @@ class DatasetSplit:
         optional: a text may have no label; else such ones are named and left out.
     """
 
+    measure: ClassVar[str] = "rows"
+
     dataset: Any
     name: str
     split: str | None
@@ -50,12 +52,16 @@ class DatasetSplit:
     def __str__(self) -> str:
         return self.name
 
+    def size(self) -> int:
+        """In rows."""
+        return len(self.dataset)
+
     def digest(self) -> str:
         """Names the content, by the library's own fingerprint."""
         return f"{self.split} {self.dataset._fingerprint} {len(self.dataset)}"
 
-    def rows(self) -> Iterator[Row]:
-        """All texts, blank ones among them.
+    def rows(self, seen: Seen = ignore) -> Iterator[Row]:
+        """All texts, blank ones among them; `seen` is told how many more rows have been read.
 
         Raises:
             UserError: a text that is none; it says where.
@@ -63,6 +69,7 @@ class DatasetSplit:
         columns = [*self.texts, *([] if self.label is None else [self.label])]
         without, row = [], 0
         for batch in self.dataset.select_columns(sorted(set(columns))).iter(AT_ONCE):
+            seen(len(batch[columns[0]]))
             for i in range(len(batch[columns[0]])):
                 name = f"{self.name}, row {row}"
                 row += 1

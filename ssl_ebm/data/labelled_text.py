@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssl_ebm.data.documents import Corpus
+from ssl_ebm.data.documents import Corpus, fingerprint, warn_of_shared
 from ssl_ebm.data.loading import StreamData, check_least
 from ssl_ebm.data.special_tokens import SpecialTokens
 from ssl_ebm.data.tokenizing import encode
@@ -44,13 +44,17 @@ class LabelledText(Dataset[dict[str, Tensor]]):
             raise UserError("labelled text needs a label column: set label_column")
         names: set[str] = set()
         labels: list[str | None] = []
+        train, own = set[int](), list[int]()
 
         def texts() -> Iterator[str]:
             for document in corpus.documents():
                 if document.label is not None:
                     names.add(document.label)
+                if document.split == "train":
+                    train.add(fingerprint(document.text))
                 if (document.label is None) if split is None else document.split == split:
                     labels.append(document.label)
+                    own.append(fingerprint(document.text))
                     yield document.text
 
         rows = []
@@ -67,6 +71,9 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         missing = names - set(labels)
         if split is not None and missing:
             rank_zero_warn(f"{corpus.path}: {split} has no document of {', '.join(sorted(missing))}")
+        shared = sum(one in train for one in own)
+        if split in ("val", "test") and shared:
+            warn_of_shared(corpus.path, split, shared, len(own))
         number = {name: label for label, name in enumerate(self.classes)}
         self.tokens = torch.from_numpy(np.stack(rows))
         self.labels = torch.tensor([-1 if label is None else number[label] for label in labels])

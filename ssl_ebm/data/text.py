@@ -7,28 +7,25 @@ import json
 import os
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssl_ebm.data.documents import Corpus
-from ssl_ebm.data.listings import SPLITS
+from ssl_ebm.data.documents import Corpus, warn_of_shared
 from ssl_ebm.data.loading import StreamData, check_least, warn_of_skipped
 from ssl_ebm.data.special_tokens import PAD, SpecialTokens
 from ssl_ebm.data.text_files import Unit
-from ssl_ebm.data.tokenizing import Kind, encode, load_tokenizer, train_tokenizer, word_starts
+from ssl_ebm.data.token_files import trained_tokenizer, write_token_files
+from ssl_ebm.data.tokenizing import Kind, load_tokenizer, word_starts
 from ssl_ebm.errors import UserError
+from ssl_ebm.progress import Display
 
-REPORT = 100_000  # documents between two lines of progress
 FORMAT = 3  # of the files in the cache
 
 
@@ -125,6 +122,9 @@ class Text(StreamData):
         self.info = json.loads((folder / "info.json").read_text())
         if self.info["blank"]:
             warn_of_skipped(self.corpus.path, "file(s) without text", self.info["blank"])
+        for split, count in self.info["shared"].items():
+            if count:
+                warn_of_shared(self.corpus.path, split, count, self.info["documents"][split])
         super().setup(stage)
 
     def make_dataset(self, split: str) -> PackedText:
@@ -163,17 +163,8 @@ class Text(StreamData):
             digest.update(f"{source.digest()}\n".encode())
         return digest.hexdigest()[:32]
 
-    def _texts(self, split: str) -> Iterator[str]:
-        return (document.text for document in self.corpus.documents() if document.split == split)
-
     def _tokenise(self, folder: Path) -> None:
         """Into a folder beside, which is then renamed: there is a whole one or none."""
-        if self.given is not None:
-            tokenizer = load_tokenizer(self.given)
-        else:
-            rank_zero_info(f"training a tokenizer of {self.vocabulary} tokens on {self.corpus.path}")
-            tokenizer = train_tokenizer(lambda: self._texts("train"), self.vocabulary, self.kind)
-        dtype = "uint16" if tokenizer.get_vocab_size() <= 2**16 else "uint32"
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".partial", dir=self.cache))
@@ -182,7 +173,13 @@ class Text(StreamData):
                 f"cannot write to {self.cache}: {error.strerror or error}; set data.cache"
             ) from error
         try:
-            counts = self._write_tokens(tokenizer, partial, dtype)
+            with Display() as display:
+                if self.given is not None:
+                    tokenizer = load_tokenizer(self.given)
+                else:
+                    tokenizer = trained_tokenizer(self.corpus, self.vocabulary, self.kind, display)
+                dtype = "uint16" if tokenizer.get_vocab_size() <= 2**16 else "uint32"
+                counts = write_token_files(self.corpus, tokenizer, partial, dtype, display)
             (partial / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
             (partial / "info.json").write_text(json.dumps({"dtype": dtype, **counts}))
             try:
@@ -196,38 +193,6 @@ class Text(StreamData):
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-
-    def _write_tokens(self, tokenizer: Any, folder: Path, dtype: str) -> dict[str, Any]:
-        documents, tokens = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
-        blank: list[str] = []
-        waiting: deque[str] = deque()  # splits of the documents of which there are no tokens yet
-
-        def texts() -> Iterator[str]:
-            for document in self.corpus.documents(blank):
-                waiting.append(document.split)
-                yield document.text
-
-        special = SpecialTokens.of(tokenizer)
-        files = {split: (folder / f"{split}.bin").open("wb") for split in SPLITS}
-        try:
-            for done, ids in enumerate(encode(tokenizer, texts()), 1):
-                split = waiting.popleft()
-                files[split].write(
-                    np.concatenate([[special.cls], ids, [special.sep]]).astype(dtype).tobytes()
-                )
-                documents[split] += 1
-                tokens[split] += len(ids) + 2
-                if done % REPORT == 0:
-                    rank_zero_info(f"tokenised {done:,} documents")
-        finally:
-            for file in files.values():
-                file.close()
-        if empty := [split for split in SPLITS if not documents[split]]:
-            raise UserError(
-                f"{self.corpus.path} has no documents for {', '.join(empty)}: give more text, larger shares, "
-                "or smaller documents (unit)"
-            )
-        return {"documents": documents, "tokens": tokens, "blank": blank}
 
 
 def _user_cache() -> Path:

@@ -7,17 +7,22 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from ssl_ebm.errors import UserError
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 Unit = Literal["file", "paragraph", "line"]
 SHOWN = 80  # characters of a table's first line in a message
+Seen = Callable[[int], None]  # is told how much more has been read
 _NUMBERS = re.compile(r"\d+(\+\d+)*")
+
+
+def ignore(_: int) -> None:
+    """For nobody who wants to know."""
 
 
 class Row(NamedTuple):
@@ -41,6 +46,8 @@ class TextFile:
         optional: a text may have no label.
     """
 
+    measure: ClassVar[str] = "bytes"
+
     path: Path
     split: str | None
     unit: Unit
@@ -51,6 +58,10 @@ class TextFile:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def size(self) -> int:
+        """In bytes; 0 where there is no such file."""
+        return self.path.stat().st_size if self.path.is_file() else 0
 
     def digest(self) -> str:
         """Names the content.
@@ -65,27 +76,27 @@ class TextFile:
             raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
         return f"{self.path.suffix} {self.split} {content}"
 
-    def rows(self) -> Iterator[Row]:
-        """All texts, blank ones among them.
+    def rows(self, seen: Seen = ignore) -> Iterator[Row]:
+        """All texts, blank ones among them; `seen` is told how many more bytes have been read.
 
         Raises:
             UserError: it cannot be read; it says where.
         """
         kind = self.path.suffix.lower()
         if kind == ".txt":
-            yield from (Row(text, name, self.folder_label) for text, name in self._plain())
+            yield from (Row(text, name, self.folder_label) for text, name in self._plain(seen))
         elif kind == ".jsonl":
-            yield from self._json_lines()
+            yield from self._json_lines(seen)
         else:
-            yield from self._table("\t" if kind == ".tsv" else ",")
+            yield from self._table("\t" if kind == ".tsv" else ",", seen)
 
-    def _plain(self) -> Iterator[tuple[str, str]]:
+    def _plain(self, seen: Seen) -> Iterator[tuple[str, str]]:
         if self.unit == "line":
-            yield from ((line, f"{self.path}:{i}") for i, line in _lines(self.path))
+            yield from ((line, f"{self.path}:{i}") for i, line in _lines(self.path, seen))
             return
         gathered: list[str] = []
         first = 1
-        for i, line in _lines(self.path):
+        for i, line in _lines(self.path, seen):
             if self.unit == "paragraph" and not line.strip():
                 yield "".join(gathered), f"{self.path}:{first}"
                 gathered, first = [], i + 1
@@ -93,8 +104,8 @@ class TextFile:
                 gathered.append(line)
         yield "".join(gathered), f"{self.path}:{first}"
 
-    def _json_lines(self) -> Iterator[Row]:
-        for i, line in _lines(self.path):
+    def _json_lines(self, seen: Seen) -> Iterator[Row]:
+        for i, line in _lines(self.path, seen):
             if not line.strip():
                 continue
             try:
@@ -119,9 +130,9 @@ class TextFile:
             return None
         return str(row[self.label_column])
 
-    def _table(self, between: str) -> Iterator[Row]:
+    def _table(self, between: str, seen: Seen) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)
-        lines = (line for _, line in _lines(self.path))
+        lines = (line for _, line in _lines(self.path, seen))
         if between == "\t":  # a quote in a text is one
             rows = csv.reader(lines, delimiter=between, quoting=csv.QUOTE_NONE)
         else:
@@ -180,7 +191,7 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= one <= "\udfff" for one in text) if not text.isascii() else True
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, seen: Seen) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, without a byte-order mark.
 
     Raises:
@@ -193,6 +204,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 text = line.decode("utf-8")
                 yield i, text.removeprefix("\ufeff") if i == 1 else text
                 start += len(line)
+                seen(len(line))
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8, at byte {start + error.start}: convert it, or leave it out"

@@ -20,6 +20,7 @@ from ssl_ebm.data.special_tokens import MASK, SPECIAL, SpecialTokens
 from ssl_ebm.errors import UserError
 
 Kind = Literal["wordpiece", "bpe"]
+PASSES: dict[str, int] = {"wordpiece": 2, "bpe": 1}  # over the texts, in training
 CONTINUES = "##"  # a WordPiece that goes on a word
 SPACES = "ĠĉĊč▁"  # how byte-level BPE writes a space, tab, line feed, carriage return; SentencePiece a space
 LONGEST_WORD = 100  # characters; a longer one is [UNK] to WordPiece

@@ -90,6 +90,14 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path: Path) -> None:
         labelled(tmp_path, "test")
 
 
+def test_documents_of_the_test_that_are_in_train_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, "train", 30)
+    write(tmp_path, "test", 5, first=100)
+    (tmp_path / "test" / "pos" / "copy.txt").write_text(f"\n{review('pos', 3)}\n")
+    with pytest.warns(UserWarning, match="1 of the 11 documents of test are in train as well"):
+        labelled(tmp_path, "test")
+
+
 @pytest.mark.parametrize("kind", ["folder", "csv", "jsonl", "file"])
 def test_predictions_need_no_labels(tmp_path: Path, kind: str) -> None:
     texts = [review("pos", i) for i in range(7)]

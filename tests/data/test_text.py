@@ -16,8 +16,10 @@ from ssl_ebm.cli import main
 from ssl_ebm.data import LabelledDocuments, LabelledText, Text
 from ssl_ebm.data.documents import Corpus
 from ssl_ebm.data.special_tokens import CLS, PAD, SEP
+from ssl_ebm.data.token_files import Meter
 from ssl_ebm.data.tokenizing import load_tokenizer
 from ssl_ebm.errors import UserError
+from ssl_ebm.progress import Display
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
 
@@ -195,6 +197,50 @@ def test_labelled_documents(tmp_path: Path) -> None:
     assert torch.equal(torch.cat([one["tokens"] for one in batches]), found.tokens)
     assert torch.equal(torch.cat([one["label"] for one in batches]), found.labels)
     assert labelled.classes == found.classes
+
+
+def test_documents_of_the_test_that_are_in_train_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    parts = {"train": sentences(200), "valid": sentences(50, seed=1), "test": sentences(30, seed=2)}
+    parts["test"] += [*parts["train"][:7], parts["train"][3]]
+    for name, lines in parts.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines))
+    for _ in range(2):  # from the cache as well
+        with pytest.warns(UserWarning, match="8 of the 38 documents of test are in train") as warned:
+            text(folder).setup()
+        assert not any("of val" in str(one.message) for one in warned)
+    kept = {path.name for path in (tmp_path / "cache").glob("*/*")}
+    assert kept == {"train.bin", "val.bin", "test.bin", "tokenizer.json", "info.json"}
+
+
+def test_the_time_left_is_on_display(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ssl_ebm.data.token_files.EVERY", 0)
+    monkeypatch.setattr("ssl_ebm.data.text.Display", lambda: Display(seconds=0))
+    text(folder).setup("fit")
+    lines = capsys.readouterr().out.splitlines()
+    size = (folder / "a.txt").stat().st_size
+    for phase, total in (("tokenizer", 2 * size), ("tokens", size)):
+        shown = [line.split() for line in lines if line.startswith(f"{phase} ")]
+        done = [int(words[1].split("/")[0]) for words in shown]
+        assert done == sorted(done)
+        assert len(set(done)) > 10
+        assert shown[-1][1:] == [f"{total // 1000}/{total // 1000}", "kB", "time", "left", "0:00:00"]
+        assert len(done) > 100  # bytes are counted as they are read, not file by file
+
+
+def test_the_time_left_is_that_of_the_rate_so_far(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 14.0])
+    monkeypatch.setattr("ssl_ebm.data.token_files.time.monotonic", lambda: next(clock))
+    shown: list[Any] = []
+    display: Any = type("", (), {"show": lambda _, *given: shown.append(given)})()
+    meter = Meter(display, "tokens", Corpus(str(folder)), passes=2)
+    meter(meter.total // 4)
+    [(phase, _, _, unit, left)] = shown
+    assert (phase, unit) == ("tokens", "kB")
+    assert left == pytest.approx(12, rel=1e-3)  # a quarter took 4 seconds
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
