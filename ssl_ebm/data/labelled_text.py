@@ -39,7 +39,7 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         UserError: no label column, or no documents in the split.
     """
 
-    def __init__(self, corpus: Corpus, split: str, tokenizer: str, length: int) -> None:
+    def __init__(self, corpus: Corpus, split: str | None, tokenizer: str, length: int) -> None:
         if corpus.label_column is None:
             raise UserError("labelled text needs a label column: set label_column")
         names: set[str] = set()
