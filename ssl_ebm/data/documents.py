@@ -115,7 +115,7 @@ class Corpus:
             return self._labelled([TextFile(path, None, self.unit, *columns, optional=self.optional)])
         if hugging_face.is_saved(path):
             raise UserError(f"{path} is a dataset of Hugging Face: give hf:{path}")
-        listings = find_files(path, SUFFIXES, "texts")
+        listings = find_files(path, SUFFIXES, "texts", notes=False)
         found = []
         for listing in listings:
             first, *inside = listing.path.relative_to(path).parts

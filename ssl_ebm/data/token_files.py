@@ -47,7 +47,7 @@ class Meter:
         """So much more has been read."""
         self.done += count
         now = time.monotonic()
-        if now - self._shown >= EVERY:
+        if now - self._shown >= EVERY and self.done < self.total:  # the end is shown once
             self._shown = now
             left = (now - self._began) * (self.total - self.done) / max(self.done, 1)
             self._show(self.done, left)

@@ -138,6 +138,12 @@ def test_probes_read_reviews(shared_data: Path, tmp_path: Path) -> None:
         assert (row[kept:] == 0).all()
 
 
+def test_a_table_may_have_any_name(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text,label\none,x\n")
+    found = [(one.text, one.label) for one in Corpus(str(tmp_path), label_column="label").documents()]
+    assert found == [("one", "x")]
+
+
 def test_plain_text_beside_tables_is_read_unless_labels_are_wanted(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\none,x\n")
     (tmp_path / "b.txt").write_text("two\n")

@@ -44,6 +44,16 @@ def test_special_tokens_come_first_and_texts_come_back(kind: Kind, size: int) ->
     assert masked.count(MASK) == 1
 
 
+@pytest.mark.parametrize(("kind", "size"), [("wordpiece", 40), ("bpe", 280)])
+def test_a_mask_takes_the_place_of_a_word(kind: Kind, size: int) -> None:
+    """As in training, where a token of bytes holds the space before it."""
+    tokenizer = train_tokenizer(lambda: iter(TEXTS), size, kind)
+    whole = tokenizer.encode("the dog sat", add_special_tokens=False)
+    assert len(whole.ids) == 3
+    masked = tokenizer.encode("the [MASK] sat", add_special_tokens=False).ids
+    assert masked == [whole.ids[0], MASK, whole.ids[2]]
+
+
 def test_a_byte_tokenizer_keeps_every_character() -> None:
     tokenizer = train_tokenizer(lambda: iter(TEXTS), 280, "bpe")
     text = " Naïve 猫 \U0001f408"
