@@ -65,13 +65,18 @@ class Corpus:
 
     A folder or file named train, val (valid, validation, dev) or test fixes the split of its documents;
     where none does, or none is val or test, a document's text decides, so that a text that occurs twice is on
-    one side. Where labels are wanted, a .txt beside tables has none: it is named and left out.
+    one side. Splits of a dataset are taken by the same names.
+
+    Where labels are wanted, a .txt file has the class of the folder that it lies in: train/pos/1.txt, or
+    pos/1.txt. One beside tables, or outside of such folders, has none: it is named and left out.
 
     Args:
-        path: a folder, or a file: .txt, .csv, .tsv, .jsonl.
+        path: a folder, or a file: .txt, .csv, .tsv, .jsonl. "hf:PATH" is a dataset of Hugging Face on disk,
+            "hf:NAME" or "hf:NAME:CONFIG" one of the Hub; see `ssl_ebm.data.hugging_face`.
         unit: what is a document of a .txt file: the file, a paragraph (up to an empty line), a line.
-        text_column, label_column: of tables and JSON lines, as the first line of a table names it. Of a table
-            whose first line names nothing, its number, from 1; "2+3" joins two. Null: there are no labels.
+        text_column, label_column: of tables, JSON lines and datasets, as the first line of a table names it.
+            Of a table whose first line names nothing, its number, from 1; "2+3" joins two. Null: there are no
+            labels.
         val_share, test_share: of the documents whose split no name fixes.
         seed: of the same.
         optional: where there are labels, documents without one are read, too.
