@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from two_futures import small, trainer
 
 from ssl_ebm.data import FontDigits, MovingDigits, PlanePoints
-from ssl_ebm.data.corruption import SPECIAL
 from ssl_ebm.data.loading import StreamData
+from ssl_ebm.data.special_tokens import SPECIAL
 from ssl_ebm.energy.objectives import PersistentContrastiveDivergence
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.probing.features import Frozen, extract

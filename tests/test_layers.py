@@ -11,7 +11,7 @@ FLOORS = [["energy"], ["networks"], ["data"], ["tasks"], ["evaluation"], ["repor
 FLOORS += [["__init__"]]  # the package itself, which forwards some names when they are asked for
 FORWARDED = {"load_encoder": "tasks"}
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
-FOR_ALL = {"errors", "files"}
+FOR_ALL = {"errors", "files", "progress"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

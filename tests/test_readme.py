@@ -118,6 +118,7 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "runs" / "from_scratch" / "finetuning.json").is_file()
     assert (place / "runs" / "probe_of_a_layer" / "probe.html").is_file()
     assert (place / "runs" / "documents" / "text_quality_test.json").is_file()
+    assert "of test text" in (place / "runs" / "documents" / "report.html").read_text()
 
     # The Python of the README, with the models that the commands have trained.
     names = {"x": torch.rand(2, 4, 3, 64, 64), "y": torch.rand(2, 3, 64, 64)}

@@ -4,9 +4,10 @@ from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.clips import load_clip
 from ssl_ebm.data.images import FontDigits, IdxImages, ImageData, ImageFolder
 from ssl_ebm.data.labelled_share import LabelledShare
+from ssl_ebm.data.labelled_text import LabelledDocuments, LabelledText
 from ssl_ebm.data.moving_digits import Futures, MovingDigits, MovingDigitsDataset
 from ssl_ebm.data.planar import Plane, PlanePoints, plane
-from ssl_ebm.data.text import LabelledDocuments, LabelledText, PackedText, Text
+from ssl_ebm.data.text import PackedText, Text
 from ssl_ebm.data.torchvision_images import TorchvisionImages
 from ssl_ebm.data.torchvision_video import TorchvisionVideo
 from ssl_ebm.data.video import ClipWindows, VideoData, VideoFolder

@@ -7,11 +7,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ssl_ebm.data.special_tokens import MASK, SpecialTokens
 from ssl_ebm.energy.draws import uniform
 from ssl_ebm.errors import UserError
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
-PAD, UNKNOWN, CLS, SEP, MASK = range(len(SPECIAL))
 Unit = Literal["token", "word", "span"]
 SPAN_MEAN = 3.8  # tokens, as in SpanBERT
 
@@ -72,23 +71,28 @@ class TokenMasking:
     def hide(
         self,
         tokens: Tensor,
-        vocabulary: int,
+        vocabulary: int | Tensor,
         word_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
+        mask: int = MASK,
     ) -> Corrupted:
         """Hides tokens of a batch.
 
         Args:
             tokens: (B, T) int64.
-            vocabulary: V, number of tokens.
+            vocabulary: which tokens stand for text, (V,) bool on the device of the tokens: they alone are
+                hidden, and drawn at random. V, their number: all but 0 to 4.
             word_starts: (V,) bool, which tokens begin a word; for words alone.
             generator: on the device of the tokens.
+            mask: id of [MASK].
 
         Raises:
             UserError: words are to be hidden, and it is not known where they begin.
         """
         count = max(1, round(self.ratio * tokens.shape[1]))
-        free = tokens >= len(SPECIAL)
+        if isinstance(vocabulary, int):
+            vocabulary = SpecialTokens().ordinary(vocabulary).to(tokens.device)
+        free = vocabulary[tokens]
         unit = self._units(tokens, free, word_starts, generator)  # (B, T), rising from 0
         score = self._uniform(tokens, generator)
         if self.unit != "token":
@@ -100,9 +104,9 @@ class TokenMasking:
             counts &= self._whole(unit, free, positions, counts)
         truth = tokens.gather(1, positions)
         draw = self._uniform(truth, generator)
-        other = len(SPECIAL) + (self._uniform(truth, generator) * (vocabulary - len(SPECIAL))).long()
+        other = _nth(vocabulary, self._uniform(truth, generator))
         seen = torch.where(
-            draw < self.masked, MASK, torch.where(draw < self.masked + self.random, other, truth)
+            draw < self.masked, mask, torch.where(draw < self.masked + self.random, other, truth)
         )
         seen = torch.where(counts, seen, truth)
         return Corrupted(tokens.scatter(1, positions, seen), positions, truth, counts)
@@ -135,3 +139,10 @@ class TokenMasking:
     @staticmethod
     def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
         return uniform(tuple(like.shape), torch.float32, like.device, generator)
+
+
+def _nth(ordinary: Tensor, share: Tensor) -> Tensor:
+    """The ordinary token that so large a share of them, in [0, 1), lies below; without waiting for their
+    number, as `nonzero` does."""
+    rank = ordinary.long().cumsum(0)  # (V,)
+    return torch.searchsorted(rank, (share * rank[-1]).long() + 1)

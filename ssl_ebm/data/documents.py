@@ -1,27 +1,24 @@
-"""Documents from files: plain text, tables, JSON lines. Read one after another, so that memory stays flat."""
+"""Documents of files and datasets, and the split of each. Read one after another: memory stays flat."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
+from lightning.pytorch.utilities import rank_zero_warn
+
+from ssl_ebm.data import hugging_face
 from ssl_ebm.data.listings import SPLITS, find_files
 from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.randomness import stream_key
+from ssl_ebm.data.text_files import SUFFIXES, Row, Seen, TextFile, Unit, ignore
 from ssl_ebm.errors import UserError
 
-SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
+HUB = "hf:"  # begins the path of a dataset of Hugging Face
 _STEMS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
-_NUMBERS = re.compile(r"\d+(\+\d+)*")
-SHOWN = 80  # characters of a table's first line in a message
-Unit = Literal["file", "paragraph", "line"]
 
 
 @dataclass(frozen=True)
@@ -41,21 +38,48 @@ class Document:
     split: str
 
 
+class Source(Protocol):
+    """A part of a corpus, whose name messages call it by."""
+
+    @property
+    def split(self) -> str | None:
+        """That its name fixes."""
+
+    @property
+    def measure(self) -> str:
+        """Of its size: bytes or rows."""
+
+    def size(self) -> int:
+        """How much there is to read."""
+
+    def digest(self) -> str:
+        """Names the content."""
+
+    def rows(self, seen: Seen = ignore) -> Iterator[Row]:
+        """All texts, blank ones among them; `seen` is told how much more has been read."""
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """The documents of a file, or of all files below a folder.
+    """The documents of a file, of all files below a folder, or of a dataset of Hugging Face.
 
     A folder or file named train, val (valid, validation, dev) or test fixes the split of its documents;
     where none does, or none is val or test, a document's text decides, so that a text that occurs twice is on
-    one side. Where labels are wanted, a .txt beside tables has none: it is named and left out.
+    one side. Splits of a dataset are taken by the same names.
+
+    Where labels are wanted, a .txt file has the class of the folder that it lies in: train/pos/1.txt, or
+    pos/1.txt. One beside tables, or outside of such folders, has none: it is named and left out.
 
     Args:
-        path: a folder, or a file: .txt, .csv, .tsv, .jsonl.
+        path: a folder, or a file: .txt, .csv, .tsv, .jsonl. "hf:PATH" is a dataset of Hugging Face on disk,
+            "hf:NAME" or "hf:NAME:CONFIG" one of the Hub; see `ssl_ebm.data.hugging_face`.
         unit: what is a document of a .txt file: the file, a paragraph (up to an empty line), a line.
-        text_column, label_column: of tables and JSON lines, as the first line of a table names it. Of a table
-            whose first line names nothing, its number, from 1; "2+3" joins two. Null: there are no labels.
+        text_column, label_column: of tables, JSON lines and datasets, as the first line of a table names it.
+            Of a table whose first line names nothing, its number, from 1; "2+3" joins two. Null: there are no
+            labels.
         val_share, test_share: of the documents whose split no name fixes.
         seed: of the same.
+        optional: where there are labels, documents without one are read, too.
 
     Raises:
         UserError: nothing there, a share out of its range.
@@ -68,6 +92,7 @@ class Corpus:
     val_share: float = 0.05
     test_share: float = 0.05
     seed: int = 0
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if not (min(self.val_share, self.test_share) > 0 and self.val_share + self.test_share < 1):
@@ -78,57 +103,81 @@ class Corpus:
         if self.unit not in ("file", "paragraph", "line"):
             raise UserError(f"text: unit is {self.unit!r}: use file, paragraph or line")
 
-    def files(self) -> list[tuple[Path, str | None]]:
-        """All files, and the splits that their names fix.
+    def sources(self) -> list[Source]:
+        """All files, or all splits of a dataset.
 
         Raises:
-            UserError: nothing there.
+            UserError: nothing there; no labels, where they are wanted.
         """
+        columns = (self.text_column, self.label_column)
+        if self.path.startswith(HUB):
+            name = self.path.removeprefix(HUB)
+            return [*hugging_face.sources(name, *columns, optional=self.optional, splits=_STEMS)]
         path = Path(self.path)
         if path.is_file():
             if path.suffix.lower() not in SUFFIXES:
                 raise UserError(f"{path} is no text: use {', '.join(SUFFIXES)}")
-            return [(path, None)]
+            return self._labelled([TextFile(path, None, self.unit, *columns, optional=self.optional)])
+        if hugging_face.is_saved(path):
+            raise UserError(f"{path} is a dataset of Hugging Face: give hf:{path}")
+        listings = find_files(path, SUFFIXES, "texts", notes=False)
         found = []
-        listings = find_files(path, SUFFIXES, "texts")
-        if self.label_column is not None:
-            tables = [one for one in listings if one.path.suffix.lower() != ".txt"]
-            if tables and len(tables) < len(listings):
-                notes = [one.name for one in listings if one not in tables]
-                warn_of_skipped(self.path, "file(s) that have no labels", notes)
-                listings = tables
         for listing in listings:
-            first = listing.path.relative_to(path).parts[0]
-            found.append((listing.path, _STEMS.get(Path(first).stem.lower())))
-        return found
+            first, *inside = listing.path.relative_to(path).parts
+            split = _STEMS.get(Path(first).stem.lower())
+            inside = inside if split is not None else [first, *inside]
+            label = inside[0] if len(inside) > 1 and self.label_column is not None else None
+            found.append(TextFile(listing.path, split, self.unit, *columns, label, self.optional))
+        return self._labelled(found)
 
-    def documents(self, blank: list[str] | None = None) -> Iterator[Document]:
+    def _labelled(self, files: list[TextFile]) -> list[Source]:
+        """Where labels are wanted, tables alone if there are some; else the files in class folders."""
+        if self.label_column is None or self.optional:
+            return [*files]
+        tables = [one for one in files if one.path.suffix.lower() != ".txt"]
+        kept = tables or [one for one in files if one.folder_label is not None]
+        if not kept:
+            raise UserError(
+                f"{self.path} has no labels: give a table, or put the texts in a folder for each class"
+            )
+        if len(kept) < len(files):
+            notes = [str(one.path.relative_to(self.path)) for one in files if one not in kept]
+            warn_of_skipped(self.path, "file(s) that have no labels", notes)
+        return [*kept]
+
+    def size(self) -> tuple[int, str]:
+        """How much there is to read, in bytes or in rows of a dataset."""
+        sources = self.sources()
+        return sum(source.size() for source in sources), sources[0].measure
+
+    def documents(self, blank: list[str] | None = None, seen: Seen = ignore) -> Iterator[Document]:
         """All documents that are not blank, without the white space around them.
 
         Args:
             blank: is extended by the files that hold none.
+            seen: is told how much more has been read, in the unit of `size`.
 
         Raises:
             UserError: a file that cannot be read; it says where. No document at all.
         """
-        files = self.files()
-        fixed = {split for _, split in files}
-        if fixed <= {"val", "test"}:
+        sources = self.sources()
+        fixed = {source.split for source in sources}
+        if fixed <= {"val", "test"} and not self.optional:
             raise UserError(
                 f"{self.path} has {' and '.join(sorted(map(str, fixed)))} but no train: add it, or give "
                 "one file alone"
             )
         empty = []
-        for path, split in files:
+        for source in sources:
             found = False
-            for text, name, label in self._read(path):
+            for text, name, label in source.rows(seen):
                 if text := text.strip():
                     found = True
-                    yield Document(text, name, label, self._split(text, split, fixed))
+                    yield Document(text, name, label, self._split(text, source.split, fixed))
             if not found:
-                empty.append(str(path))
-        if len(empty) == len(files):
-            raise UserError(f"{self.path} has no text: its {len(files)} file(s) are empty; give others")
+                empty.append(str(source))
+        if len(empty) == len(sources):
+            raise UserError(f"{self.path} has no text: its {len(sources)} file(s) are empty; give others")
         if blank is not None:
             blank += empty
 
@@ -143,113 +192,15 @@ class Corpus:
             return "val"
         return SPLITS[0]
 
-    def _read(self, path: Path) -> Iterator[tuple[str, str, str | None]]:
-        kind = path.suffix.lower()
-        if kind == ".txt":
-            yield from ((text, name, None) for text, name in self._plain(path))
-        elif kind == ".jsonl":
-            yield from self._json_lines(path)
-        else:
-            yield from self._table(path, "\t" if kind == ".tsv" else ",")
 
-    def _plain(self, path: Path) -> Iterator[tuple[str, str]]:
-        if self.unit == "line":
-            yield from ((line, f"{path}:{i}") for i, line in _lines(path))
-            return
-        gathered: list[str] = []
-        first = 1
-        for i, line in _lines(path):
-            if self.unit == "paragraph" and not line.strip():
-                yield "".join(gathered), f"{path}:{first}"
-                gathered, first = [], i + 1
-            else:
-                gathered.append(line)
-        yield "".join(gathered), f"{path}:{first}"
-
-    def _json_lines(self, path: Path) -> Iterator[tuple[str, str, str | None]]:
-        for i, line in _lines(path):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                text = row[self.text_column]
-                label = None if self.label_column is None else str(row[self.label_column])
-            except ValueError as error:
-                raise UserError(f"{path}, line {i}: this is no JSON: {error}") from error
-            except (KeyError, TypeError) as error:
-                raise UserError(
-                    f"{path}, line {i}: no entry {self.text_column!r} or {self.label_column!r}: "
-                    "set text_column or label_column, or mend the line"
-                ) from error
-            if not isinstance(text, str) or not _is_unicode(text):
-                raise UserError(f"{path}, line {i}: {self.text_column} is no text: mend it, or leave it out")
-            yield text, f"{path}:{i}", label
-
-    def _table(self, path: Path, between: str) -> Iterator[tuple[str, str, str | None]]:
-        csv.field_size_limit(sys.maxsize)
-        lines = (line for _, line in _lines(path))
-        if between == "\t":  # a quote in a text is one
-            rows = csv.reader(lines, delimiter=between, quoting=csv.QUOTE_NONE)
-        else:
-            rows = csv.reader(lines, strict=True)
-        width, text, label = 0, [0], [0]
-        try:
-            for row in rows:
-                if not row:  # a blank line
-                    continue
-                if not width:
-                    width = len(row)
-                    text = self._places(path, "text_column", self.text_column, row)
-                    if self.label_column is not None:
-                        label = self._places(path, "label_column", self.label_column, row)
-                    if _NUMBERS.fullmatch(self.text_column) is None or self.text_column in row:
-                        continue  # the names of the columns
-                if len(row) != width:
-                    raise UserError(
-                        f"{path}, line {rows.line_num}: {len(row)} columns in place of {width}: "
-                        "mend it (quote a text that holds the separator)"
-                    )
-                joined = [" ".join(row[place] for place in places) for places in (text, label)]
-                yield joined[0], f"{path}:{rows.line_num}", None if self.label_column is None else joined[1]
-        except csv.Error as error:
-            raise UserError(f"{path}, line {rows.line_num}: {error}: mend it, or leave it out") from error
-
-    def _places(self, path: Path, setting: str, column: str, first: list[str]) -> list[int]:
-        """Which columns are meant, given the first line."""
-        if column in first:
-            return [first.index(column)]
-        numbers = [int(one) for one in column.split("+")] if _NUMBERS.fullmatch(column) else [0]
-        if not all(1 <= number <= len(first) for number in numbers):
-            shown = ", ".join(first)
-            shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "..."
-            raise UserError(
-                f"{path} has no column {column!r}, its first line names {shown}: set {setting} to one "
-                f"of these, or to a number up to {len(first)} if they are no names"
-            )
-        return [number - 1 for number in numbers]
+def fingerprint(text: str) -> int:
+    """64 bits by which texts are told apart: in a million texts two share them with a chance of 3e-8."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def _is_unicode(text: str) -> bool:
-    """JSON may hold halves of surrogate pairs, which are no characters."""
-    return not any("\ud800" <= one <= "\udfff" for one in text) if not text.isascii() else True
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, without a byte-order mark.
-
-    Raises:
-        UserError: a file that cannot be read, or is not UTF-8: it says at which byte, from 0.
-    """
-    start = 0
-    try:
-        with path.open("rb") as file:
-            for i, line in enumerate(file, 1):
-                text = line.decode("utf-8")
-                yield i, text.removeprefix("\ufeff") if i == 1 else text
-                start += len(line)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8, at byte {start + error.start}: convert it, or leave it out"
-        ) from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+def warn_of_shared(path: str, split: str, count: int, documents: int) -> None:
+    """Says that texts of a split that files fix are in train as well."""
+    rank_zero_warn(
+        f"{path}: {count} of the {documents} documents of {split} are in train as well: figures on them are "
+        "too good; leave them out of one of the two"
+    )

@@ -33,7 +33,7 @@ class Listing:
     row: int | None = None
 
 
-def find_files(folder: Path, suffixes: Sequence[str], kind: str) -> list[Listing]:
+def find_files(folder: Path, suffixes: Sequence[str], kind: str, notes: bool = True) -> list[Listing]:
     """All files below a folder with one of these suffixes, sorted by path; hidden ones are left out.
 
     - A first level named train, val or test (a folder, or an .npz file of many items) fixes the split.
@@ -42,6 +42,7 @@ def find_files(folder: Path, suffixes: Sequence[str], kind: str) -> list[Listing
 
     Args:
         kind: what the files hold, as a plural for messages: "clips".
+        notes: whether to look for folder/<kind>.csv; not where tables are what is looked for.
 
     Raises:
         UserError: there is no such folder, or no file in it.
@@ -54,7 +55,7 @@ def find_files(folder: Path, suffixes: Sequence[str], kind: str) -> list[Listing
     paths = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     if not paths:
         raise UserError(f"no {kind} in {folder}: put some there ({', '.join(suffixes)})")
-    notes = _read_notes(folder / f"{kind}.csv")
+    described = _read_notes(folder / f"{kind}.csv") if notes else {}
     found: list[Listing] = []
     for path in paths:
         parts = list(path.relative_to(folder).parts)
@@ -62,7 +63,7 @@ def find_files(folder: Path, suffixes: Sequence[str], kind: str) -> list[Listing
         split = first if first in SPLITS else None
         inside = parts[1:] if split is not None else parts
         name = "/".join(parts)
-        note = notes.get(name, {})
+        note = described.get(name, {})
         label = note.get("label") or (inside[0] if len(inside) > 1 else None)
         found.append(Listing(path, name, note.get("group") or name, label, split))
     if any(listing.label is None for listing in found):

@@ -13,15 +13,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from ssl_ebm.data.corruption import CLS, SEP, SPECIAL
+from ssl_ebm.data.special_tokens import MASK, SPECIAL, SpecialTokens
 from ssl_ebm.errors import UserError
 
 Kind = Literal["wordpiece", "bpe"]
+PASSES: dict[str, int] = {"wordpiece": 2, "bpe": 1}  # over the texts, in training
 CONTINUES = "##"  # a WordPiece that goes on a word
-SPACES = "ĠĉĊč"  # how byte-level BPE writes a space, tab, line feed, carriage return
+SPACES = "ĠĉĊč▁"  # how byte-level BPE writes a space, tab, line feed, carriage return; SentencePiece a space
 LONGEST_WORD = 100  # characters; a longer one is [UNK] to WordPiece
 ALPHABET = 1000  # characters at most that WordPiece knows, as in BERT: the most frequent ones
 PIECE = 2**16  # characters of a long document that are tokenised at once: its memory is 100 times as large
@@ -67,12 +68,13 @@ def train_tokenizer(
             show_progress=False,
         )
     elif kind == "bpe":
+        # A byte-level token holds the space before it, so that [MASK] takes the place of that space, too.
         tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
-            special_tokens=special,
+            special_tokens=[*special[:MASK], AddedToken(SPECIAL[MASK], lstrip=True, special=True)],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
@@ -122,10 +124,10 @@ def _with_special_tokens_alone(trained: Any) -> Any:
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """A tokenizer.json of the `tokenizers` library whose special tokens are ours. It neither cuts nor pads.
+    """A tokenizer.json of the `tokenizers` library. It neither cuts nor pads.
 
     Raises:
-        UserError: no such file, or one of another kind.
+        UserError: no such file, one of another kind, or without a special token (see `SpecialTokens`).
     """
     path = Path(path)
     if not path.is_file():
@@ -134,9 +136,10 @@ def load_tokenizer(path: str | Path) -> Any:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions
         raise UserError(f"{path} is no tokenizer.json: {error}") from error
-    ids = [tokenizer.token_to_id(token) for token in SPECIAL]
-    if ids != list(range(len(SPECIAL))):
-        raise UserError(f"{path}: {' '.join(SPECIAL)} must be the tokens 0 to 4, they are {ids}")
+    try:
+        SpecialTokens.of(tokenizer)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -166,11 +169,6 @@ def encode(tokenizer: Any, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]
             if ends:
                 yield np.concatenate(gathered)
                 gathered = []
-
-
-def bracketed(ids: NDArray[np.uint32], length: int) -> list[int]:
-    """[CLS] the first of a document's tokens [SEP]: at most `length` in all."""
-    return [CLS, *ids[: length - 2].tolist(), SEP]
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:

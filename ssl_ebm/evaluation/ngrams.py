@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +14,7 @@ ROWS = 256  # predictions held at a time
 
 
 class NGrams:
-    """Interpolated n-grams: a token from the one or two before it.
+    """Interpolated n-grams: a token from the one or two before it, all orders from the same counts.
 
         p_1(y) = (c(y) + 1) / (N + V)
         p_2(y | b) = w2 c(b, y) / c(b) + (1 - w2) p_1(y)
@@ -29,7 +27,7 @@ class NGrams:
     Args:
         tokens: (N,) the training text, documents one after another.
         vocabulary: V.
-        order: 1, 2 or 3.
+        order: the longest, 1, 2 or 3.
         held_out: (M,) text to choose the weights on; None: all are 1/2.
 
     Raises:
@@ -49,10 +47,11 @@ class NGrams:
         if held_out is not None:
             self._tune(held_out.astype(np.int64))
 
-    def predict(self, before: Ints) -> Floats:
-        """p(y | the tokens before it): (B, order - 1 or more) -> (B, V)."""
+    def predict(self, before: Ints, order: int | None = None) -> Floats:
+        """p(y | the tokens before it): (B, order - 1 or more) -> (B, V); order None: the longest."""
         found = np.broadcast_to(self.unigrams, (len(before), self.vocabulary)).copy()
-        for n, (table, weight) in enumerate(zip(self._tables, self.weights, strict=True), start=2):
+        shorter = (order or self.order) - 1
+        for n, (table, weight) in enumerate(zip(self._tables[:shorter], self.weights, strict=False), start=2):
             contexts = before[:, before.shape[1] - (n - 1) :]
             for row, context in enumerate(contexts):
                 following, share = table.after(context)
@@ -128,35 +127,32 @@ class _Table:
         return here / np.maximum(all_of_them, 1)
 
 
-def masked_figures(
-    predictors: Sequence[NGrams], sequences: Ints, positions: Ints, counts: NDArray[np.bool_]
-) -> list[tuple[float, float]]:
-    """Perplexity and accuracy of each predictor on hidden tokens of whole texts.
+def masked_energies(
+    model: NGrams, sequences: Ints, positions: Ints, counts: NDArray[np.bool_]
+) -> list[tuple[Floats, NDArray[np.bool_]]]:
+    """-log p of hidden tokens by each order, and whether the truth is the likeliest: (B, M) each, in nats.
 
     A predictor sees the true tokens before the hidden one, hidden or not: that flatters it a little.
 
     Args:
-        predictors: of the same vocabulary.
+        model: whose orders are asked, the shortest first.
         sequences: (B, T) the texts, nothing hidden.
         positions: (B, M) the hidden places.
-        counts: (B, M) which of them count.
-
-    Returns:
-        (perplexity, accuracy) of each.
+        counts: (B, M) which of them count; the others are 0.
     """
-    size = max(predictor.order for predictor in predictors) - 1
+    size = model.order - 1
     padded = np.pad(sequences, ((0, 0), (size, 0)))
     rows, columns = np.nonzero(counts)
     places = positions[rows, columns]
     truth = sequences[rows, places]
     before = np.stack([padded[rows, places + i] for i in range(max(size, 1))], 1)
     found = []
-    for predictor in predictors:
-        here, right = np.zeros(len(truth)), np.zeros(len(truth), bool)
+    for order in range(1, model.order + 1):
+        nats, right = np.zeros(counts.shape), np.zeros(counts.shape, bool)
         for start in range(0, len(truth), ROWS):
             part = slice(start, start + ROWS)
-            p = predictor.predict(before[part])  # (rows, V)
-            here[part] = p[np.arange(len(p)), truth[part]]
-            right[part] = p.argmax(1) == truth[part]
-        found.append((float(np.exp(-np.log(here).mean())), float(right.mean())))
+            p = model.predict(before[part], order)  # (rows, V)
+            nats[rows[part], columns[part]] = -np.log(p[np.arange(len(p)), truth[part]])
+            right[rows[part], columns[part]] = p.argmax(1) == truth[part]
+        found.append((nats, right))
     return found

@@ -13,21 +13,25 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
-from ssl_ebm.data.corruption import SPECIAL, Corrupted, TokenMasking
+from ssl_ebm.data.corruption import TokenMasking
 from ssl_ebm.data.loading import check_least
 from ssl_ebm.data.text import PackedText, Text
-from ssl_ebm.evaluation.isolation import generator_for, isolated
-from ssl_ebm.evaluation.ngrams import NGrams, masked_figures
+from ssl_ebm.evaluation.hidden_tokens import all_masked, by_ngrams, calibration, figures, predicted, spread
+from ssl_ebm.evaluation.isolation import isolated
+from ssl_ebm.evaluation.ngrams import NGrams
 from ssl_ebm.evaluation.prediction import load_items
-from ssl_ebm.evaluation.statistics import Bootstrap, Estimate
+from ssl_ebm.evaluation.statistics import Bootstrap
+from ssl_ebm.evaluation.text_examples import coloured, fills
+from ssl_ebm.evaluation.token_pairs import pair_energies
 from ssl_ebm.files import write_whole
 from ssl_ebm.tasks.masked_text import MaskedText
 
-BATCH = 64
 RESAMPLES = 1000
 RATIO = 0.15  # of hidden tokens, as in BERT
+RATIOS = (0.15, 0.30, 0.50)  # at which perplexity is drawn
 WINDOW = 16  # tokens of a text whose words are swapped
-NAMES = ("unigram", "bigram", "trigram")
+COUNTED = 20_000_000  # training tokens that the n-grams count, at most: 1 GB of memory
+FILLS, SWAPPED = 8, 4  # examples
 
 
 def text_quality(
@@ -43,11 +47,16 @@ def text_quality(
 
     - perplexity and accuracy on hidden tokens, in such units as in training, but all of them [MASK]: none is
       left to be seen. As many as `ratio` says, whatever training hides, so that trainings compare;
-    - the same of the unigram, and the interpolated bigram and trigram of the training text, for the same
-      tokens (`ssl_ebm.evaluation.ngrams`; their weights are chosen on validation text). An n-gram sees the
-      true tokens before the hidden one, the network only what is left to see.
+    - the same of the unigram, and the interpolated bigram and trigram of the training text (of its first 20
+      million tokens, "counted_tokens"), for the same tokens (`ssl_ebm.evaluation.ngrams`; their weights are
+      chosen on validation text). An n-gram sees the true tokens before the hidden one, the network only what
+      is left to see. perplexity_over_trigram and accuracy_above_trigram are paired;
+    - by_ratio: all of these with 15, 30 and 50 % hidden;
+    - calibration: how often the likeliest token is right, by its probability;
+    - pairs: two hidden words in a row, their joint energy beside that of their marginals;
     - auroc_swapped: of the pseudo-log-likelihood, of texts of 16 tokens against the same with two of their
-      tokens exchanged.
+      tokens exchanged;
+    - examples: "fills" of one word, and texts "swapped", token by token.
 
     Args:
         split: "val" or "test".
@@ -60,51 +69,47 @@ def text_quality(
     """
     check_least(sequences=(sequences, 1), windows=(windows, 2))
     dataset = data.val_dataset if split == "val" else data.test_dataset
-    count = min(sequences, len(dataset))
-    places = [(2 * i + 1) * len(dataset) // (2 * count) for i in range(count)]
+    places = spread(sequences, len(dataset))
     tokens = torch.stack([item["tokens"] for item in load_items(dataset, places)])
-    with isolated(task):
-        hidden = all_masked(task, tokens.to(task.device), ratio, seed)
-        parts = [type(hidden)(*(one[i : i + BATCH] for one in hidden)) for i in range(0, count, BATCH)]
-        made = [task.energies(part) for part in parts]
-        energies = torch.cat([energy for energy, _ in made]).cpu().double()
-        right = torch.cat([one for _, one in made]).cpu()
-        swapped = _swapped(task, tokens, windows, seed)
-    counts = hidden.counts.cpu()
-    drawn, number = Bootstrap(np.arange(count), RESAMPLES, seed), counts.sum(1).numpy()
+    drawn = Bootstrap(np.arange(len(tokens)), RESAMPLES, seed)
     train: PackedText = data.train_dataset
-    held = data.val_dataset.all_tokens()
-    models = [NGrams(train.all_tokens(), len(data.word_starts), n, held) for n in (1, 2, 3)]
-    shallow = masked_figures(models, tokens.numpy(), hidden.positions.cpu().numpy(), counts.numpy())
+    counted = train.all_tokens(COUNTED)
+    ngrams = NGrams(counted, len(data.word_starts), 3, data.val_dataset.all_tokens(COUNTED))
+    by_ratio: dict[float, dict[str, Any]] = {}
+    with isolated(task):
+        for share in sorted({ratio, *RATIOS}):
+            hidden = all_masked(task, tokens.to(task.device), share, seed)
+            ours = predicted(task, hidden)
+            by_ratio[share] = figures(ours, by_ngrams(ngrams, tokens, hidden), drawn)
+            if share == ratio:
+                calibrated = calibration(ours, drawn)
+        pairs = pair_energies(task, tokens, RESAMPLES, seed)
+        auroc, swapped = _swapped(task, tokens, windows, seed)
+        examples = {"fills": fills(task, tokens, FILLS, seed), "swapped": swapped}
     return {
         "split": split,
         "seed": seed,
         "ratio": ratio,
-        "sequences": count,
-        "hidden_tokens": int(counts.sum()),
-        "perplexity": drawn.ratio(energies.sum(1).numpy(), number).map(np.exp).interval().to_json(),
-        "accuracy": drawn.ratio(right.sum(1).numpy(), number).interval().to_json(),
-        **{
-            name: {"perplexity": perplexity, "accuracy": accuracy}
-            for name, (perplexity, accuracy) in zip(NAMES, shallow, strict=True)
-        },
-        "auroc_swapped": None if swapped is None else swapped.interval().to_json(),
+        "sequences": len(tokens),
+        "counted_tokens": len(counted),
+        **by_ratio[ratio],
+        "auroc_swapped": auroc,
+        "pairs": pairs,
+        "calibration": calibrated,
+        "by_ratio": [{"ratio": share, **by_ratio[share]} for share in RATIOS],
+        "examples": examples,
     }
 
 
-def all_masked(task: MaskedText, tokens: Tensor, ratio: float, seed: int) -> Corrupted:
-    """A share of the tokens hidden in the task's units, with [MASK] in place of each."""
-    masking = TokenMasking(ratio, task.masking.unit, masked=1.0, random=0.0)
-    generator = generator_for(seed, device=tokens.device)
-    return masking.hide(tokens, task.network.vocabulary, task.word_starts, generator)
-
-
-def _swapped(task: MaskedText, tokens: Tensor, windows: int, seed: int) -> Estimate | None:
-    """AUROC of whole texts against texts with two tokens exchanged; None where there are none."""
+def _swapped(
+    task: MaskedText, tokens: Tensor, windows: int, seed: int
+) -> tuple[list[float | None] | None, list[dict[str, Any]]]:
+    """AUROC of whole texts against the same with two tokens exchanged, and the first few; None and nothing
+    where no sequence has 16 tokens of one document in a row."""
     whole = tokens.unfold(1, min(WINDOW, tokens.shape[1]), min(WINDOW, tokens.shape[1])).flatten(0, 1)
-    whole = whole[(whole >= len(SPECIAL)).all(1)][:windows]
+    whole = whole[task.ordinary.cpu()[whole].all(1)][:windows]
     if len(whole) < 2:
-        return None
+        return None, []
     rng = np.random.default_rng(seed)
     other = whole.clone()
     for row in other:
@@ -112,14 +117,23 @@ def _swapped(task: MaskedText, tokens: Tensor, windows: int, seed: int) -> Estim
         row[[first, second]] = row[[second, first]]
     differs = (whole != other).any(1)
     whole, other = whole[differs], other[differs]
-    real, negative = (-task.pseudo_log_likelihood(some.to(task.device)).cpu() for some in (whole, other))
-    return Bootstrap(np.arange(len(whole)), RESAMPLES, seed).auroc(real.numpy(), negative.numpy())
+    real, negative = (task.token_energies(some.to(task.device)).cpu() for some in (whole, other))
+    estimate = Bootstrap(np.arange(len(whole)), RESAMPLES, seed).auroc(
+        real.sum(1).numpy(), negative.sum(1).numpy()
+    )
+    shown = {
+        name: coloured(task, some[:SWAPPED], nats[:SWAPPED])
+        for name, some, nats in (("real", whole, real), ("swapped", other, negative))
+    }
+    examples = [dict(zip(shown, pair, strict=True)) for pair in zip(*shown.values(), strict=True)]
+    return estimate.interval().to_json(), examples
 
 
 class TextQuality(Callback):
     """Measures `text_quality` at the end of a training (on validation text) and of a test (on test text).
 
     Written to ``<default_root_dir>/text_quality_val.json`` and ``text_quality_test.json``.
+    `ssl_ebm.report.TextReport` writes a page as well.
 
     Args:
         sequences, windows, ratio, seed: as there.
@@ -131,22 +145,25 @@ class TextQuality(Callback):
         TokenMasking(ratio)  # refuses what is no share
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._measure(trainer, pl_module, "val")
+        self.measure(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._measure(trainer, pl_module, "test")
+        self.measure(trainer, pl_module, "test")
 
     @rank_zero_only
-    def _measure(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
+    def measure(self, trainer: Trainer, pl_module: LightningModule, split: str) -> dict[str, Any] | None:
+        """Measures and writes; None for what is no masked text."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(pl_module, MaskedText) or not isinstance(data, Text):
-            return
+            return None
         data.setup()
         found = text_quality(pl_module, data, split, self.sequences, self.windows, self.ratio, self.seed)
         path = Path(trainer.default_root_dir) / f"text_quality_{split}.json"
         write_whole(path, json.dumps(found, indent=1) + "\n")
         trigram = found["trigram"]
         rank_zero_info(
-            f"{split}: masked perplexity {found['perplexity'][0]:.1f} (trigram {trigram['perplexity']:.1f}), "
-            f"accuracy {found['accuracy'][0]:.3f} (trigram {trigram['accuracy']:.3f}): {path}"
+            f"{split}: masked perplexity {found['perplexity'][0]:.1f} (trigram "
+            f"{trigram['perplexity'][0]:.1f}), accuracy {found['accuracy'][0]:.3f} (trigram "
+            f"{trigram['accuracy'][0]:.3f}): {path}"
         )
+        return found

@@ -19,9 +19,9 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.lecture import EXAMPLES
 from ssl_ebm.lecture.claims import Outcome, Setting
+from ssl_ebm.progress import Display, clock
 from ssl_ebm.report.document import document
 from ssl_ebm.report.entries import usable_cores
-from ssl_ebm.report.progress import Display, clock
 from ssl_ebm.report.tables import FAILS, HOLDS, table
 
 PATIENCE = 5.0  # seconds between two looks at the clock

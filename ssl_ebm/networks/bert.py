@@ -50,8 +50,11 @@ def _check(encoder: TextEncoder) -> None:
         )
 
 
-def bert_config(encoder: TextEncoder) -> dict[str, Any]:
+def bert_config(encoder: TextEncoder, pad: int = 0) -> dict[str, Any]:
     """What `transformers` needs to build the network.
+
+    Args:
+        pad: id of the token that stands where a text has ended.
 
     Raises:
         UserError: the encoder is not BERT.
@@ -72,7 +75,7 @@ def bert_config(encoder: TextEncoder) -> dict[str, Any]:
         "layer_norm_eps": 1e-12,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "pad_token_id": 0,
+        "pad_token_id": pad,
         "tie_word_embeddings": True,
     }
 

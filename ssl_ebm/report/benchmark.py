@@ -10,11 +10,11 @@ from rich.console import Console
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import make_folder, write_whole
+from ssl_ebm.progress import Display
 from ssl_ebm.report.benchmarks.machine import describe_machine, measured_device
 from ssl_ebm.report.benchmarks.rows import Row, as_table
 from ssl_ebm.report.benchmarks.suites import Part, Suite, find_suites
 from ssl_ebm.report.benchmarks.timing import Effort
-from ssl_ebm.report.progress import Display
 
 WIDTH = 150  # columns of the table where the output is no terminal
 

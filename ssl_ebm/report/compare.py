@@ -11,10 +11,10 @@ import torch
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.files import make_folder, write_whole
+from ssl_ebm.progress import Display
 from ssl_ebm.report.assessment import Protocol
 from ssl_ebm.report.bars import judge
 from ssl_ebm.report.entries import Entry, read_entries
-from ssl_ebm.report.progress import Display
 from ssl_ebm.report.provenance import describe_device
 from ssl_ebm.report.studies import Measured, study_of
 from ssl_ebm.report.training import Training, train

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ssl_ebm.data.loading import StreamData, check_least
@@ -27,10 +26,9 @@ from ssl_ebm.evaluation.density_figures import density_figure, histogram_figure,
 from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.report.document import document
-from ssl_ebm.report.provenance import describe_device
+from ssl_ebm.report.provenance import describe_device, steps_behind
 from ssl_ebm.report.sections import section
 from ssl_ebm.report.tables import cell, table, tiles
-from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.density_estimation import DensityEstimation
 
 SHOWN = 16  # samples beside their nearest training items
@@ -101,7 +99,7 @@ class DensityReport(Callback):
             "energy": type(task.energy).__name__,
             "objective": task.objective_name,
             "parameters": sum(p.numel() for p in task.energy.parameters()),
-            "steps": _steps(trainer),
+            "steps": steps_behind(trainer),
             "device": describe_device(device),
             "versions": versions(),
             "seed": self.seed,
@@ -112,13 +110,6 @@ class DensityReport(Callback):
         write_whole(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
         write_whole(folder / "report.html", render(task, found, results))
         rank_zero_info(f"report: {Path(folder) / 'report.html'}")
-
-
-def _steps(trainer: Trainer) -> int:
-    """Optimizer steps behind the weights."""
-    if trainer.state.fn == TrainerFn.FITTING or trainer.ckpt_path is None:
-        return trainer.global_step
-    return int(read_checkpoint(Path(trainer.ckpt_path))["global_step"])
 
 
 def headline(found: DensityEvaluation) -> str:

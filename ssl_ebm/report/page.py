@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
+from ssl_ebm.progress import clock
 from ssl_ebm.report.animation import Row
 from ssl_ebm.report.bars import block, judged_part
 from ssl_ebm.report.document import document
 from ssl_ebm.report.findings import caveats, finding, single_guess
-from ssl_ebm.report.progress import clock
 from ssl_ebm.report.sections import (
     LABELS,
     best_of,

@@ -30,9 +30,9 @@ from ssl_ebm.evaluation.probing.results import Classified, Samples
 from ssl_ebm.evaluation.probing.spread import rank_me
 from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.files import make_folder, write_whole
+from ssl_ebm.progress import Display
 from ssl_ebm.report.data_arguments import make_data
 from ssl_ebm.report.probing_page import Seen, render
-from ssl_ebm.report.progress import Display
 from ssl_ebm.report.provenance import describe_device
 from ssl_ebm.tasks.backbones import make_backbone
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint

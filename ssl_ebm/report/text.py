@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ssl_ebm.data.corruption import CLS, MASK, SEP, SPECIAL
+from ssl_ebm.data.special_tokens import MASK, SPECIAL
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks.checkpoints import load_task
 from ssl_ebm.tasks.masked_text import MaskedText
@@ -65,14 +65,17 @@ class TextModel:
         self.tokenizer: Any = Tokenizer.from_str(self.task.tokenizer_json)
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
+        self.mask = str(self.task.special.names[MASK])
 
     def tokens_of(self, text: str) -> Tensor:
-        """(T,) int64, between [CLS] and [SEP]; [MASK] in the text is one.
+        """(T,) int64, between [CLS] and [SEP]; [MASK] in the text is one, whatever the tokenizer calls it.
 
         Raises:
             UserError: no token but special ones, or more than the network reads.
         """
-        ids = [CLS, *self.tokenizer.encode(text, add_special_tokens=False).ids, SEP]
+        special = self.task.special
+        text = text.replace(SPECIAL[MASK], self.mask)
+        ids = [special.cls, *self.tokenizer.encode(text, add_special_tokens=False).ids, special.sep]
         longest = self.task.network.length
         if len(ids) > longest:
             raise UserError(
@@ -92,7 +95,7 @@ class TextModel:
         if top < 1:
             raise UserError(f"top is {top}: use at least 1")
         tokens = self.tokens_of(text)
-        places = (tokens == MASK).nonzero()[:, 0].tolist()
+        places = (tokens == self.task.special.mask).nonzero()[:, 0].tolist()
         texts, log_p = self.task.complete(tokens, beam=top if len(places) == 1 else max(top, 20))
         found = []
         for filled, one in zip(texts.tolist()[:top], log_p.tolist(), strict=False):
@@ -107,7 +110,7 @@ class TextModel:
             UserError: no token that could be scored, or as `tokens_of`.
         """
         tokens = self.tokens_of(text)
-        count = int((tokens >= len(SPECIAL)).sum())
+        count = int(self.task.ordinary[tokens].sum())
         if not count:
             raise UserError("the text has no token that could be scored: it is not of this vocabulary")
         return Score(text, float(self.task.pseudo_log_likelihood(tokens[None])), count)
@@ -116,10 +119,9 @@ class TextModel:
         piece: str = self.tokenizer.decode([token])
         return piece.strip() or str(self.tokenizer.id_to_token(token))
 
-    @staticmethod
-    def _in_place(text: str, words: tuple[str, ...]) -> str:
+    def _in_place(self, text: str, words: tuple[str, ...]) -> str:
         """The text as it was written, with a word at each mask; a piece that goes on a word joins it."""
-        first, *others = text.split(SPECIAL[MASK])
+        first, *others = text.replace(SPECIAL[MASK], self.mask).split(self.mask)
         made = first
         for word, after in zip(words, others, strict=True):
             made = made.rstrip() + word[2:] + after if word.startswith("##") else made + word + after

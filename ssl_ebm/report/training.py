@@ -24,8 +24,8 @@ import yaml
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import write_whole
+from ssl_ebm.progress import Display
 from ssl_ebm.report.entries import Entry, trained_settings, usable_cores
-from ssl_ebm.report.progress import Display
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.saving import last_checkpoint
 

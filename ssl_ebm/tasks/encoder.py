@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from ssl_ebm import tasks
-from ssl_ebm.data.corruption import PAD
-from ssl_ebm.data.tokenizing import bracketed, encode
+from ssl_ebm.data.special_tokens import SpecialTokens
+from ssl_ebm.data.tokenizing import encode
 from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.tasks.checkpoints import read_checkpoint, rebuild
 from ssl_ebm.tasks.exported import SUFFIX, read_safetensors
@@ -70,9 +70,10 @@ class Encoder(nn.Module):
         if tokenizer is None:
             raise UserError(f"this {type(self.task).__name__} has no tokenizer: it was not trained on text")
         given = [texts] if isinstance(texts, str) else list(texts)
-        length = self.task.network.length
-        rows = [torch.tensor(bracketed(ids, length)) for ids in encode(Tokenizer.from_str(tokenizer), given)]
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+        length, reader = self.task.network.length, Tokenizer.from_str(tokenizer)
+        special = SpecialTokens.of(reader)
+        rows = [torch.tensor(special.bracketed(ids.tolist(), length)) for ids in encode(reader, given)]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=special.pad)
 
 
 def load_encoder(path: str | Path) -> Encoder:

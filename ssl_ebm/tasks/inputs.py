@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_ebm.data.corruption import SPECIAL
+from ssl_ebm.data.special_tokens import PAD, SPECIAL
 from ssl_ebm.errors import UserError
 
 INTENSITY = "intensity in [0, 1]"
@@ -25,6 +25,7 @@ class Inputs:
         free: those of the axes that may have another size; tokens may be fewer, not more.
         unit: of the values.
         vocabulary: number of tokens; None where values are not tokens.
+        padding: the token that stands where a text has ended.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Inputs:
     free: tuple[str, ...] = ()
     unit: str = INTENSITY
     vocabulary: int | None = None
+    padding: int = PAD
 
     def describe(self) -> str:
         """As in ``image (B, channels 3, height 32, width 32) float32, intensity in [0, 1]``."""
@@ -47,11 +49,12 @@ class Inputs:
         return f"{axis} {'up to ' if at_most else ''}{size}"
 
     def example(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Random values of this kind: (count, *shape), in [0, 1], or tokens without special ones."""
+        """Random values of this kind: (count, *shape), in [0, 1], or tokens without padding."""
         shape = (count, *(SIZE if size is None else size for size in self.shape))
         if self.vocabulary is None:
             return torch.rand(shape, generator=generator)
-        return torch.randint(len(SPECIAL), self.vocabulary, shape, generator=generator)
+        drawn = torch.randint(len(SPECIAL), self.vocabulary, shape, generator=generator)
+        return torch.where(drawn == self.padding, (drawn + 1) % self.vocabulary, drawn)
 
     def check(self, given: Tensor) -> None:
         """Raises UserError unless the tensor has this kind of values, and sizes that go with it."""

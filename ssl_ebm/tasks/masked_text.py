@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ssl_ebm.data.corruption import MASK, PAD, SPECIAL, Corrupted, TokenMasking
+from ssl_ebm.data.corruption import Corrupted, TokenMasking
+from ssl_ebm.data.special_tokens import SpecialTokens
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.text import TextEncoder, pooled
 from ssl_ebm.tasks.building import build
@@ -51,6 +53,7 @@ class MaskedText(WatchedTask):
     """
 
     word_starts: Tensor
+    ordinary: Tensor
 
     def __init__(
         self,
@@ -73,9 +76,12 @@ class MaskedText(WatchedTask):
             raise UserError(f"pooling is {pooling!r}: use mean or first")
         self.network: TextEncoder = build(network, TextEncoder, "network")
         self.masking = TokenMasking() if masking is None else build(masking, TokenMasking, "masking")
-        self.tokenizer_json: str | None = None
+        self._tokenizer_json: str | None = None
+        self.special = SpecialTokens()
         starts = torch.ones(self.network.vocabulary, dtype=torch.bool)
         self.register_buffer("word_starts", starts)
+        # Which tokens stand for text, (V,): the tokenizer tells, so a checkpoint need not.
+        self.register_buffer("ordinary", self.special.ordinary(self.network.vocabulary), persistent=False)
 
     @property
     def objective_name(self) -> str:
@@ -107,6 +113,19 @@ class MaskedText(WatchedTask):
         self.tokenizer_json = tokenizer
         self.word_starts[: len(starts)] = starts.to(self.word_starts.device)
 
+    @property
+    def tokenizer_json(self) -> str | None:
+        """The tokenizer, as JSON of the `tokenizers` library; it says which tokens are special."""
+        return self._tokenizer_json
+
+    @tokenizer_json.setter
+    def tokenizer_json(self, content: str | None) -> None:
+        self._tokenizer_json = content
+        if content is not None:
+            tokenizer = Tokenizer.from_str(content)
+            self.special = SpecialTokens.of(tokenizer)
+            self.ordinary.copy_(self.special.ordinary(self.network.vocabulary, tokenizer.get_vocab_size()))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["tokenizer"] = self.tokenizer_json
@@ -124,22 +143,21 @@ class MaskedText(WatchedTask):
         """What `representation` takes."""
         unit = "token ids, [PAD] where a document ends"
         length, vocabulary = self.network.length, self.network.vocabulary
-        return Inputs("tokens", ("length",), (length,), ("length",), unit, vocabulary)
+        return Inputs("tokens", ("length",), (length,), ("length",), unit, vocabulary, self.special.pad)
 
     def representation(self, tokens: Tensor) -> Tensor:
         """Features of whole documents, nothing hidden: (B, T) int64, [PAD] where they end -> (B, width)."""
-        seen = tokens != PAD
+        seen = tokens != self.special.pad
         return pooled(self.network(tokens, seen), seen, self.hparams["pooling"])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Scores of every token at every place: (B, T) -> (B, T, V). Special tokens have none: -inf."""
-        return self._scores(self.network(tokens, tokens != PAD))
+        return self._scores(self.network(tokens, tokens != self.special.pad))
 
     def _scores(self, features: Tensor) -> Tensor:
         """A hidden token is never a special one."""
         scores = self.network.logits(features).float()
-        special = torch.arange(self.network.vocabulary, device=scores.device) < len(SPECIAL)
-        return scores.masked_fill(special, -torch.inf)
+        return scores.masked_fill(~self.ordinary, -torch.inf)
 
     @torch.no_grad()
     def token_energies(self, tokens: Tensor) -> Tensor:
@@ -150,11 +168,11 @@ class MaskedText(WatchedTask):
         Source: Salazar et al., "Masked language model scoring" (2020).
         """
         energies = torch.zeros(tokens.shape, device=tokens.device)
-        rows, places = (tokens >= len(SPECIAL)).nonzero(as_tuple=True)
+        rows, places = self.ordinary[tokens].nonzero(as_tuple=True)
         for some in torch.arange(len(rows), device=rows.device).split(CHUNK):
             row, place = rows[some], places[some]
-            hidden = tokens[row].scatter(1, place[:, None], MASK)
-            features = self.network(hidden, hidden != PAD)[torch.arange(len(some)), place]
+            hidden = tokens[row].scatter(1, place[:, None], self.special.mask)
+            features = self.network(hidden, hidden != self.special.pad)[torch.arange(len(some)), place]
             energies[row, place] = cross_entropy(self._scores(features), tokens[row, place], reduction="none")
         return energies
 
@@ -181,7 +199,7 @@ class MaskedText(WatchedTask):
         Raises:
             UserError: no [MASK], or a beam below 1.
         """
-        places = _masks(tokens)
+        places = self._masks(tokens)
         if beam < 1:
             raise UserError(f"beam is {beam}: use at least 1")
         texts, total = tokens[None], torch.zeros(1, device=tokens.device)
@@ -208,40 +226,51 @@ class MaskedText(WatchedTask):
 
         Source: Wang and Cho, "BERT has a mouth, and it must speak" (2019).
         """
-        places = _masks(tokens)
+        places = self._masks(tokens)
         if min(samples, sweeps) < 1:
             raise UserError(f"gibbs: samples {samples} and sweeps {sweeps}: use at least 1")
         texts = tokens.expand(samples, -1).clone()
         for _ in range(sweeps):
             for place in places:
                 hidden = texts.clone()
-                hidden[:, place] = MASK
+                hidden[:, place] = self.special.mask
                 p = self._log_p(hidden, place).exp()
                 texts[:, place] = torch.multinomial(p, 1, generator=generator)[:, 0]
         return texts
 
+    def _masks(self, tokens: Tensor) -> list[int]:
+        places: list[int] = (tokens == self.special.mask).nonzero()[:, 0].tolist()
+        if not places:
+            raise UserError("the text has no [MASK]: write one where a word is to be filled in")
+        return places
+
     def _log_p(self, texts: Tensor, place: int) -> Tensor:
-        features = self.network(texts, texts != PAD)[:, place]
+        features = self.network(texts, texts != self.special.pad)[:, place]
         return self._scores(features).log_softmax(1)
 
     # -- training ----------------------------------------------------------------------------------------
 
     def hide(self, tokens: Tensor, generator: torch.Generator | None = None) -> Corrupted:
         """A batch with tokens hidden, (B, T) int64, as `masking` does it."""
-        return self.masking.hide(tokens, self.network.vocabulary, self.word_starts, generator)
+        return self.masking.hide(tokens, self.ordinary, self.word_starts, generator, self.special.mask)
+
+    def hidden_scores(self, hidden: Corrupted) -> Tensor:
+        """Scores of every token at each hidden place, (B M, V): no other is projected to the vocabulary."""
+        features = self.network(hidden.tokens)
+        index = hidden.positions[..., None].expand(-1, -1, features.shape[2])
+        return self._scores(features.gather(1, index).flatten(0, 1))
 
     def energies(self, hidden: Corrupted) -> tuple[Tensor, Tensor]:
         """E of the truth at each hidden place, and whether it is the likeliest token: (B, M) each.
 
-        Only the hidden places are projected to the vocabulary. Places that do not count are 0.
+        Places that do not count are 0.
         """
-        features = self.network(hidden.tokens)
-        index = hidden.positions[..., None].expand(-1, -1, features.shape[2])
-        scores = self._scores(features.gather(1, index).flatten(0, 1))
+        scores = self.hidden_scores(hidden)
         truth, counts = hidden.truth.flatten(), hidden.counts.flatten()
-        # A truth that is special stands at a place that does not count.
-        energy = cross_entropy(scores, torch.where(counts, truth, len(SPECIAL)), reduction="none")
-        right = (scores.argmax(1) == truth) & counts
+        best = scores.argmax(1)
+        # A truth that is special stands at a place that does not count: it has no score.
+        energy = cross_entropy(scores, torch.where(counts, truth, best), reduction="none")
+        right = (best == truth) & counts
         return (energy * counts).view_as(hidden.truth), right.view_as(hidden.truth)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -288,10 +317,3 @@ class MaskedText(WatchedTask):
             settings["warmup_steps"],
             second_momentum=settings["second_momentum"],
         )
-
-
-def _masks(tokens: Tensor) -> list[int]:
-    places: list[int] = (tokens == MASK).nonzero()[:, 0].tolist()
-    if not places:
-        raise UserError("the text has no [MASK]: write one where a word is to be filled in")
-    return places

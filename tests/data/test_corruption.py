@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_ebm.data.corruption import CLS, MASK, PAD, SEP, TokenMasking
+from ssl_ebm.data.corruption import TokenMasking
+from ssl_ebm.data.special_tokens import CLS, MASK, PAD, SEP
 from ssl_ebm.errors import UserError
 
 V = 1000

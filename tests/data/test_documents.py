@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ssl_ebm.data import LabelledText, Text
-from ssl_ebm.data.corruption import CLS, SEP
 from ssl_ebm.data.documents import Corpus
+from ssl_ebm.data.special_tokens import CLS, SEP
 from ssl_ebm.errors import UserError
 
 
@@ -136,6 +136,12 @@ def test_probes_read_reviews(shared_data: Path, tmp_path: Path) -> None:
         assert (row[: kept - 1] == stream[start : start + kept - 1]).all()  # the packed document, cut
         assert row[kept - 1] == SEP
         assert (row[kept:] == 0).all()
+
+
+def test_a_table_may_have_any_name(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text,label\none,x\n")
+    found = [(one.text, one.label) for one in Corpus(str(tmp_path), label_column="label").documents()]
+    assert found == [("one", "x")]
 
 
 def test_plain_text_beside_tables_is_read_unless_labels_are_wanted(tmp_path: Path) -> None:

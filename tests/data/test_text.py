@@ -14,10 +14,12 @@ import torch
 
 from ssl_ebm.cli import main
 from ssl_ebm.data import LabelledDocuments, LabelledText, Text
-from ssl_ebm.data.corruption import CLS, PAD, SEP
 from ssl_ebm.data.documents import Corpus
+from ssl_ebm.data.special_tokens import CLS, PAD, SEP
+from ssl_ebm.data.token_files import Meter
 from ssl_ebm.data.tokenizing import load_tokenizer
 from ssl_ebm.errors import UserError
+from ssl_ebm.progress import Display
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
 
@@ -197,6 +199,50 @@ def test_labelled_documents(tmp_path: Path) -> None:
     assert labelled.classes == found.classes
 
 
+def test_documents_of_the_test_that_are_in_train_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    parts = {"train": sentences(200), "valid": sentences(50, seed=1), "test": sentences(30, seed=2)}
+    parts["test"] += [*parts["train"][:7], parts["train"][3]]
+    for name, lines in parts.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines))
+    for _ in range(2):  # from the cache as well
+        with pytest.warns(UserWarning, match="8 of the 38 documents of test are in train") as warned:
+            text(folder).setup()
+        assert not any("of val" in str(one.message) for one in warned)
+    kept = {path.name for path in (tmp_path / "cache").glob("*/*")}
+    assert kept == {"train.bin", "val.bin", "test.bin", "tokenizer.json", "info.json"}
+
+
+def test_the_time_left_is_on_display(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ssl_ebm.data.token_files.EVERY", 0)
+    monkeypatch.setattr("ssl_ebm.data.text.Display", lambda: Display(seconds=0))
+    text(folder).setup("fit")
+    lines = capsys.readouterr().out.splitlines()
+    size = (folder / "a.txt").stat().st_size
+    for phase, total in (("tokenizer", 2 * size), ("tokens", size)):
+        shown = [line.split() for line in lines if line.startswith(f"{phase} ")]
+        done = [int(words[1].split("/")[0]) for words in shown]
+        assert done == sorted(done)
+        assert len(set(done)) > 10
+        assert shown[-1][1:] == [f"{total // 1000}/{total // 1000}", "kB", "time", "left", "0:00:00"]
+        assert len(done) > 100  # bytes are counted as they are read, not file by file
+
+
+def test_the_time_left_is_that_of_the_rate_so_far(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 14.0])
+    monkeypatch.setattr("ssl_ebm.data.token_files.time.monotonic", lambda: next(clock))
+    shown: list[Any] = []
+    display: Any = type("", (), {"show": lambda _, *given: shown.append(given)})()
+    meter = Meter(display, "tokens", Corpus(str(folder)), passes=2)
+    meter(meter.total // 4)
+    [(phase, _, _, unit, left)] = shown
+    assert (phase, unit) == ("tokens", "kB")
+    assert left == pytest.approx(12, rel=1e-3)  # a quarter took 4 seconds
+
+
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     """Peak memory of reading 1 MB and 15 MB of text with a tokenizer that is there, in fresh processes."""
     small = tmp_path / "small.txt"
@@ -212,10 +258,11 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
             for i in range(times):
                 file.write(small.read_text().replace(" ", f" {i} ", 1) + "\n")
         script = (
-            "import sys, resource; from ssl_ebm.data import Text\n"
+            "import re; from pathlib import Path; from ssl_ebm.data import Text\n"
             f"d = Text({str(tmp_path / name)!r}, unit='line', tokenizer={str(tmp_path / 't.json')!r}, "
             f"cache={str(tmp_path / 'cache')!r}); d.setup('fit'); d.train_dataset[5]\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            # not getrusage, which counts what the parent had before it became another process
+            "print(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1])"
         )
         made = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
         peaks.append(int(made.stdout.splitlines()[-1]) / 1024)

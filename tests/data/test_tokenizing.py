@@ -1,16 +1,31 @@
-"""Trained tokenizers: ids of special tokens, round trips, mistakes."""
+"""Tokenizers: special tokens, round trips, mistakes; the same in every process, for documents of any kind."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from ssl_ebm.data.corruption import MASK, SPECIAL
-from ssl_ebm.data.tokenizing import Kind, load_tokenizer, train_tokenizer, word_starts
+from ssl_ebm.data import tokenizing
+from ssl_ebm.data.special_tokens import MASK, SPECIAL
+from ssl_ebm.data.tokenizing import Kind, encode, load_tokenizer, pieces, train_tokenizer, word_starts
 from ssl_ebm.errors import UserError
 
 TEXTS = ["the cat sat on the mat", "a dog sat on a log", "the cats and the dogs ran"] * 20
+LINES = [
+    f"{a}{b} {b}{a}n't, {a}é — {b}ß 漢{a} ({i})"
+    for i, (a, b) in enumerate((a, b) for a in ("ka", "lo", "mi", "ŝu") for b in ("pra", "tek", "zón"))
+]
+SIZES: dict[Kind, int] = {"wordpiece": 80, "bpe": 300}
+TRAINED = {kind: train_tokenizer(lambda: iter(LINES * 3), size, kind) for kind, size in SIZES.items()}
 
 
 @pytest.mark.parametrize(("kind", "size"), [("wordpiece", 40), ("bpe", 280)])
@@ -27,6 +42,16 @@ def test_special_tokens_come_first_and_texts_come_back(kind: Kind, size: int) ->
     assert int(starts[ids].sum()) == 6
     masked = tokenizer.encode("the [MASK] sat", add_special_tokens=False).ids
     assert masked.count(MASK) == 1
+
+
+@pytest.mark.parametrize(("kind", "size"), [("wordpiece", 40), ("bpe", 280)])
+def test_a_mask_takes_the_place_of_a_word(kind: Kind, size: int) -> None:
+    """As in training, where a token of bytes holds the space before it."""
+    tokenizer = train_tokenizer(lambda: iter(TEXTS), size, kind)
+    whole = tokenizer.encode("the dog sat", add_special_tokens=False)
+    assert len(whole.ids) == 3
+    masked = tokenizer.encode("the [MASK] sat", add_special_tokens=False).ids
+    assert masked == [whole.ids[0], MASK, whole.ids[2]]
 
 
 def test_a_byte_tokenizer_keeps_every_character() -> None:
@@ -48,10 +73,94 @@ def test_files_that_are_no_tokenizer_of_ours(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(UserError, match="is no tokenizer"):
         load_tokenizer(tmp_path / "bad.json")
-    from tokenizers import Tokenizer, models
-
     Tokenizer(models.WordPiece({"a": 0, "[MASK]": 1}, unk_token="a")).save(str(tmp_path / "other.json"))
-    with pytest.raises(UserError, match="tokens 0 to 4"):
+    with pytest.raises(UserError, match=r"other.json: the tokenizer has no token \[PAD\] or <pad>"):
         load_tokenizer(tmp_path / "other.json")
     train_tokenizer(lambda: iter(TEXTS), 40).save(str(tmp_path / "good.json"))
     assert load_tokenizer(tmp_path / "good.json").get_vocab_size() == 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_every_process_trains_the_same_tokenizer(kind: Kind, shared_data: Path) -> None:
+    """The library orders words by a hash that differs from process to process."""
+    script = (
+        "import sys, hashlib\n"
+        "from ssl_ebm.data.tokenizing import train_tokenizer\n"
+        f"lines = open({str(shared_data / 'text/wikitext-2/valid.txt')!r}, encoding='utf-8').readlines()\n"
+        f"made = train_tokenizer(lambda: iter(lines), 4000, {kind!r})\n"
+        "print(hashlib.sha256(made.to_str().encode()).hexdigest())"
+    )
+    found = {
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+        for _ in range(3)
+    }
+    assert len(found) == 1
+    assert len(found.pop().strip()) == hashlib.sha256().digest_size * 2
+
+
+def test_only_the_five_special_tokens_are_special() -> None:
+    for tokenizer in TRAINED.values():
+        added = tokenizer.get_added_tokens_decoder()
+        assert [added[i].content for i in sorted(added)] == list(SPECIAL)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_special_token_in_a_document_is_text(kind: Kind) -> None:
+    tokenizer = TRAINED[kind]
+    (ids,) = encode(tokenizer, ["ka [MASK] lo [SEP][CLS] mi [PAD]"])
+    assert not {0, 2, 3, 4} & set(ids.tolist())
+    assert MASK in tokenizer.encode("ka [MASK] lo", add_special_tokens=False).ids  # elsewhere it is one
+
+
+@given(
+    texts=st.lists(st.text(st.sampled_from("kalo é漢.'\n\t\u00a0\u0301(9"), max_size=60), max_size=6),
+    piece=st.integers(1, 8),
+    batch=st.integers(1, 30),
+)
+def test_pieces_and_batches_do_not_change_the_tokens(texts: list[str], piece: int, batch: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizing, "PIECE", piece)
+        patch.setattr(tokenizing, "BATCH", batch)
+        assert ["".join(pieces(text)) for text in texts] == texts
+        for tokenizer in TRAINED.values():
+            whole = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+            assert [ids.tolist() for ids in encode(tokenizer, texts)] == whole
+
+
+def test_words_of_bytes_begin_at_white_space_and_punctuation() -> None:
+    """Against the library's own cutting into words, where letters follow white space."""
+    tokenizer = TRAINED["bpe"]
+    starts = word_starts(tokenizer)
+    text = "ka lo\nmi, tek;pra\tzón\r\nka"
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    number = starts[tokens.ids].long().cumsum(0).tolist()
+    words = [
+        "".join(t for t, _ in group)
+        for _, group in groupby(zip(tokens.tokens, number, strict=True), lambda p: p[1])
+    ]
+    assert words == ["Ġka", "Ġlo", "Ċmi", ",", "Ġtek", ";pra", "ĉzÃ³n", "č", "Ċka"]
+    assert "".join(words) == "".join(w for w, _ in pre_tokenizers.ByteLevel().pre_tokenize_str(text))
+
+
+def test_a_tokenizer_that_cuts_or_pads_does_so_no_longer(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_str(TRAINED["bpe"].to_str())
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=9)
+    tokenizer.save(str(tmp_path / "t.json"))
+    assert load_tokenizer(tmp_path / "t.json").encode(LINES[0]).ids == TRAINED["bpe"].encode(LINES[0]).ids
+
+
+def test_rare_characters_leave_room_for_words() -> None:
+    """Of 3000 characters that occur twice, the 1000 first are kept; frequent ones always are."""
+    rare = [chr(0x13000 + i) for i in range(3000)] * 2
+    tokenizer = train_tokenizer(lambda: iter([*LINES * 3, *rare]), 1070)
+    known = [token for token in tokenizer.get_vocab() if len(token) == 1]
+    assert len(known) == tokenizing.ALPHABET
+    assert {"k", "(", "漢"} <= set(known)
+    assert chr(0x13000) in known
+    assert chr(0x13000 + 2999) not in known
+
+
+def test_workers_start_without_a_warning() -> None:
+    assert os.environ["TOKENIZERS_PARALLELISM"]

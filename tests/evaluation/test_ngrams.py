@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.ngrams import GRID, NGrams, masked_figures
+from ssl_ebm.evaluation.ngrams import GRID, NGrams, masked_energies
 
 V = 12
 
@@ -62,25 +62,31 @@ def test_weights_are_the_likeliest_of_the_grid() -> None:
     assert model.weights[1] > 0.5
 
 
-def test_longer_contexts_predict_better_and_figures_are_means() -> None:
+def test_orders_of_one_count_are_those_of_their_own() -> None:
+    tokens, before = text(300), np.array([[0, 1], [5, 5], [11, 3]])
+    model = NGrams(tokens, V, 3)
+    for order in (1, 2):
+        np.testing.assert_allclose(model.predict(before, order), NGrams(tokens, V, order).predict(before))
+
+
+def test_longer_contexts_predict_better_and_energies_are_of_each_hidden_token() -> None:
     tokens, held = text(4000), text(200, seed=1)
-    models = [NGrams(tokens, V, n, text(300, 2)) for n in (1, 2, 3)]
+    model = NGrams(tokens, V, 3, text(300, 2))
     sequences = held.reshape(10, 20)
     positions = np.tile(np.array([[2, 7, 19]]), (10, 1))
     counts = np.ones((10, 3), bool)
     counts[0, 0] = False
-    figures = masked_figures(models, sequences, positions, counts)
-    assert figures[0][0] > figures[1][0] > figures[2][0]
-    assert figures[2][1] > 0.5
-    logs, right = [], []
-    for row in range(10):
-        for m in range(3):
-            if counts[row, m]:
-                place = positions[row, m]
-                p = by_hand(tokens, *sequences[row, place - 2 : place].tolist(), *models[2].weights)
-                logs.append(np.log(p[sequences[row, place]]))
-                right.append(p.argmax() == sequences[row, place])
-    np.testing.assert_allclose(figures[2], (np.exp(-np.mean(logs)), np.mean(right)))
+    (one, _), (two, _), (nats, right) = masked_energies(model, sequences, positions, counts)
+    assert one.sum() > two.sum() > nats.sum()
+    assert right[counts].mean() > 0.5
+    for row, m in np.ndindex(10, 3):
+        if not counts[row, m]:
+            assert (nats[row, m], right[row, m]) == (0, False)
+            continue
+        place = positions[row, m]
+        p = by_hand(tokens, *sequences[row, place - 2 : place].tolist(), *model.weights)
+        assert nats[row, m] == pytest.approx(-np.log(p[sequences[row, place]]))
+        assert right[row, m] == (p.argmax() == sequences[row, place])
 
 
 @pytest.mark.parametrize(("order", "tokens", "says"), [(4, 10, "1, 2 or 3"), (3, 2, "too few")])

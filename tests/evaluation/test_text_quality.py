@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ssl_ebm.data import Text
-from ssl_ebm.data.corruption import MASK
+from ssl_ebm.data.special_tokens import MASK
 from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.hidden_tokens import all_masked, calibration, predicted
 from ssl_ebm.evaluation.runs import Run
-from ssl_ebm.evaluation.text_quality import all_masked, text_quality
+from ssl_ebm.evaluation.statistics import Bootstrap
+from ssl_ebm.evaluation.text_quality import text_quality
+from ssl_ebm.report.text import TextModel
 from ssl_ebm.tasks import MaskedText, load_task
 
 NOUNS, VERBS = ["cat", "dog", "man", "cow"], ["sees", "hears", "likes"]
@@ -58,10 +63,81 @@ def test_figures_are_those_of_the_network(run: Path) -> None:
     for name in ("perplexity", "accuracy", "auroc_swapped"):
         value, low, high = found[name]
         assert low <= value <= high
-    assert found["perplexity"][0] < found["unigram"]["perplexity"]
-    assert found["trigram"]["perplexity"] < found["unigram"]["perplexity"]
+    unigram, trigram = found["unigram"], found["trigram"]
+    assert found["perplexity"][0] < unigram["perplexity"][0]
+    assert trigram["perplexity"][2] < unigram["perplexity"][1]
+    times, points = found["perplexity_over_trigram"], found["accuracy_above_trigram"]
+    assert times[0] == pytest.approx(found["perplexity"][0] / trigram["perplexity"][0])
+    assert points[0] == pytest.approx(found["accuracy"][0] - trigram["accuracy"][0])
     assert found["auroc_swapped"][0] > 0.6
+    assert found["counted_tokens"] == data.train_dataset.tokens
     assert text_quality(task, data, "val") == found
+
+
+def test_shares_of_hidden_tokens_are_those_of_a_measurement_of_their_own(run: Path) -> None:
+    found = json.loads((run / "run" / "text_quality_val.json").read_text())
+    task = load_task(run / "run" / "checkpoints" / "last.ckpt", MaskedText)
+    data = Text(str(run / "a.txt"), "line", vocabulary=60, length=24, cache=str(run / "cache"))
+    data.setup()
+    half = text_quality(task, data, "val", ratio=0.5)
+    fifteen, _, fifty = found["by_ratio"]
+    assert [one["ratio"] for one in found["by_ratio"]] == [0.15, 0.3, 0.5]
+    for name in ("perplexity", "accuracy", "trigram", "hidden_tokens", "perplexity_over_trigram"):
+        assert fifteen[name] == found[name]
+        assert fifty[name] == half[name]
+
+
+def test_calibration_is_that_of_torchmetrics(run: Path) -> None:
+    found = json.loads((run / "run" / "text_quality_val.json").read_text())["calibration"]
+    task = load_task(run / "run" / "checkpoints" / "last.ckpt", MaskedText)
+    data = Text(str(run / "a.txt"), "line", vocabulary=60, length=24, cache=str(run / "cache"))
+    data.setup()
+    tokens = torch.stack([data.val_dataset[i]["tokens"] for i in range(len(data.val_dataset))])
+    hidden = all_masked(task, tokens, 0.15, 0)
+    with torch.no_grad():
+        p = task.hidden_scores(hidden).softmax(1)[hidden.counts.flatten()]
+    truth = hidden.truth[hidden.counts]
+    expected = multiclass_calibration_error(p, truth, num_classes=60, n_bins=10, norm="l1")
+    assert found["error"] == pytest.approx(float(expected), rel=1e-3)
+    best, token = p.max(1)
+    for one in found["bins"]:
+        inside = (best >= one["from"]) & (best < one["to"])
+        assert one["tokens"] == int(inside.sum())
+        if one["tokens"]:
+            assert one["said"] == pytest.approx(float(best[inside].mean()), rel=1e-5)
+            assert one["right"][0] == pytest.approx(float((token == truth)[inside].float().mean()))
+
+
+def test_sequences_that_are_passed_together_do_not_matter(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task(run / "run" / "checkpoints" / "last.ckpt", MaskedText)
+    tokens = torch.randint(5, 60, (7, 24), generator=torch.Generator().manual_seed(0))
+    hidden = all_masked(task, tokens, 0.3, 0)
+    with torch.no_grad():
+        together = predicted(task, hidden)
+        monkeypatch.setattr("ssl_ebm.evaluation.hidden_tokens.VALUES", 2 * 7 * 60)  # two sequences
+        apart = predicted(task, hidden)
+    np.testing.assert_allclose(together.energy, apart.energy, rtol=1e-4, atol=1e-5)
+    drawn = Bootstrap(np.arange(7), 10, 0)
+    assert sum(one["tokens"] for one in calibration(apart, drawn)["bins"]) == hidden.counts.sum()
+
+
+def test_examples_are_what_the_network_says(run: Path) -> None:
+    found = json.loads((run / "run" / "text_quality_val.json").read_text())["examples"]
+    model = TextModel(run / "run" / "checkpoints" / "last.ckpt")
+    one = next(one for one in found["fills"] if one["before"] and one["after"])
+    assert one["top"] == sorted(one["top"], key=lambda pair: -pair[1])
+    likely = dict(one["top"])
+    if one["truth"] in likely:
+        assert likely[one["truth"]] == pytest.approx(np.exp(-one["energy"]), rel=1e-4)
+    assert one["truth"].isalpha()
+    for pair in found["swapped"]:
+        real, swapped = ([piece for piece, _ in pair[name]] for name in ("real", "swapped"))
+        assert sorted(real) == sorted(swapped)
+        assert sum(a != b for a, b in zip(real, swapped, strict=True)) == 2
+        names = [piece[1:] if piece.startswith(" ") else f"##{piece}" for piece in real]
+        ids = torch.tensor([model.tokenizer.token_to_id(name) for name in names])
+        energies = model.task.token_energies(ids[None])[0].tolist()
+        assert [nats for _, nats in pair["real"]] == pytest.approx(energies, rel=1e-3)
 
 
 def test_numbers_out_of_range(run: Path) -> None:

@@ -139,6 +139,14 @@ def test_text_is_learnt_with_the_tokenizer_of_the_checkpoint() -> None:
     assert found["classes"] == ["bad", "good"]
     assert found["accuracy"]["test"][0] > 0.9
     assert main(["test", "--config", "out/config.yaml", "--ckpt_path", "last"]) == 0
+    for name, words in (("a", WORDS[:8]), ("b", WORDS[8:])):  # good and bad ones, without labels
+        Path("new").mkdir(exist_ok=True)
+        Path("new", f"{name}.txt").write_text(" ".join(words[:4]))
+    predict = ["predict", "--config", "out/config.yaml", "--ckpt_path", "last", "--run_dir", "out"]
+    assert main([*predict, "--data.data.init_args.path", "new"]) == 0
+    [found] = torch.load("out/predictions.pt", weights_only=True)
+    assert [found["classes"][i] for i in found["class"].tolist()] == ["good", "bad"]
+    assert "label" not in found
 
 
 def test_data_may_be_described_by_a_file() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ssl_ebm.cli import main
-from ssl_ebm.data.corruption import MASK
+from ssl_ebm.data.special_tokens import MASK
 from ssl_ebm.report.text import TextModel
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.report.progress import Display
+from ssl_ebm.progress import Display
 from ssl_ebm.report.training import TimeLeft, Training, train
 
 SETTINGS = {"seed_everything": 0, "trainer": {"max_steps": 10}, "model": {"width": 8}}

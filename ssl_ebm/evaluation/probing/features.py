@@ -11,9 +11,8 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from ssl_ebm.data.corruption import PAD, SPECIAL
+from ssl_ebm.data.labelled_text import LabelledDocuments
 from ssl_ebm.data.loading import OrderedLoader, StreamData
-from ssl_ebm.data.text import LabelledDocuments
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.probing.results import Samples
@@ -80,7 +79,7 @@ class Frozen:
         if self.pooling == "first":
             return tokens[:, 0]
         if isinstance(self.task, MaskedText) and tokens.shape[1] == inputs.shape[1]:
-            weight = (inputs != PAD).to(tokens)[..., None]
+            weight = (inputs != self.task.special.pad).to(tokens)[..., None]
             return (tokens * weight).sum(1) / weight.sum(1).clamp_min(1)
         return tokens.mean(1)
 
@@ -106,7 +105,7 @@ class RawInputs:
         if not inputs.is_floating_point():
             counts = torch.zeros(len(inputs), int(self.task.network.vocabulary))
             counts.scatter_add_(1, inputs.cpu(), torch.ones(inputs.shape))
-            counts[:, : len(SPECIAL)] = 0
+            counts[:, ~self.task.ordinary.cpu()] = 0
             return counts.log1p()
         while inputs[0].numel() > self.most and min(inputs.shape[-2:]) > 1:
             flat = torch.nn.functional.avg_pool2d(inputs.flatten(0, -4) if inputs.ndim > 4 else inputs, 2)

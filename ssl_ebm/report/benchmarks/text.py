@@ -17,14 +17,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ssl_ebm.data import Text
-from ssl_ebm.data.corruption import SPECIAL, Corrupted, TokenMasking
+from ssl_ebm.data.corruption import Corrupted, TokenMasking
+from ssl_ebm.data.special_tokens import SPECIAL
 from ssl_ebm.networks.bert import bert_config
 from ssl_ebm.networks.text import TextEncoder
+from ssl_ebm.report.benchmarks import corpus_memory
+from ssl_ebm.report.benchmarks.corpus_memory import memory_rows, write_documents
 from ssl_ebm.report.benchmarks.loading_rates import WORKERS, Loading
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.steps import Loss, dtype_name, promises, step_row, stepping
@@ -37,7 +39,7 @@ PEER = "transformers"
 BATCH = 32
 SIZES: dict[str, Any] = {"vocabulary": 8192, "width": 256, "depth": 4, "heads": 4, "length": 128}
 GAIN = {"float32": 1.5, "bfloat16": 1.8}  # times the rate of the peer
-WORDS, DOCUMENTS = 3000, 2000  # of the generated corpus
+DOCUMENTS = 2000  # of the generated corpus
 CASE = "training step, 4 layers, width 256, 128 tokens, vocabulary 8,192, 15 % hidden, batch 32"
 
 
@@ -47,7 +49,8 @@ def parts(effort: Effort) -> list[Part]:
     dtypes = [torch.float32, *([torch.bfloat16] if has_bfloat16(effort.device) else [])]
     seconds = 3 * (effort.repeats * (effort.seconds + 1.0) + 2)
     steps = [Part(f"steps, {dtype_name(one)}", seconds, partial(step_rows, effort, one)) for one in dtypes]
-    return [*steps, Part("tokenising and loading", seconds, partial(text_loading_rows, effort))]
+    loading = Part("tokenising and loading", seconds, partial(text_loading_rows, effort))
+    return [*steps, loading, Part("memory", 60, partial(memory_rows, SUITE))]
 
 
 def step_rows(
@@ -146,13 +149,6 @@ def text_loading_rows(effort: Effort) -> Iterator[Row]:
             )
 
 
-def write_documents(path: Path, count: int) -> None:
-    """Paragraphs of made-up words."""
-    noise = np.random.default_rng(0)
-    words = ["".join(noise.choice(list("abcdefghiklmnoprstu"), 6)) for _ in range(WORDS)]
-    path.write_text("\n\n".join(" ".join(noise.choice(words, 100)) for _ in range(count)))
-
-
 def summary(rows: Sequence[Row]) -> list[str]:
     """What is promised of this suite, and what was measured."""
-    return promises(rows, CASE, GAIN, PEER)
+    return [*promises(rows, CASE, GAIN, PEER), *corpus_memory.summary(rows)]

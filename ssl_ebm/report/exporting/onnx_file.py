@@ -15,7 +15,6 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.export import Dim
 
-from ssl_ebm.data.corruption import PAD
 from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.files import whole
 from ssl_ebm.tasks.encoder import Encoder
@@ -115,5 +114,5 @@ def _checks(encoder: Encoder) -> list[Tensor]:
     made = [encoder.inputs.example(count, generator) for count in (1, 3)]
     if encoder.inputs.vocabulary is not None:
         made[1] = made[1][:, : max(1, made[1].shape[1] // 2)]
-        made[1][1:, -1] = PAD
+        made[1][1:, -1] = encoder.inputs.padding
     return made

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
-from ssl_ebm.data.corruption import SPECIAL
+from ssl_ebm.data.special_tokens import CLS, SEP, SpecialTokens
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import write_whole
 from ssl_ebm.networks.bert import bert_config, to_bert
@@ -65,14 +67,27 @@ def write_for_transformers(task: LightningModule, checkpoint: str | Path, folder
     """
     if not isinstance(task, MaskedText):
         raise UserError(f"{checkpoint} is of {type(task).__name__}: transformers takes models of MaskedText")
-    config, weights = bert_config(task.network), to_bert(task.network)
+    config, weights = bert_config(task.network, task.special.pad), to_bert(task.network)
     if task.tokenizer_json is None:
         raise UserError(f"{checkpoint} holds no tokenizer: it was not trained on text")
     _save(weights, config, folder)
-    write_whole(folder / "tokenizer.json", task.tokenizer_json)
-    names = zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True)
+    write_whole(folder / "tokenizer.json", _bracketing(task.tokenizer_json, task.special).to_str())
+    roles = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    names = {role: name for role, name in zip(roles, task.special.names, strict=True) if name is not None}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": task.network.length}
-    write_whole(folder / "tokenizer_config.json", json.dumps(settings | dict(names), indent=1) + "\n")
+    write_whole(folder / "tokenizer_config.json", json.dumps(settings | names, indent=1) + "\n")
+
+
+def _bracketing(tokenizer_json: str, special: SpecialTokens) -> Any:
+    """The tokenizer, which now puts [CLS] and [SEP] around a text by itself, as in training."""
+    tokenizer: Any = Tokenizer.from_str(tokenizer_json)
+    first, last = (str(special.names[role]) for role in (CLS, SEP))
+    tokenizer.post_processor = TemplateProcessing(
+        single=[first, "$A", last],
+        pair=[first, "$A", last, "$B", last],
+        special_tokens=[(first, special.cls), (last, special.sep)],
+    )
+    return tokenizer
 
 
 def _save(weights: dict[str, Any], config: dict[str, Any], folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import io
 
-from ssl_ebm.report.progress import Display, clock
+from ssl_ebm.progress import Display, clock
 
 
 def test_clock() -> None:

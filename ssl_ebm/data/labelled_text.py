@@ -1,0 +1,164 @@
+"""Labelled documents, for probes and fine-tuning of a model of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssl_ebm.data.documents import Corpus, fingerprint, warn_of_shared
+from ssl_ebm.data.loading import StreamData, check_least
+from ssl_ebm.data.special_tokens import SpecialTokens
+from ssl_ebm.data.tokenizing import encode
+from ssl_ebm.errors import UserError
+
+
+class LabelledText(Dataset[dict[str, Tensor]]):
+    """Documents of one split with their classes: {"tokens": (length,) int64, "label": (), "index": ()}.
+
+    [CLS] the document's first tokens [SEP], padded with [PAD].
+    The index counts the documents of the split.
+
+    Args:
+        corpus: with a label column.
+        split: "train", "val" or "test"; None: the documents that have no label, whose items have no "label".
+        tokenizer: of the checkpoint, as JSON.
+        length: tokens of a sequence.
+
+    Attributes:
+        classes: names of the classes, sorted; of all splits.
+
+    Raises:
+        UserError: no label column, or no documents in the split.
+    """
+
+    def __init__(self, corpus: Corpus, split: str | None, tokenizer: str, length: int) -> None:
+        if corpus.label_column is None:
+            raise UserError("labelled text needs a label column: set label_column")
+        names: set[str] = set()
+        labels: list[str | None] = []
+        train, own = set[int](), list[int]()
+
+        def texts() -> Iterator[str]:
+            for document in corpus.documents():
+                if document.label is not None:
+                    names.add(document.label)
+                if document.split == "train":
+                    train.add(fingerprint(document.text))
+                if (document.label is None) if split is None else document.split == split:
+                    labels.append(document.label)
+                    own.append(fingerprint(document.text))
+                    yield document.text
+
+        rows = []
+        reader = Tokenizer.from_str(tokenizer)
+        special = SpecialTokens.of(reader)
+        for ids in encode(reader, texts()):
+            row = np.full(length, special.pad)
+            kept = special.bracketed(ids.tolist(), length)
+            row[: len(kept)] = kept
+            rows.append(row)
+        if not rows:
+            raise UserError(f"{corpus.path} has no documents for {split or 'predictions'}")
+        self.classes = sorted(names)
+        missing = names - set(labels)
+        if split is not None and missing:
+            rank_zero_warn(f"{corpus.path}: {split} has no document of {', '.join(sorted(missing))}")
+        shared = sum(one in train for one in own)
+        if split in ("val", "test") and shared:
+            warn_of_shared(corpus.path, split, shared, len(own))
+        number = {name: label for label, name in enumerate(self.classes)}
+        self.tokens = torch.from_numpy(np.stack(rows))
+        self.labels = torch.tensor([-1 if label is None else number[label] for label in labels])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        place = index % len(self)  # of a later epoch
+        item = {"tokens": self.tokens[place], "index": torch.tensor(place)}
+        return item if self.labels[place] < 0 else item | {"label": self.labels[place]}
+
+
+class LabelledDocuments(StreamData):
+    """Documents with their classes, for probes and fine-tuning of a model of text.
+
+    Batches: {"tokens": (B, length) int64, "label": (B,) int64, "index": (B,) int64}, each document on its own
+    (see `LabelledText`). The tokenizer is that of the model: of the one that the Trainer runs, or as
+    `use_tokenizer` says before `setup`.
+
+    To predict, no labels are needed: it is done for the documents that have none, and for those of test where
+    all have one.
+
+    Args:
+        path: a folder, with .txt files in a folder for each class or with tables; a file: .csv, .tsv, .jsonl;
+            or "hf:NAME", a dataset of Hugging Face; see `Corpus`, also for the next ones.
+        text_column, label_column: of tables, JSON lines and datasets.
+        length: tokens of a document, at most; null: as many as the model takes.
+        val_share, test_share: of the documents whose split no file name fixes.
+        batch_size, workers, seed: as everywhere.
+
+    Attributes:
+        classes: names of the classes, sorted; there after `setup`.
+
+    Raises:
+        UserError: a setting out of its range, files that are missing or broken, a split without documents.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        text_column: str = "text",
+        label_column: str = "label",
+        length: int | None = None,
+        val_share: float = 0.1,
+        test_share: float = 0.2,
+        batch_size: int = 32,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, workers, seed)
+        check_least(length=(8 if length is None else length, 8))
+        self.corpus = Corpus(path, "file", text_column, label_column, val_share, test_share, seed)
+        self.length = length
+        self.tokenizer_json: str | None = None
+        self.classes: list[str] = []
+        self._predicting = False
+
+    def use_tokenizer(self, tokenizer_json: str | None, length: int) -> None:
+        """Takes the tokenizer of a model, and how many tokens it takes at most.
+
+        Raises:
+            UserError: the model has no tokenizer.
+        """
+        if tokenizer_json is None:
+            raise UserError("this model has no tokenizer: it was not trained on text")
+        self.tokenizer_json, self.length = tokenizer_json, min(self.length or length, length)
+
+    def setup(self, stage: str | None = None) -> None:
+        self._predicting = stage == "predict"
+        super().setup(stage)
+
+    def make_dataset(self, split: str) -> LabelledText:
+        if self.tokenizer_json is None and self.trainer is not None:
+            model: Any = self.trainer.lightning_module
+            reader = getattr(model, "backbone", model)  # the task that was pre-trained
+            length = getattr(getattr(reader, "network", None), "length", 0)
+            self.use_tokenizer(getattr(reader, "tokenizer_json", None), length)
+        if self.tokenizer_json is None or self.length is None:
+            raise UserError("labelled documents need the tokenizer of a model: give a checkpoint of text")
+        corpus = replace(self.corpus, optional=self._predicting)
+        unlabelled = self._predicting and any(one.label is None for one in corpus.documents())
+        made = LabelledText(corpus, None if unlabelled else split, self.tokenizer_json, self.length)
+        self.classes = made.classes
+        return made
+
+    def settings(self) -> dict[str, Any]:
+        return {"path": self.corpus.path, "length": self.length, "classes": self.classes}

@@ -1,0 +1,144 @@
+"""Labelled documents: folders for classes, as reviews of films come, and documents to predict for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_ebm.data import LabelledDocuments
+from ssl_ebm.data.documents import Corpus
+from ssl_ebm.data.tokenizing import train_tokenizer
+from ssl_ebm.errors import UserError
+
+WORDS = {"pos": ["good", "fine", "great"], "neg": ["bad", "poor", "awful"]}
+TOKENIZER = train_tokenizer(lambda: iter([" ".join([*WORDS["pos"], *WORDS["neg"]])] * 20), 45).to_str()
+
+
+def review(label: str, number: int) -> str:
+    return " ".join(np.random.default_rng(number).choice(WORDS[label], 6)) + f" {number}"
+
+
+def write(folder: Path, split: str, count: int, first: int = 0) -> None:
+    """Reviews as in the folders of IMDb's set: SPLIT/pos/0_9.txt."""
+    for label in WORDS:
+        place = folder / split / label if split else folder / label
+        place.mkdir(parents=True, exist_ok=True)
+        for i in range(first, first + count):
+            (place / f"{i}_{9 if label == 'pos' else 2}.txt").write_text(review(label, i))
+
+
+def labelled(folder: Path, stage: str | None = None) -> LabelledDocuments:
+    data = LabelledDocuments(str(folder), batch_size=5)
+    data.use_tokenizer(TOKENIZER, 16)
+    data.setup(stage)
+    return data
+
+
+def test_a_folder_for_each_class_in_folders_for_splits(tmp_path: Path) -> None:
+    write(tmp_path, "train", 30)
+    write(tmp_path, "test", 10, first=100)
+    (tmp_path / "README.txt").write_text("one line\n\nand another")
+    (tmp_path / "train" / "urls.txt").write_text("http://")
+    with pytest.warns(UserWarning, match=r"skipped 2 file\(s\) that have no labels: README.txt; train/urls"):
+        documents = list(Corpus(str(tmp_path), "file", label_column="label").documents())
+    count = Counter((one.split == "test", one.label) for one in documents)
+    assert count == {(False, "pos"): 30, (False, "neg"): 30, (True, "pos"): 10, (True, "neg"): 10}
+    assert {one.split for one in documents} == {"train", "val", "test"}  # validation is a share of train
+    assert all(one.text.split()[0] in WORDS[str(one.label)] for one in documents)
+    with pytest.warns(UserWarning, match="no labels"):
+        data = labelled(tmp_path)
+    assert data.classes == ["neg", "pos"]
+    assert data.test_dataset.labels.tolist() == [0] * 10 + [1] * 10
+    assert data.test_dataset[12]["label"] == 1
+
+
+def test_a_folder_for_each_class_alone_is_split_by_the_text(tmp_path: Path) -> None:
+    write(tmp_path, "", 60)
+    data = labelled(tmp_path)
+    sizes = [len(one) for one in (data.train_dataset, data.val_dataset, data.test_dataset)]
+    assert sum(sizes) == 120
+    assert sizes[0] > sizes[2] > sizes[1] > 0
+    assert data.classes == ["neg", "pos"]
+
+
+def test_pre_training_reads_the_same_folder_without_labels(tmp_path: Path) -> None:
+    write(tmp_path, "train", 3)
+    write(tmp_path, "test", 2, first=50)
+    documents = list(Corpus(str(tmp_path)).documents())
+    assert len(documents) == 10
+    assert {one.label for one in documents} == {None}
+
+
+def test_texts_without_classes_are_no_labelled_data(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    for path in (tmp_path, tmp_path / "a.txt"):
+        with pytest.raises(UserError, match="has no labels: give a table, or put the texts in a folder"):
+            labelled(path)
+
+
+def test_a_class_that_a_split_lacks_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "train", 30)
+    write(tmp_path, "test", 5, first=100)
+    (tmp_path / "train" / "unsup").mkdir()
+    (tmp_path / "train" / "unsup" / "1.txt").write_text("fine")
+    with pytest.warns(UserWarning, match="test has no document of unsup"):
+        labelled(tmp_path, "test")
+
+
+def test_documents_of_the_test_that_are_in_train_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, "train", 30)
+    write(tmp_path, "test", 5, first=100)
+    (tmp_path / "test" / "pos" / "copy.txt").write_text(f"\n{review('pos', 3)}\n")
+    with pytest.warns(UserWarning, match="1 of the 11 documents of test are in train as well"):
+        labelled(tmp_path, "test")
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv", "jsonl", "file"])
+def test_predictions_need_no_labels(tmp_path: Path, kind: str) -> None:
+    texts = [review("pos", i) for i in range(7)]
+    path = tmp_path / "new"
+    if kind == "folder":
+        path.mkdir()
+        for i, text in enumerate(texts):
+            (path / f"{i}.txt").write_text(text)
+    else:
+        path = path.with_suffix(".txt" if kind == "file" else f".{kind}")
+        made = {
+            "csv": "\n".join(["number,text", *(f"{i},{text}" for i, text in enumerate(texts))]),
+            "jsonl": "\n".join(json.dumps({"text": text}) for text in texts),
+            "file": texts[0],
+        }
+        path.write_text(made[kind])
+        texts = texts[:1] if kind == "file" else texts
+    data = labelled(path, "predict")
+    batches = list(data.predict_dataloader())
+    assert all("label" not in batch for batch in batches)
+    found = torch.cat([batch["tokens"] for batch in batches])
+    assert len(found) == len(texts)  # all of them, not only a share for tests
+    assert data.classes == []
+    other = labelled(path, "predict").test_dataset
+    assert torch.equal(found, torch.stack([other[i]["tokens"] for i in range(len(other))]))
+    if kind in ("csv", "jsonl"):
+        with pytest.raises(UserError, match="label"):
+            labelled(path, "fit")
+
+
+def test_predictions_are_of_what_has_no_label_and_else_of_the_test(tmp_path: Path) -> None:
+    rows = [f"{review(label, i)},{label}" for i in range(20) for label in WORDS]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *rows]))
+    (tmp_path / "test.csv").write_text("\n".join(["text,label", *rows[:6]]))
+    data = labelled(tmp_path, "predict")
+    assert len(data.test_dataset) == 6
+    assert all("label" in batch for batch in data.predict_dataloader())
+    (tmp_path / "test.csv").write_text("\n".join(["text", *(review("pos", 100 + i) for i in range(8))]))
+    data = labelled(tmp_path, "predict")
+    assert len(data.test_dataset) == 8
+    assert data.classes == ["neg", "pos"]
+    assert all("label" not in batch for batch in data.predict_dataloader())
+    (tmp_path / "test.csv").write_text("\n".join(["text,label", *rows[:6], f"{review('neg', 99)},"]))
+    assert len(labelled(tmp_path, "predict").test_dataset) == 1  # an empty cell
