@@ -160,7 +160,8 @@ def _fills(examples: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for one in examples:
         top = " · ".join(
-            f"{_bold(word, word == one['truth'])}&nbsp;{probability:.2f}" for word, probability in one["top"]
+            f"{_bold(word, word == one['truth'])}&nbsp;{_rounded(probability)}"
+            for word, probability in one["top"]
         )
         text = f"{escape(one['before'])} <b>[{escape(one['truth'])}]</b> {escape(one['after'])}"
         rows.append(f"<tr><td>{text}</td><td>{top}</td><td>{one['energy']:.2f}</td></tr>")
@@ -173,6 +174,10 @@ def _fills(examples: Sequence[Mapping[str, Any]]) -> str:
         "Words of one token, drawn at random. The network sees the whole sequence, of which a part is "
         "shown, without the word in brackets. The energy is that of the true word, -log p.",
     )
+
+
+def _rounded(probability: float) -> str:
+    return f"{probability:.2f}" if probability >= 0.005 else "&lt;0.01"
 
 
 def _bold(word: str, really: bool) -> str:
