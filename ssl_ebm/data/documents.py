@@ -8,13 +8,15 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ssl_ebm.data.listings import SPLITS, find_files
 from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.randomness import stream_key
+from ssl_ebm.data.shards.folder import open_shards
+from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
@@ -50,7 +52,8 @@ class Corpus:
     one side. Where labels are wanted, a .txt beside tables has none: it is named and left out.
 
     Args:
-        path: a folder, or a file: .txt, .csv, .tsv, .jsonl.
+        path: a folder, or a file: .txt, .csv, .tsv, .jsonl; or a folder of shards that `ssl-ebm shard` has
+            made of one of these.
         unit: what is a document of a .txt file: the file, a paragraph (up to an empty line), a line.
         text_column, label_column: of tables and JSON lines, as the first line of a table names it. Of a table
             whose first line names nothing, its number, from 1; "2+3" joins two. Null: there are no labels.
@@ -78,7 +81,7 @@ class Corpus:
         if self.unit not in ("file", "paragraph", "line"):
             raise UserError(f"text: unit is {self.unit!r}: use file, paragraph or line")
 
-    def files(self) -> list[tuple[Path, str | None]]:
+    def files(self) -> list[tuple[Path | StoredFile, str | None]]:
         """All files, and the splits that their names fix.
 
         Raises:
@@ -89,18 +92,37 @@ class Corpus:
             if path.suffix.lower() not in SUFFIXES:
                 raise UserError(f"{path} is no text: use {', '.join(SUFFIXES)}")
             return [(path, None)]
-        found = []
-        listings = find_files(path, SUFFIXES, "texts")
+        shards = open_shards(path, "texts")
+        if shards is not None:
+            listings = shards.listings()
+        else:
+            found = find_files(path, SUFFIXES, "texts")
+            listings = [replace(one, split=split_of_name(one.name)) for one in found]
         if self.label_column is not None:
             tables = [one for one in listings if one.path.suffix.lower() != ".txt"]
             if tables and len(tables) < len(listings):
                 notes = [one.name for one in listings if one not in tables]
                 warn_of_skipped(self.path, "file(s) that have no labels", notes)
                 listings = tables
-        for listing in listings:
-            first = listing.path.relative_to(path).parts[0]
-            found.append((listing.path, _STEMS.get(Path(first).stem.lower())))
-        return found
+        return [(one.path, one.split) for one in listings]
+
+    def content(self) -> Iterator[str]:
+        """Lines that name the content of all files: their checksums, or those of their shards.
+
+        Raises:
+            UserError: a file that cannot be read.
+        """
+        shards = open_shards(self.path, "texts")
+        if shards is not None:
+            yield f"shards {shards.manifest.fingerprint}"
+            return
+        for path, split in self.files():
+            try:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+            yield f"{path.suffix} {split} {content}"
 
     def documents(self, blank: list[str] | None = None) -> Iterator[Document]:
         """All documents that are not blank, without the white space around them.
@@ -143,7 +165,7 @@ class Corpus:
             return "val"
         return SPLITS[0]
 
-    def _read(self, path: Path) -> Iterator[tuple[str, str, str | None]]:
+    def _read(self, path: Path | StoredFile) -> Iterator[tuple[str, str, str | None]]:
         kind = path.suffix.lower()
         if kind == ".txt":
             yield from ((text, name, None) for text, name in self._plain(path))
@@ -152,7 +174,7 @@ class Corpus:
         else:
             yield from self._table(path, "\t" if kind == ".tsv" else ",")
 
-    def _plain(self, path: Path) -> Iterator[tuple[str, str]]:
+    def _plain(self, path: Path | StoredFile) -> Iterator[tuple[str, str]]:
         if self.unit == "line":
             yield from ((line, f"{path}:{i}") for i, line in _lines(path))
             return
@@ -166,7 +188,7 @@ class Corpus:
                 gathered.append(line)
         yield "".join(gathered), f"{path}:{first}"
 
-    def _json_lines(self, path: Path) -> Iterator[tuple[str, str, str | None]]:
+    def _json_lines(self, path: Path | StoredFile) -> Iterator[tuple[str, str, str | None]]:
         for i, line in _lines(path):
             if not line.strip():
                 continue
@@ -185,7 +207,7 @@ class Corpus:
                 raise UserError(f"{path}, line {i}: {self.text_column} is no text: mend it, or leave it out")
             yield text, f"{path}:{i}", label
 
-    def _table(self, path: Path, between: str) -> Iterator[tuple[str, str, str | None]]:
+    def _table(self, path: Path | StoredFile, between: str) -> Iterator[tuple[str, str, str | None]]:
         csv.field_size_limit(sys.maxsize)
         lines = (line for _, line in _lines(path))
         if between == "\t":  # a quote in a text is one
@@ -214,7 +236,7 @@ class Corpus:
         except csv.Error as error:
             raise UserError(f"{path}, line {rows.line_num}: {error}: mend it, or leave it out") from error
 
-    def _places(self, path: Path, setting: str, column: str, first: list[str]) -> list[int]:
+    def _places(self, path: Path | StoredFile, setting: str, column: str, first: list[str]) -> list[int]:
         """Which columns are meant, given the first line."""
         if column in first:
             return [first.index(column)]
@@ -229,12 +251,17 @@ class Corpus:
         return [number - 1 for number in numbers]
 
 
+def split_of_name(name: str) -> str | None:
+    """The split that a file's first folder, or its own name, fixes."""
+    return _STEMS.get(Path(name.split("/")[0]).stem.lower())
+
+
 def _is_unicode(text: str) -> bool:
     """JSON may hold halves of surrogate pairs, which are no characters."""
     return not any("\ud800" <= one <= "\udfff" for one in text) if not text.isascii() else True
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path | StoredFile) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, without a byte-order mark.
 
     Raises:

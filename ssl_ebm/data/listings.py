@@ -1,15 +1,21 @@
 """Files that have been found but not yet read: their names, classes, and which split each belongs to."""
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_ebm.data.randomness import stream_key
 from ssl_ebm.errors import UserError
+
+if TYPE_CHECKING:
+    from ssl_ebm.data.shards.stored import StoredFile
 
 SPLITS = ("train", "val", "test")
 _EXCESS = 1.25  # how far a group may take a split beyond its fraction
@@ -20,7 +26,7 @@ class Listing:
     """An image or a clip that has been found but not yet read.
 
     Attributes:
-        path: the file.
+        path: the file, on its own or inside of shards.
         name: how messages and results call it.
         group: files of one group (clips of one recording, say) stay on one side of every split.
         label: class name, where there is one.
@@ -28,7 +34,7 @@ class Listing:
         row: number of the clip within a file of arrays; None for a video file.
     """
 
-    path: Path
+    path: Path | StoredFile
     name: str
     group: str
     label: str | None = None
@@ -164,7 +170,8 @@ def share_out(
 
 def _fitting(sizes: NDArray[np.int64], wanted: float, most: int) -> list[int]:
     """The first groups that together hold the files that are wanted, or the smallest one."""
-    chosen, taken = [], 0
+    chosen: list[int] = []
+    taken = 0
     for group, size in enumerate(sizes.tolist()):
         if taken >= wanted or len(chosen) == most:
             break

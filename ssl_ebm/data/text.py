@@ -153,13 +153,8 @@ class Text(StreamData):
         given = None if self.given is None else load_tokenizer(self.given).to_str()
         settings += [self.kind, self.vocabulary] if given is None else [given]
         digest = hashlib.sha256(repr(settings).encode())
-        for path, split in corpus.files():
-            try:
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-            digest.update(f"{path.suffix} {split} {content}\n".encode())
+        for line in corpus.content():
+            digest.update(f"{line}\n".encode())
         return digest.hexdigest()[:32]
 
     def _texts(self, split: str) -> Iterator[str]:

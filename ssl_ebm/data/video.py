@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from ssl_ebm.data.decoding import BrokenClipError, FrameFormat, to_float
 from ssl_ebm.data.listings import SPLITS, Listing, assign_splits, check_fractions, class_names
 from ssl_ebm.data.loading import check_memory, warn_of_skipped
 from ssl_ebm.data.randomness import integers, uniforms
+from ssl_ebm.data.shards.folder import ShardFolder, open_shards
+from ssl_ebm.data.stored_clips import StoredClips, frame_counts, open_listed
 from ssl_ebm.errors import UserError
 
 
@@ -67,7 +69,8 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         self.seed = seed
         self.split = split
         self.stop = stop
-        self.segments = np.array([(clip.frames - length) // stride + 1 for clip in clips])
+        self.frames = frame_counts(clips)
+        self.segments = (self.frames - length) // stride + 1
         self.used = np.minimum(self.segments, windows_per_clip or self.segments)
         self.ends = np.cumsum(self.used)  # of each clip's items
 
@@ -92,7 +95,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
             drawn = uniforms(self.seed, f"{self.split}/segments", drawer, segments)[0]
             turn = int(np.argsort(drawn)[turn])
         shift = int(integers(uniforms(self.seed, f"{self.split}/shift", index, 1), 0, self.stride - 1)[0, 0])
-        return clip, min(turn * self.stride + shift, self.clips[clip].frames - self.length)
+        return clip, min(turn * self.stride + shift, int(self.frames[clip]) - self.length)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.window(index)
@@ -108,7 +111,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
                     ) from error
                 rank_zero_warn(f"{name} cannot be decoded ({error}): the next clip takes its place")
                 clip = (clip + 1) % len(self.clips)
-                start = min(start, self.clips[clip].frames - self.length)
+                start = min(start, int(self.frames[clip]) - self.length)
         else:
             raise UserError(f"no clip of the {self.split} split can be decoded: check the files")
         item = {"video": to_float(frames), "clip": torch.tensor(clip), "start": torch.tensor(start)}
@@ -193,7 +196,7 @@ class VideoData(ClipData):
         self.test_fraction = test_fraction
         self.skipped: dict[str, list[str]] = {"broken": [], "short": []}
         self.classes: list[str] = []
-        self._clips: dict[str, list[tuple[Listing, Clip]]] | None = None
+        self._clips: dict[str, tuple[Sequence[Clip], Sequence[int] | None]] | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -219,8 +222,9 @@ class VideoData(ClipData):
         future = {"train": self.future_frames, None: max(self.future_frames, self.eval_future_frames)}
         return self.context_frames + future.get(split, self.eval_future_frames)
 
-    def _prepare(self) -> dict[str, list[tuple[Listing, Clip]]]:
-        """Read all clips, leave out the broken and the short ones, and share the others among the splits.
+    def _prepare(self) -> dict[str, tuple[Sequence[Clip], Sequence[int] | None]]:
+        """Clips and class numbers of each split: read all clips, leave out the broken and the short ones, and
+        share the others among the splits.
 
         In this order, so that a broken clip cannot be the only one of a split.
         """
@@ -236,7 +240,13 @@ class VideoData(ClipData):
             usable = [one for one in usable if one.name in clips]
         fixed = {one.split for one in found}
         usable = assign_splits(usable, fixed, self.source, self.val_fraction, self.test_fraction, self.seed)
-        return {split: [(one, clips[one.name]) for one in usable if one.split == split] for split in SPLITS}
+        number = {name: place for place, name in enumerate(self.classes)}
+        prepared: dict[str, tuple[Sequence[Clip], Sequence[int] | None]] = {}
+        for split in SPLITS:
+            chosen = [one for one in usable if one.split == split]
+            labels = [number[one.label] for one in chosen if one.label is not None] if number else None
+            prepared[split] = [clips[one.name] for one in chosen], labels
+        return prepared
 
     def make_dataset(self, split: str) -> ClipWindows:
         """The windows of a split; the first call reads the clips of all splits.
@@ -246,13 +256,12 @@ class VideoData(ClipData):
         """
         if self._clips is None:
             self._clips = self._prepare()
-        chosen = self._clips[split]
-        if not chosen:
+        clips, labels = self._clips[split]
+        if not len(clips):
             raise UserError(f"every {split} clip in {self.source} is broken or too short: add good ones")
-        number = {name: place for place, name in enumerate(self.classes)}
         return ClipWindows(
-            [clip for _, clip in chosen],
-            [number[one.label] for one, _ in chosen if one.label is not None] if number else None,
+            clips,
+            labels,
             self._window(split),
             self.stride or self._window(split),
             self.windows_per_clip,
@@ -290,18 +299,28 @@ class VideoData(ClipData):
     def _drop_short(self, chosen: list[Listing], clips: dict[str, Clip]) -> list[Listing]:
         """The listings whose clips hold a whole window."""
         fitting = [one for one in chosen if clips[one.name].frames >= self._window(one.split)]
-        short = [one.name for one in chosen if one not in fitting]
+        lengths = {one.name: clips[one.name].frames for one in chosen}
+        for one in fitting:
+            del lengths[one.name]
+        self._tell_short(lengths, len(fitting))
+        return fitting
+
+    def _tell_short(self, frames: dict[str, int], fitting: int) -> None:
+        """Names the clips that do not hold a whole window.
+
+        Raises:
+            UserError: no other is left.
+        """
         if not fitting:
-            longest = max(clips[name].frames for name in short)
             raise UserError(
                 f"every readable clip in {self.source} is shorter than a window, {self._window(None)} frames "
-                f"(the longest has {longest}): lower context_frames or future_frames, or give longer clips"
+                f"(the longest has {max(frames.values())}): lower context_frames or future_frames, or give "
+                "longer clips"
             )
-        self.skipped["short"] += short
-        if short:
-            lengths = [f"{name} ({clips[name].frames})" for name in short]
+        self.skipped["short"] += frames
+        if frames:
+            lengths = [f"{name} ({count})" for name, count in frames.items()]
             warn_of_skipped(self.source, "clip(s) shorter than a window", lengths)
-        return fitting
 
     def settings(self) -> dict[str, Any]:
         datasets = {name: getattr(self, f"{name}_dataset") for name in ("train", "val", "test")}
@@ -325,6 +344,9 @@ class VideoFolder(VideoData):
     Sub-folders below give the classes. A file clips.csv with columns `path` and `group` keeps the clips of a
     group on one side.
 
+    Or shards that `ssl-ebm shard` has made of such a folder: batches are the same, to the bit. With `cache`
+    off, memory does not grow with them.
+
     Args:
         folder: the folder.
         **settings: those of VideoData.
@@ -333,10 +355,39 @@ class VideoFolder(VideoData):
     def __init__(self, folder: str, **settings: Any) -> None:
         super().__init__(**settings)
         self.folder = Path(folder)
+        self._shards: ShardFolder | None = None
 
     @property
     def source(self) -> str:
         return str(self.folder)
 
     def find(self) -> list[Listing]:
-        return find_clips(self.folder)
+        return find_clips(self.folder) if self._shards is None else self._shards.listings()
+
+    def open(self, listing: Listing) -> Clip:
+        if self._shards is not None:
+            return open_listed(listing, self.form, self.frame_rate)
+        return super().open(listing)
+
+    def _prepare(self) -> dict[str, tuple[Sequence[Clip], Sequence[int] | None]]:
+        self._shards = open_shards(self.folder, "clips")
+        if self._shards is None or self.cache:
+            return super()._prepare()
+        return self._prepare_shards(self._shards)
+
+    def _prepare_shards(self, shards: ShardFolder) -> dict[str, tuple[Sequence[Clip], Sequence[int] | None]]:
+        """The same of the index alone."""
+        self.classes = shards.manifest.classes
+        windows = np.array([self._window(split) for split in (*SPLITS, None)])  # -1, no split, is the last
+        frames = shards.frame_counts(self.frame_rate)
+        fits = frames >= windows[shards.items["split"]]
+        short = {shards.names[row]: int(frames[row]) for row in np.flatnonzero(~fits).tolist()}
+        self._tell_short(short, int(fits.sum()))
+        rows = np.flatnonzero(fits)
+        numbers = shards.split_numbers(rows, self.val_fraction, self.test_fraction, self.seed)
+        prepared: dict[str, tuple[Sequence[Clip], Sequence[int] | None]] = {}
+        for place, split in enumerate(SPLITS):
+            chosen = rows[numbers == place]
+            clips = StoredClips(shards, chosen, self.form, self.frame_rate)
+            prepared[split] = clips, cast(Any, shards.labels(chosen))
+        return prepared
