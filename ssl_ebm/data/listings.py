@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_ebm.data.randomness import stream_key
+from ssl_ebm.data.randomness import stream_keys
 from ssl_ebm.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,14 +113,14 @@ def assign_splits(
         outside = next((listing.name for listing in found if listing.split is None), "a file")
         raise UserError(f"{outside} lies outside train, val and test in {where}: move it into one of them")
     given = np.array([-1 if one.split is None else SPLITS.index(one.split) for one in found], np.int8)
-    keys = group_keys((listing.group for listing in found), len(found), seed)
+    keys = group_keys((os.fsencode(listing.group) for listing in found), seed)
     numbers = share_out(given, keys, fixed, where, val_fraction, test_fraction)
     return [replace(one, split=SPLITS[number]) for one, number in zip(found, numbers, strict=True)]
 
 
-def group_keys(groups: Iterable[str], count: int, seed: int) -> NDArray[np.uint64]:
+def group_keys(groups: Iterable[bytes], seed: int) -> NDArray[np.uint64]:
     """(N,) the random place of each file's group in the order in which groups are given to splits."""
-    return np.fromiter((stream_key(seed, f"split/{group}") for group in groups), np.uint64, count)
+    return stream_keys(seed, "split/", groups)
 
 
 def share_out(

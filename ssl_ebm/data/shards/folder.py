@@ -164,7 +164,7 @@ class ShardFolder:
         if {"train", "val", "test"} <= self.fixed:  # nothing is drawn
             keys = np.zeros(len(rows), np.uint64)
         else:
-            keys = group_keys(self.groups, len(self), seed)[rows]
+            keys = group_keys(self.groups.as_bytes(), seed)[rows]
         return share_out(given, keys, self.fixed, str(self.folder), val_fraction, test_fraction)
 
     def rows_of_split(

@@ -69,10 +69,14 @@ class Strings:
         return os.fsdecode(self.bytes[start : int(self.ends[row])].tobytes())
 
     def __iter__(self) -> Iterator[str]:
+        return map(os.fsdecode, self.as_bytes())
+
+    def as_bytes(self) -> Iterator[bytes]:
+        """All of them, some thousands read at a time."""
         start = 0
         for first in range(0, len(self.ends), _AT_ONCE):
             ends = self.ends[first : first + _AT_ONCE].tolist()
             some, offset = self.bytes[start : ends[-1]].tobytes(), start
             for end in ends:
-                yield os.fsdecode(some[start - offset : end - offset])
+                yield some[start - offset : end - offset]
                 start = end
