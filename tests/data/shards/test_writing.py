@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
-import sys
 import tarfile
 import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from sharded_folders import pack, write_clips, write_pictures
 
 from ssl_ebm.cli import main
 from ssl_ebm.data.shards import writing
+from ssl_ebm.data.shards.intake import Content
 from ssl_ebm.data.shards.manifest import read_manifest
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.lock import only_run_in
@@ -72,44 +75,44 @@ def test_the_same_files_make_the_same_shards(tmp_path: Path) -> None:
     assert other.fingerprint != one.fingerprint
 
 
-SLOWLY = """
-import sys, time
-from ssl_ebm.data.shards import writing
-take = writing.take_in
-def slowly(*arguments):
-    time.sleep(0.02)
-    return take(*arguments)
-writing.take_in = slowly
-from ssl_ebm.report.sharding import shard
-import ssl_ebm.report.sharding as sharding
-sharding.MEGABYTE = 10_000
-shard(sys.argv[1], sys.argv[2], shard_mb=1)
-"""
+def in_a_child(work: Callable[..., object], *arguments: object) -> BaseProcess:
+    """Runs a function in a process that can be killed."""
+    child = get_context("fork").Process(target=work, args=arguments)
+    child.start()
+    return child
+
+
+def pack_slowly(source: Path, out: Path) -> None:
+    take = writing.take_in
+
+    def slowly(*arguments: Any) -> Content:
+        time.sleep(0.02)
+        return take(*arguments)
+
+    writing.take_in = slowly
+    pack(source, out, threads=1)
 
 
 def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "pictures", 60)
-    words = [sys.executable, "-c", SLOWLY, str(folder)]
-    subprocess.run([*words, str(tmp_path / "unbroken")], check=True, capture_output=True)
+    pack(folder, tmp_path / "unbroken")
     out = tmp_path / "killed"
     for wanted in (2, 5, 9):
-        running = subprocess.Popen([*words, str(out)], stdout=subprocess.DEVNULL)
-        while len(list(out.glob(".unfinished/*.npz"))) < wanted and running.poll() is None:
+        running = in_a_child(pack_slowly, folder, out)
+        while len(list(out.glob(".unfinished/*.npz"))) < wanted and running.is_alive():
             time.sleep(0.005)
-        running.send_signal(signal.SIGKILL)
-        assert running.wait() == -signal.SIGKILL
+        running.kill()
+        running.join()
+        assert running.exitcode == -signal.SIGKILL
         assert not (out / "shards.json").exists()
         for shard in out.glob("shard-[0-9]*.tar"):
             if ".partial" not in shard.name:  # every shard that is there is whole
                 assert shard.read_bytes() == (tmp_path / "unbroken" / shard.name).read_bytes()
-    kept = {one: one.stat().st_mtime_ns for one in out.glob("shard-00000[0-4].tar")}
-    assert len(kept) == 5
-    subprocess.run([*words, str(out)], check=True, capture_output=True)
+    kept = {one: one.stat().st_mtime_ns for one in out.glob("shard-00000[0-8].tar")}
+    assert len(kept) == 9
+    pack(folder, out)
     assert {one: one.stat().st_mtime_ns for one in kept} == kept  # not written again
-    ours, theirs = content(out), content(tmp_path / "unbroken")
-    assert ours.pop(".lock")
-    assert theirs.pop(".lock")
-    assert ours == theirs
+    assert content(out) == content(tmp_path / "unbroken")
 
 
 def test_a_full_disk_leaves_whole_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,11 +206,21 @@ def test_mistakes_are_one_line(
     assert error.count("\n") == 1
 
 
-def test_two_commands_do_not_write_to_one_folder(tmp_path: Path) -> None:
+def hold(folder: Path, until: Path) -> None:
+    with only_run_in(folder):
+        while not until.exists():
+            time.sleep(0.005)
+
+
+def test_two_commands_do_not_write_to_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_pictures(tmp_path / "pictures", 6)
-    command = [sys.executable, "-m", "ssl_ebm.cli", "shard", str(folder), str(tmp_path / "out")]
-    with only_run_in(tmp_path / "out"):
-        second = subprocess.run(command, capture_output=True, text=True)
-    assert second.returncode == 2
-    assert f"is in use by another run (process {os.getpid()}" in second.stderr
-    assert second.stderr.count("\n") == 1
+    first = in_a_child(hold, tmp_path / "out", tmp_path / "end")
+    while not (tmp_path / "out" / ".lock").is_file() or not (tmp_path / "out" / ".lock").read_text():
+        time.sleep(0.005)
+    assert main(["shard", str(folder), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert f"is in use by another run (process {first.pid}" in error
+    assert error.count("\n") == 1
+    (tmp_path / "end").touch()
+    first.join()
+    assert main(["shard", str(folder), str(tmp_path / "out")]) == 0
