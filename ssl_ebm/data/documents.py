@@ -15,7 +15,7 @@ from typing import Literal
 from ssl_ebm.data.listings import SPLITS, find_files
 from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.randomness import stream_key
-from ssl_ebm.data.shards.folder import open_shards
+from ssl_ebm.data.shards.folder import ShardFolder, open_shards
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
 
@@ -92,7 +92,7 @@ class Corpus:
             if path.suffix.lower() not in SUFFIXES:
                 raise UserError(f"{path} is no text: use {', '.join(SUFFIXES)}")
             return [(path, None)]
-        shards = open_shards(path, "texts")
+        shards = self.shards()
         if shards is not None:
             listings = shards.listings()
         else:
@@ -106,13 +106,21 @@ class Corpus:
                 listings = tables
         return [(one.path, one.split) for one in listings]
 
+    def shards(self) -> ShardFolder | None:
+        """Those that hold the files, where the path is a folder of such.
+
+        Raises:
+            UserError: as `open_shards`.
+        """
+        return open_shards(self.path, "texts")
+
     def content(self) -> Iterator[str]:
         """Lines that name the content of all files: their checksums, or those of their shards.
 
         Raises:
             UserError: a file that cannot be read.
         """
-        shards = open_shards(self.path, "texts")
+        shards = self.shards()
         if shards is not None:
             yield f"shards {shards.manifest.fingerprint}"
             return

@@ -330,6 +330,7 @@ class ImageFolder(ImageData):
             "in_memory": self.in_memory,
             "classes": self.classes,
             "broken": self.broken,
+            **({} if self._shards is None else {"shards": self._shards.manifest.fingerprint}),
         }
 
 

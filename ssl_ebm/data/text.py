@@ -133,6 +133,7 @@ class Text(StreamData):
             "vocabulary": len(self.word_starts),
             "documents": self.info.get("documents"),
             "tokens": self.info.get("tokens"),
+            **_fingerprint(self.corpus),
         }
 
     # -- tokenising --------------------------------------------------------------------------------------
@@ -337,7 +338,13 @@ class LabelledDocuments(StreamData):
         return made
 
     def settings(self) -> dict[str, Any]:
-        return {"path": self.corpus.path, "length": self.length, "classes": self.classes}
+        own = {"path": self.corpus.path, "length": self.length, "classes": self.classes}
+        return {**own, **_fingerprint(self.corpus)}
+
+
+def _fingerprint(corpus: Corpus) -> dict[str, str]:
+    shards = corpus.shards()
+    return {} if shards is None else {"shards": shards.manifest.fingerprint}
 
 
 def _user_cache() -> Path:

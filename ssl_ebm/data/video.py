@@ -1,27 +1,28 @@
-"""Windows of frames from clips of video: a folder of files, split by clip and never by frame."""
+"""Windows of frames from clips of video, split by clip and never by frame."""
 
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssl_ebm.data.clip_data import ClipData
-from ssl_ebm.data.clips import ArrayClip, Clip, find_clips, open_clip
+from ssl_ebm.data.clips import ArrayClip, Clip, open_clip
 from ssl_ebm.data.decoding import BrokenClipError, FrameFormat, to_float
 from ssl_ebm.data.listings import SPLITS, Listing, assign_splits, check_fractions, class_names
 from ssl_ebm.data.loading import check_memory, warn_of_skipped
 from ssl_ebm.data.randomness import integers, uniforms
-from ssl_ebm.data.shards.folder import ShardFolder, open_shards
-from ssl_ebm.data.stored_clips import StoredClips, frame_counts, open_listed
+from ssl_ebm.data.stored_clips import frame_counts
 from ssl_ebm.errors import UserError
+
+LabelledClips = tuple[Sequence[Clip], Sequence[int] | NDArray[np.int64] | None]  # and their class numbers
 
 
 class ClipWindows(Dataset[dict[str, Tensor]]):
@@ -52,7 +53,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         clips: Sequence[Clip],
-        labels: Sequence[int] | None,
+        labels: Sequence[int] | NDArray[np.int64] | None,
         length: int,
         stride: int,
         windows_per_clip: int | None,
@@ -196,7 +197,7 @@ class VideoData(ClipData):
         self.test_fraction = test_fraction
         self.skipped: dict[str, list[str]] = {"broken": [], "short": []}
         self.classes: list[str] = []
-        self._clips: dict[str, tuple[Sequence[Clip], Sequence[int] | None]] | None = None
+        self._clips: dict[str, LabelledClips] | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -222,7 +223,7 @@ class VideoData(ClipData):
         future = {"train": self.future_frames, None: max(self.future_frames, self.eval_future_frames)}
         return self.context_frames + future.get(split, self.eval_future_frames)
 
-    def _prepare(self) -> dict[str, tuple[Sequence[Clip], Sequence[int] | None]]:
+    def _prepare(self) -> dict[str, LabelledClips]:
         """Clips and class numbers of each split: read all clips, leave out the broken and the short ones, and
         share the others among the splits.
 
@@ -241,7 +242,7 @@ class VideoData(ClipData):
         fixed = {one.split for one in found}
         usable = assign_splits(usable, fixed, self.source, self.val_fraction, self.test_fraction, self.seed)
         number = {name: place for place, name in enumerate(self.classes)}
-        prepared: dict[str, tuple[Sequence[Clip], Sequence[int] | None]] = {}
+        prepared: dict[str, LabelledClips] = {}
         for split in SPLITS:
             chosen = [one for one in usable if one.split == split]
             labels = [number[one.label] for one in chosen if one.label is not None] if number else None
@@ -335,59 +336,3 @@ class VideoData(ClipData):
             "skipped_broken": self.skipped["broken"],
             "skipped_short": self.skipped["short"],
         }
-
-
-class VideoFolder(VideoData):
-    """Clips of a folder: mp4, avi, gif, webm, mkv, mov, or arrays in npz files.
-
-    Sub-folders train, val and test give the splits; where there are none, clips are shared out at random.
-    Sub-folders below give the classes. A file clips.csv with columns `path` and `group` keeps the clips of a
-    group on one side.
-
-    Or shards that `ssl-ebm shard` has made of such a folder: batches are the same, to the bit. With `cache`
-    off, memory does not grow with them.
-
-    Args:
-        folder: the folder.
-        **settings: those of VideoData.
-    """
-
-    def __init__(self, folder: str, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.folder = Path(folder)
-        self._shards: ShardFolder | None = None
-
-    @property
-    def source(self) -> str:
-        return str(self.folder)
-
-    def find(self) -> list[Listing]:
-        return find_clips(self.folder) if self._shards is None else self._shards.listings()
-
-    def open(self, listing: Listing) -> Clip:
-        if self._shards is not None:
-            return open_listed(listing, self.form, self.frame_rate)
-        return super().open(listing)
-
-    def _prepare(self) -> dict[str, tuple[Sequence[Clip], Sequence[int] | None]]:
-        self._shards = open_shards(self.folder, "clips")
-        if self._shards is None or self.cache:
-            return super()._prepare()
-        return self._prepare_shards(self._shards)
-
-    def _prepare_shards(self, shards: ShardFolder) -> dict[str, tuple[Sequence[Clip], Sequence[int] | None]]:
-        """The same of the index alone."""
-        self.classes = shards.manifest.classes
-        windows = np.array([self._window(split) for split in (*SPLITS, None)])  # -1, no split, is the last
-        frames = shards.frame_counts(self.frame_rate)
-        fits = frames >= windows[shards.items["split"]]
-        short = {shards.names[row]: int(frames[row]) for row in np.flatnonzero(~fits).tolist()}
-        self._tell_short(short, int(fits.sum()))
-        rows = np.flatnonzero(fits)
-        numbers = shards.split_numbers(rows, self.val_fraction, self.test_fraction, self.seed)
-        prepared: dict[str, tuple[Sequence[Clip], Sequence[int] | None]] = {}
-        for place, split in enumerate(SPLITS):
-            chosen = rows[numbers == place]
-            clips = StoredClips(shards, chosen, self.form, self.frame_rate)
-            prepared[split] = clips, cast(Any, shards.labels(chosen))
-        return prepared

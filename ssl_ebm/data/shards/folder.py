@@ -91,6 +91,8 @@ class ShardFolder:
     def _read(self, row: int, start: int, count: int) -> bytes:
         number, offset = int(self.items["shard"][row]), int(self.items["offset"][row])
         try:
+            if offset + start + count > self.manifest.shards[number].size:
+                raise self._changed(row)
             with self._lock:
                 content = os.pread(self._handle(number), count, offset + start)
         except (OSError, IndexError, OverflowError) as error:

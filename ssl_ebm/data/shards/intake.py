@@ -49,6 +49,7 @@ def take_in(piece: Piece, kind: Kind) -> Content:
 
     Raises:
         BrokenFileError: it cannot be read.
+        UserError: it has changed after it was listed.
     """
     listing = piece.listing
     assert isinstance(listing.path, Path)
@@ -63,6 +64,8 @@ def take_in(piece: Piece, kind: Kind) -> Content:
             return Content(f"{listing.name}{part}", piece.size)
         if listing.row is None:
             timeline = read_timeline(listing.path)
+            if listing.path.stat().st_size != piece.size:
+                raise _changed(listing.path)
             return Content(listing.name, piece.size, None, len(timeline.seconds), timeline)
         array, file = load_row(listing), io.BytesIO()
         np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
@@ -93,13 +96,22 @@ def blocks(path: Path, start: int, size: int) -> Iterator[bytes]:
     """A stretch of a file, block by block.
 
     Raises:
-        UserError: the file has become shorter.
+        UserError: the file has become shorter, or cannot be read.
     """
-    with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        while size > 0:
-            block = file.read(min(_BLOCK, size))
-            if not block:
-                raise UserError(f"{path} changed while it was copied: run the same command again")
-            yield block
-            size -= len(block)
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            while size > 0:
+                block = file.read(min(_BLOCK, size))
+                if not block:
+                    raise _changed(path)
+                yield block
+                size -= len(block)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _changed(path: Path) -> UserError:
+    return UserError(
+        f"{path} changed after it was listed: remove what was written, and run the command again"
+    )

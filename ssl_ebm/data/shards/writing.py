@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import os
 import shutil
-import tarfile
-import zlib
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
-from ssl_ebm.data.listings import SPLITS
-from ssl_ebm.data.shards.intake import BrokenFileError, Content, blocks, take_in
-from ssl_ebm.data.shards.manifest import FILE, UNFINISHED, Manifest, read_manifest
+from ssl_ebm.data.shards.intake import BrokenFileError, Content, take_in
+from ssl_ebm.data.shards.manifest import FILE, UNFINISHED, Manifest, check_files, read_manifest
 from ssl_ebm.data.shards.merging import finish
 from ssl_ebm.data.shards.plan import Piece, Plan
-from ssl_ebm.data.shards.tables import CLIP, ITEM
+from ssl_ebm.data.shards.tape import Tape
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import make_folder, whole
 
@@ -54,42 +51,71 @@ def write_shards(
     """
     out = make_folder(out)
     if (out / FILE).is_file():
-        made = read_manifest(out)
-        if made.plan != plan.digest:
-            raise UserError(_other(out))
-        return made
+        return _made_before(out, plan)
     parts = _resume(out, plan)
     done = files = broken = 0
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for number, pieces in enumerate(plan.shards):
-            part = parts / f"{number:06}.npz"
-            if not part.is_file():
-                with whole(out / name_of(number)) as partial, partial.open("wb") as file:
-                    tape = _Tape(file, number)
-                    for piece, content in _ahead(pool, plan, pieces):
-                        tape.add(piece, content)
-                        done, files = done + piece.size, files + 1
-                        if isinstance(content, BrokenFileError):
-                            broken += 1
-                            if on_broken == "stop":
-                                raise UserError(
-                                    f"{content} in {plan.source}: remove the file, or set --on_broken skip"
-                                )
-                        if report is not None:
-                            report(done, files, broken)
-                    records = tape.close()
-                    _sync(file)
-                with whole(part) as partial, partial.open("wb") as file:
-                    np.savez(file, **records)
-                    _sync(file)
-            else:
+            target, part = out / name_of(number), parts / f"{number:06}.npz"
+            if _is_there(target, part):
                 done, files = done + sum(piece.size for piece in pieces), files + len(pieces)
                 if report is not None:
                     report(done, files, broken)
+                continue
+            with _synced(target) as file:
+                tape = Tape(file, number)
+                for piece, content in _ahead(pool, plan, pieces):
+                    if isinstance(content, BrokenFileError):
+                        broken += 1
+                        if on_broken == "stop":
+                            raise UserError(
+                                f"{content} in {plan.source}: remove the file, or set --on_broken skip"
+                            )
+                    tape.add(piece, content)
+                    done, files = done + piece.size, files + 1
+                    if report is not None:
+                        report(done, files, broken)
+                records = tape.close()
+            with _synced(part) as file:
+                np.savez(file, **records)
     manifest = finish(out, parts, plan, [name_of(number) for number in range(len(plan.shards))])
+    if on_broken == "stop" and manifest.broken:  # which an earlier command left out
+        raise UserError(f"{manifest.broken[0]} in {plan.source}: remove the file and {out}, and run it again")
     manifest.write(out)
     shutil.rmtree(parts)
     return manifest
+
+
+def _made_before(out: Path, plan: Plan) -> Manifest:
+    made = read_manifest(out)
+    if made.plan != plan.digest:
+        raise UserError(_other(out))
+    try:
+        check_files(out, made)
+    except UserError as error:
+        raise UserError(f"{error}; remove {out} first") from error
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)  # of a command that was killed in its last moment
+    return made
+
+
+def _is_there(shard: Path, part: Path) -> bool:
+    """Whether a shard and its part of the index are whole. (After a power failure one may be there alone.)"""
+    if not (shard.is_file() and part.is_file()):
+        return False
+    try:
+        with np.load(part, allow_pickle=False) as records:
+            return int(records["size"]) == shard.stat().st_size
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+
+
+@contextlib.contextmanager
+def _synced(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is brought to the disk before it takes its name."""
+    with whole(path) as partial, partial.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def name_of(number: int) -> str:
@@ -112,15 +138,9 @@ def _resume(out: Path, plan: Plan) -> Path:
     if next(out.glob("shard-*.tar"), None) is not None:
         raise UserError(_other(out))
     make_folder(parts)
-    with whole(noted) as partial, partial.open("w") as file:
-        file.write(plan.digest)
-        _sync(file)
+    with _synced(noted) as file:
+        file.write(plan.digest.encode())
     return parts
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _ahead(
@@ -142,84 +162,3 @@ def _ahead(
             yield first, future.result()
     for first, future in waiting:
         yield first, future.result()
-
-
-class _Tape:
-    """A tar file that is being written, and what the index is to say of it.
-
-    The headers are those of `tarfile`, without times and owners.
-    """
-
-    def __init__(self, file: BinaryIO, number: int) -> None:
-        self.file, self.number, self.place = file, number, 0
-        self.sha256 = hashlib.sha256()
-        self.items: list[tuple[Any, ...]] = []
-        self.clips: list[tuple[Any, ...]] = []
-        self.names: list[bytes] = []
-        self.groups: list[bytes] = []
-        self.labels: list[str] = []
-        self.times: list[bytes] = []
-        self.broken: list[str] = []
-
-    def _write(self, some: bytes) -> None:
-        self.file.write(some)
-        self.sha256.update(some)
-        self.place += len(some)
-
-    def add(self, piece: Piece, content: Content | BrokenFileError) -> None:
-        listing = piece.listing
-        if isinstance(content, BrokenFileError):
-            self.broken.append(json.dumps([listing.name, str(content)]))
-            return
-        info = tarfile.TarInfo(content.member)
-        info.size = content.size
-        self._write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
-        offset, crc = self.place, 0
-        assert isinstance(listing.path, Path)
-        held = content.held
-        for block in blocks(listing.path, piece.start, content.size) if held is None else [held]:
-            self._write(block)
-            crc = zlib.crc32(block, crc)
-        self._write(bytes(-self.place % tarfile.BLOCKSIZE))
-        split = -1 if listing.split is None else SPLITS.index(listing.split)
-        self.names.append(os.fsencode(listing.name))
-        self.groups.append(os.fsencode(listing.group))
-        self.labels.append(listing.label or "")
-        ends = len(self.names[-1]), len(self.groups[-1])  # lengths, until all are put together
-        begins = piece.number == 0
-        self.items.append((self.number, crc, offset, content.size, *ends, -1, split, begins))
-        self._add_times(content)
-
-    def _add_times(self, content: Content) -> None:
-        timeline = content.timeline
-        if timeline is None:
-            self.clips.append((0.0, 0.0, 0, content.frames, 0, False))
-            return
-        seconds = timeline.seconds.astype("<f8")
-        gap = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
-        held = seconds.tobytes()
-        if timeline.stamps is not None:
-            held += timeline.stamps.astype("<i8").tobytes()
-        self.times.append(held)
-        stamped = timeline.stamps is not None
-        self.clips.append((seconds[-1], gap, len(held), content.frames, zlib.crc32(held), stamped))
-
-    def close(self) -> dict[str, Any]:
-        """Ends the tar file; the arrays of this shard's part of the index."""
-        self._write(bytes(2 * tarfile.BLOCKSIZE))
-        self._write(bytes(-self.place % tarfile.RECORDSIZE))
-        return {
-            "size": self.place,
-            "sha256": np.array(self.sha256.hexdigest()),
-            "items": np.array(self.items, ITEM),
-            "clips": np.array(self.clips, CLIP),
-            "names": _joined(self.names),
-            "groups": _joined(self.groups),
-            "times": _joined(self.times),
-            "labels": np.array(self.labels, dtype=np.str_),
-            "broken": np.array(self.broken, dtype=np.str_),
-        }
-
-
-def _joined(parts: list[bytes]) -> np.ndarray:
-    return np.frombuffer(b"".join(parts), np.uint8)

@@ -18,6 +18,7 @@ from sharded_folders import all_batches, equal, pack, write_clips, write_documen
 
 from ssl_ebm.data import ImageFolder, LabelledDocuments, LabelledShare, Text, VideoFolder
 from ssl_ebm.data.shards.folder import open_shards
+from ssl_ebm.data.shards.manifest import read_manifest
 
 PICTURES: dict[str, Any] = {"size": 16, "batch_size": 4, "seed": 3}
 CLIPS: dict[str, Any] = {
@@ -37,7 +38,9 @@ def same(make: Callable[[Path], Any], folder: Path, shards: Path) -> None:
     assert equal(ours, theirs)
     assert not equal(ours, theirs[::-1])  # the comparison sees a difference
     assert getattr(found, "classes", None) == getattr(expected, "classes", None)
-    assert found.describe()["items"] == expected.describe()["items"]
+    described = found.describe()
+    assert described["items"] == expected.describe()["items"]
+    assert described.get("data", described)["shards"] == read_manifest(shards).fingerprint
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

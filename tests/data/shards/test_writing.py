@@ -22,6 +22,8 @@ from ssl_ebm.cli import main
 from ssl_ebm.data.shards import writing
 from ssl_ebm.data.shards.intake import Content
 from ssl_ebm.data.shards.manifest import read_manifest
+from ssl_ebm.data.shards.plan import make_plan
+from ssl_ebm.data.shards.tape import Tape
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.lock import only_run_in
 
@@ -99,7 +101,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -
     out = tmp_path / "killed"
     for wanted in (2, 5, 9):
         running = in_a_child(pack_slowly, folder, out)
-        while len(list(out.glob(".unfinished/*.npz"))) < wanted and running.is_alive():
+        while len(list(out.glob(".unfinished/??????.npz"))) < wanted and running.is_alive():
             time.sleep(0.005)
         running.kill()
         running.join()
@@ -117,15 +119,15 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -
 
 def test_a_full_disk_leaves_whole_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_pictures(tmp_path / "pictures", 30)
-    add, added = writing._Tape.add, []
+    add, added = Tape.add, []
 
-    def full(tape: writing._Tape, *arguments: object) -> None:
+    def full(tape: Tape, *arguments: object) -> None:
         added.append(tape.number)
         if len(added) == 15:
             raise OSError(28, "No space left on device")
         add(tape, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(writing._Tape, "add", full)
+    monkeypatch.setattr(Tape, "add", full)
     with pytest.raises(UserError, match=r"cannot write .*\.tar \(No space left on device\): make room"):
         pack(folder, tmp_path / "shards")
     assert not list((tmp_path / "shards").glob("*partial*"))
@@ -224,3 +226,44 @@ def test_two_commands_do_not_write_to_one_folder(tmp_path: Path, capsys: pytest.
     (tmp_path / "end").touch()
     first.join()
     assert main(["shard", str(folder), str(tmp_path / "out")]) == 0
+
+
+def test_a_shard_without_its_fellow_is_written_again(tmp_path: Path) -> None:
+    """As a power failure may leave them; and what has been finished is not taken for whole when it is not."""
+    folder = write_pictures(tmp_path / "pictures", 30)
+    manifest = pack(folder, tmp_path / "unbroken")
+    out = tmp_path / "out"
+    running = in_a_child(pack_slowly, folder, out)
+    while len(list(out.glob(".unfinished/??????.npz"))) < 3:
+        time.sleep(0.005)
+    running.kill()
+    running.join()
+    (out / "shard-000000.tar").unlink()
+    (out / "shard-000001.tar").write_bytes(b"cut off")
+    (out / ".unfinished" / "000002.npz").write_bytes(b"cut off")
+    assert pack(folder, out) == manifest
+    assert content(out) == content(tmp_path / "unbroken")
+    (out / "shard-000001.tar").unlink()
+    with pytest.raises(UserError, match=r"shard-000001.tar is missing .* remove .*out first"):
+        pack(folder, out)
+
+
+def test_stopping_at_broken_files_minds_those_that_were_left_out_before(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures", 30)
+    (folder / "class0" / "000.png").write_bytes(b"no picture")
+    running = in_a_child(pack_slowly, folder, tmp_path / "out")
+    while not list((tmp_path / "out").glob(".unfinished/??????.npz")):
+        time.sleep(0.005)
+    running.kill()
+    running.join()
+    with pytest.raises(UserError, match=r"class0/000.png cannot be read .* remove the file"):
+        pack(folder, tmp_path / "out", on_broken="stop")
+
+
+def test_files_that_change_while_they_are_packed_are_named(tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "clips")
+    plan = make_plan(folder, "clips", 10_000)
+    clip = folder / "class0" / "0.mkv"
+    clip.write_bytes((folder / "class0" / "2.mp4").read_bytes())
+    with pytest.raises(UserError, match=r"0.mkv changed after it was listed"):
+        writing.write_shards(plan, tmp_path / "out")
