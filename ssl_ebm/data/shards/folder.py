@@ -228,6 +228,23 @@ def open_shards(folder: str | Path, kind: Kind) -> ShardFolder | None:
         raise UserError(f"{folder} holds shards of {manifest.kind}, not of {kind}: give another folder")
     check_files(folder, manifest)
     found = ShardFolder(folder, manifest)
-    if len(found) != manifest.items or len(found.clips) not in (0, manifest.items):
-        raise UserError(f"the index in {folder} does not hold its {manifest.items} items: {AGAIN}")
+    if not _is_sound(found):
+        raise UserError(f"the index in {folder} does not hold the {manifest.items} items it should: {AGAIN}")
     return found
+
+
+def _is_sound(shards: ShardFolder) -> bool:
+    """Whether all numbers of the index are within their ranges, whoever has written them."""
+    manifest, items = shards.manifest, shards.items
+    if len(items) != manifest.items or not len(items) or not items["begins"][0]:
+        return False
+    if len(shards.clips) != (len(items) if manifest.kind == "clips" else 0):
+        return False
+    ranges = {
+        "shard": (0, len(manifest.shards)),
+        "label": (-1, len(manifest.classes)),
+        "split": (-1, len(SPLITS)),
+    }
+    return all(
+        low <= int(items[name].min()) and int(items[name].max()) < end for name, (low, end) in ranges.items()
+    )

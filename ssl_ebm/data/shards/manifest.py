@@ -123,11 +123,15 @@ def _from_json(content: dict[str, Any]) -> Manifest:
         items=int(content["items"]),
         splits={str(name): int(count) for name, count in content["splits"].items()},
         classes=[str(name) for name in content["classes"]],
-        shards=[Stored(**one) for one in content["shards"]],
-        tables=[Stored(**one) for one in content["tables"]],
+        shards=[_stored(one) for one in content["shards"]],
+        tables=[_stored(one) for one in content["tables"]],
         broken=[str(one) for one in content["broken"]],
         plan=str(content["plan"]),
     )
+
+
+def _stored(content: dict[str, Any]) -> Stored:
+    return Stored(str(content["name"]), int(content["size"]), str(content["sha256"]))
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

@@ -164,6 +164,28 @@ def replace_item(folder: Path, row: int, content: bytes) -> None:
         shard.write(content)
     items["size"][row], items["crc"][row] = len(content), zlib.crc32(content)
     items.tofile(folder / "items.bin")
+    sign(folder)
+
+
+@pytest.mark.parametrize("column", ["shard", "label", "split", "size", "offset"])
+def test_numbers_of_an_index_that_mean_nothing(shards: Path, column: str) -> None:
+    """An index that has its checksums and yet points to what is not there."""
+    items = np.fromfile(shards / "items.bin", ITEM)
+    items[column] = 100 if items[column].itemsize == 1 else 2**30
+    items.tofile(shards / "items.bin")
+    sign(shards)
+
+    def read(in_memory: bool) -> None:
+        ImageFolder(str(shards), size=8, in_memory=in_memory).train_dataloader().dataset[0]
+
+    for in_memory in (True, False):
+        with pytest.raises(UserError, match=r"does not hold the 24 items|differs from its checksum"):
+            read(in_memory)
+
+
+def sign(folder: Path) -> None:
+    """The checksums and the fingerprint that a changed index needs to be read."""
+    manifest = read_manifest(folder)
     tables = [replace(one, sha256=digest(folder / one.name)) for one in manifest.tables]
     replace(manifest, tables=tables).write(folder)
 
