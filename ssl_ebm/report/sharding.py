@@ -9,7 +9,7 @@ from typing import Literal
 from ssl_ebm.data.loading import NAMED, check_least
 from ssl_ebm.data.shards.manifest import Kind, Manifest, is_sharded
 from ssl_ebm.data.shards.plan import make_plan
-from ssl_ebm.data.shards.writing import write_shards
+from ssl_ebm.data.shards.writing import Progress, write_shards
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.lock import only_run_in
 from ssl_ebm.report.progress import Display
@@ -46,15 +46,13 @@ def shard(
     with Display() as display:
         display.say(f"listing the files of {source}")
         plan = make_plan(source, kind, shard_mb * MEGABYTE)
-        began, first = time.monotonic(), -1
+        began = time.monotonic()
 
-        def report(done: int, files: int, broken: int) -> None:
-            nonlocal first
-            first = done if first < 0 else first  # what was there before took no time
-            rate = (done - first) / max(time.monotonic() - began, 1e-9)
-            left = (plan.bytes - done) / rate if rate else None
-            detail = f"{done / MEGABYTE:.0f}/{plan.bytes / MEGABYTE:.0f} MB, {broken} broken"
-            display.show("packing", files, plan.pieces, "files", left, detail)
+        def report(at: Progress) -> None:
+            rate = at.written / max(time.monotonic() - began, 1e-9)
+            left = (plan.bytes - at.bytes) / rate if rate else None
+            detail = f"{at.bytes / MEGABYTE:.0f}/{plan.bytes / MEGABYTE:.0f} MB, {at.broken} broken"
+            display.show("packing", at.files, plan.pieces, "files", left, detail)
 
         with only_run_in(out):
             manifest = write_shards(plan, out, on_broken, report=report)

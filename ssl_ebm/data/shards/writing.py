@@ -9,6 +9,7 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -22,7 +23,21 @@ from ssl_ebm.data.shards.tape import Tape
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import make_folder, whole
 
-Report = Callable[[int, int, int], None]  # bytes of the plan that are done, files done, files broken
+
+@dataclass
+class Progress:
+    """How far the writing is.
+
+    Attributes:
+        files, bytes: of the plan that are done.
+        written: bytes of these that this command has done, not one before that was broken off.
+        broken: files that it left out.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    written: int = 0
+    broken: int = 0
 
 
 def write_shards(
@@ -30,7 +45,7 @@ def write_shards(
     out: str | Path,
     on_broken: Literal["skip", "stop"] = "skip",
     threads: int | None = None,
-    report: Report | None = None,
+    report: Callable[[Progress], None] | None = None,
 ) -> Manifest:
     """Writes the shards of a plan that are not there yet, then the index and the manifest.
 
@@ -43,7 +58,7 @@ def write_shards(
         out: the folder to write to.
         on_broken: leave files that cannot be read out, or stop at the first.
         threads: that look at files, at a time; None: one for each processor.
-        report: is called after each piece.
+        report: is called after each file.
 
     Raises:
         UserError: no room, a broken file where none may be, no whole file at all, or a folder with the shards
@@ -53,28 +68,30 @@ def write_shards(
     if (out / FILE).is_file():
         return _made_before(out, plan)
     parts = _resume(out, plan)
-    done = files = broken = 0
+    at = Progress()
+    report = report or (lambda _: None)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for number, pieces in enumerate(plan.shards):
             target, part = out / name_of(number), parts / f"{number:06}.npz"
             if _is_there(target, part):
-                done, files = done + sum(piece.size for piece in pieces), files + len(pieces)
-                if report is not None:
-                    report(done, files, broken)
+                at.files += len(pieces)
+                at.bytes += sum(piece.size for piece in pieces)
+                report(at)
                 continue
             with _synced(target) as file:
                 tape = Tape(file, number)
                 for piece, content in _ahead(pool, plan, pieces):
                     if isinstance(content, BrokenFileError):
-                        broken += 1
+                        at.broken += 1
                         if on_broken == "stop":
                             raise UserError(
                                 f"{content} in {plan.source}: remove the file, or set --on_broken skip"
                             )
                     tape.add(piece, content)
-                    done, files = done + piece.size, files + 1
-                    if report is not None:
-                        report(done, files, broken)
+                    at.files += 1
+                    at.bytes += piece.size
+                    at.written += piece.size
+                    report(at)
                 records = tape.close()
             with _synced(part) as file:
                 np.savez(file, **records)

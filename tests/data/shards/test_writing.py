@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,6 +25,7 @@ from ssl_ebm.data.shards.intake import Content
 from ssl_ebm.data.shards.manifest import read_manifest
 from ssl_ebm.data.shards.plan import make_plan
 from ssl_ebm.data.shards.tape import Tape
+from ssl_ebm.data.shards.writing import Progress
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.lock import only_run_in
 
@@ -112,8 +114,11 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -
                 assert shard.read_bytes() == (tmp_path / "unbroken" / shard.name).read_bytes()
     kept = {one: one.stat().st_mtime_ns for one in out.glob("shard-00000[0-8].tar")}
     assert len(kept) == 9
-    pack(folder, out)
+    seen: list[Progress] = []
+    pack(folder, out, report=lambda at: seen.append(replace(at)))
     assert {one: one.stat().st_mtime_ns for one in kept} == kept  # not written again
+    assert seen[8].written == 0 < seen[8].files < seen[-1].files == 60
+    assert seen[-1].written == seen[-1].bytes - seen[8].bytes
     assert content(out) == content(tmp_path / "unbroken")
 
 
