@@ -164,6 +164,23 @@ def make_parser() -> argparse.ArgumentParser:
     finetune.add_argument("--out", required=True, help="folder for checkpoint, settings, finetuning.json")
     finetune.set_defaults(run=_finetune)
 
+    shard = commands.add_parser(
+        "shard",
+        help="pack a folder of very many files into a few large ones, which training reads alike",
+        epilog="Training takes OUT in place of IN: --data.folder OUT, for text --data.path OUT.",
+    )
+    shard.add_argument("source", metavar="IN", help="a folder of pictures, clips, or text; or a file of text")
+    shard.add_argument(
+        "out", metavar="OUT", help="the folder to write; a command that was broken off goes on"
+    )
+    shard.add_argument("--kind", choices=("images", "clips", "texts"), help="default: by the files' endings")
+    shard.add_argument("--shard_mb", type=int, default=256, help="megabytes of a shard (default: 256)")
+    shard.add_argument(
+        "--on_broken", choices=("skip", "stop"), default="skip",
+        help="name a file that cannot be read and leave it out, or stop (default: skip)",
+    )  # fmt: skip
+    shard.set_defaults(run=_shard)
+
     lecture = commands.add_parser("lecture", help="the lecture's examples: figures, numbers, one page")
     lecture.add_argument("names", nargs="*", metavar="NAME", help="examples (default: all)")
     lecture.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
@@ -289,6 +306,12 @@ def _finetune(options: argparse.Namespace) -> None:
     print(line)
 
 
+def _shard(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.sharding import shard
+
+    shard(options.source, options.out, options.kind, options.shard_mb, options.on_broken)
+
+
 def _lecture(options: argparse.Namespace) -> None:
     from ssl_ebm.lecture.gallery import gallery
 
@@ -346,6 +369,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] == "shard":
+        print("ssl-ebm: interrupted; the same command goes on after the last whole shard", file=sys.stderr)
+        return 130
     how = "the same command" if arguments and arguments[0] in TAKE_SETTINGS else "--ckpt_path last"
     print(f"ssl-ebm: interrupted; {how} goes on from the last checkpoint", file=sys.stderr)
     return 130

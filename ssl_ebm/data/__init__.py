@@ -10,7 +10,8 @@ from ssl_ebm.data.planar import Plane, PlanePoints, plane
 from ssl_ebm.data.text import PackedText, Text
 from ssl_ebm.data.torchvision_images import TorchvisionImages
 from ssl_ebm.data.torchvision_video import TorchvisionVideo
-from ssl_ebm.data.video import ClipWindows, VideoData, VideoFolder
+from ssl_ebm.data.video import ClipWindows, VideoData
+from ssl_ebm.data.video_folder import VideoFolder
 
 __all__ = [
     "ClipData",

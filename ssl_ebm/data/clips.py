@@ -23,6 +23,7 @@ from ssl_ebm.data.decoding import (
     to_float,
 )
 from ssl_ebm.data.listings import Listing, find_files
+from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
 
 _LOADING = Lock()  # clips are opened by several threads; the arrays behind them are loaded once
@@ -51,7 +52,7 @@ class FileClip:
     """A clip that is decoded whenever it is read."""
 
     name: str
-    path: Path
+    path: Path | StoredFile
     form: FrameFormat
     timeline: Timeline
     shown: NDArray[np.int64]  # (frames,) which frame of the file stands at each place
@@ -96,12 +97,23 @@ def open_clip(listing: Listing, form: FrameFormat, frame_rate: float | None) -> 
         BrokenClipError: it cannot be read.
     """
     if listing.row is not None:
-        return ArrayClip(listing.name, _video_array(listing.path)[listing.row], form)
+        return ArrayClip(listing.name, load_row(listing), form)
     timeline = read_timeline(listing.path)
     return FileClip(listing.name, listing.path, form, timeline, timeline.at_rate(frame_rate))
 
 
-def _holds_clips(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+def load_row(listing: Listing) -> NDArray[np.uint8]:
+    """A clip of a file of arrays: (T, H, W) or (T, H, W, 3).
+
+    Raises:
+        BrokenClipError: it cannot be read.
+    """
+    assert isinstance(listing.path, Path)
+    return _video_array(listing.path)[listing.row]
+
+
+def holds_clips(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether an array is one of clips: uint8 (N, T, H, W) or (N, T, H, W, 3)."""
     return dtype == np.uint8 and (len(shape) == 4 or (len(shape) == 5 and shape[-1] == 3))
 
 
@@ -118,7 +130,7 @@ def _video_array(path: Path) -> NDArray[np.uint8]:
             video = _load_array(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BrokenClipError(" ".join(str(error).split())) from error
-    if not _holds_clips(video.shape, video.dtype):
+    if not holds_clips(video.shape, video.dtype):
         raise BrokenClipError("its array `video` is not uint8 (N, T, H, W, 3) or (N, T, H, W)")
     return video
 
@@ -133,7 +145,7 @@ def _rows(path: Path) -> int | None:
                 shape, _, dtype = np.lib.format.read_array_header_2_0(file)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-    return int(shape[0]) if _holds_clips(shape, dtype) else None
+    return int(shape[0]) if holds_clips(shape, dtype) else None
 
 
 def find_clips(folder: Path) -> list[Listing]:
@@ -152,6 +164,7 @@ def find_clips(folder: Path) -> list[Listing]:
 
 
 def _expand(listing: Listing) -> list[Listing]:
+    assert isinstance(listing.path, Path)
     rows = _rows(listing.path)
     if rows is None:
         return [replace(listing, row=0)]  # reading it will say what is wrong
@@ -190,7 +203,7 @@ def load_clip(
         UserError: the file is missing, is no video, has no such row, or is too short.
     """
     listing = _listing(str(path))
-    if not listing.path.is_file():
+    if isinstance(listing.path, Path) and not listing.path.is_file():
         raise UserError(f"no file {listing.path}: give the path of a video")
     try:
         form = FrameFormat((size, size) if isinstance(size, int) else size, grayscale)

@@ -15,6 +15,8 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_ebm.data.shards.stored import StoredFile
+
 SUFFIXES = (".mp4", ".avi", ".gif", ".webm", ".mkv", ".mov")
 
 
@@ -92,9 +94,9 @@ class Timeline:
         return np.searchsorted(self.seconds, ticks, side="right") - 1
 
 
-def _open(path: Path) -> tuple[Any, Any]:
+def _open(path: Path | StoredFile) -> tuple[Any, Any]:
     """Container and its main video stream. One thread: files are decoded side by side instead."""
-    container = av.open(str(path))
+    container = av.open(str(path) if isinstance(path, Path) else path.open())
     stream = container.streams.best("video")
     if stream is None:
         container.close()
@@ -114,7 +116,7 @@ def _all_frames(container: Any, stream: Any) -> Iterator[av.VideoFrame]:
         yield frame
 
 
-def read_timeline(path: Path) -> Timeline:
+def read_timeline(path: Path | StoredFile) -> Timeline:
     """The times of a file's frames, from its packets, and a check that its first frame decodes.
 
     Raises:
@@ -148,7 +150,7 @@ def read_timeline(path: Path) -> Timeline:
 
 
 def read_frames(
-    path: Path, wanted: Sequence[int] | NDArray[np.int64], form: FrameFormat, timeline: Timeline
+    path: Path | StoredFile, wanted: Sequence[int] | NDArray[np.int64], form: FrameFormat, timeline: Timeline
 ) -> NDArray[np.uint8]:
     """Some frames of a file.
 
@@ -187,7 +189,7 @@ def read_frames(
 
 
 def _seek(
-    path: Path, numbers: list[int], form: FrameFormat, stamps: NDArray[np.int64], target: int
+    path: Path | StoredFile, numbers: list[int], form: FrameFormat, stamps: NDArray[np.int64], target: int
 ) -> dict[int, NDArray[np.uint8]]:
     """The frames reached from the key frame before frame `target`; empty where seeking does not get there."""
     number_of = {int(stamps[n]): n for n in numbers}

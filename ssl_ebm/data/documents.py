@@ -14,6 +14,7 @@ from ssl_ebm.data import hugging_face
 from ssl_ebm.data.listings import SPLITS, find_files
 from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.randomness import stream_key
+from ssl_ebm.data.shards.folder import ShardFolder, open_shards
 from ssl_ebm.data.text_files import SUFFIXES, Row, Seen, TextFile, Unit, ignore
 from ssl_ebm.errors import UserError
 
@@ -72,7 +73,8 @@ class Corpus:
 
     Args:
         path: a folder, or a file: .txt, .csv, .tsv, .jsonl. "hf:PATH" is a dataset of Hugging Face on disk,
-            "hf:NAME" or "hf:NAME:CONFIG" one of the Hub; see `ssl_ebm.data.hugging_face`.
+            "hf:NAME" or "hf:NAME:CONFIG" one of the Hub; see `ssl_ebm.data.hugging_face`. A folder of shards
+            that `ssl-ebm shard` has made of files stands for these.
         unit: what is a document of a .txt file: the file, a paragraph (up to an empty line), a line.
         text_column, label_column: of tables, JSON lines and datasets, as the first line of a table names it.
             Of a table whose first line names nothing, its number, from 1; "2+3" joins two. Null: there are no
@@ -120,11 +122,12 @@ class Corpus:
             return self._labelled([TextFile(path, None, self.unit, *columns, optional=self.optional)])
         if hugging_face.is_saved(path):
             raise UserError(f"{path} is a dataset of Hugging Face: give hf:{path}")
-        listings = find_files(path, SUFFIXES, "texts", notes=False)
+        shards = self.shards()
+        listings = find_files(path, SUFFIXES, "texts", notes=False) if shards is None else shards.listings()
         found = []
         for listing in listings:
-            first, *inside = listing.path.relative_to(path).parts
-            split = _STEMS.get(Path(first).stem.lower())
+            first, *inside = listing.name.split("/")
+            split = split_of_name(listing.name)
             inside = inside if split is not None else [first, *inside]
             label = inside[0] if len(inside) > 1 and self.label_column is not None else None
             found.append(TextFile(listing.path, split, self.unit, *columns, label, self.optional))
@@ -141,9 +144,34 @@ class Corpus:
                 f"{self.path} has no labels: give a table, or put the texts in a folder for each class"
             )
         if len(kept) < len(files):
-            notes = [str(one.path.relative_to(self.path)) for one in files if one not in kept]
+            notes = [str(one).removeprefix(f"{self.path}/") for one in files if one not in kept]
             warn_of_skipped(self.path, "file(s) that have no labels", notes)
         return [*kept]
+
+    def shards(self) -> ShardFolder | None:
+        """Those that hold the files, where the path is a folder of such.
+
+        Raises:
+            UserError: as `open_shards`.
+        """
+        return None if self.path.startswith(HUB) else open_shards(self.path, "texts")
+
+    def settings(self) -> dict[str, str]:
+        """Where the texts are, and which shards, for what is written of a run."""
+        shards = self.shards()
+        own = {"path": self.path}
+        return own if shards is None else {**own, "shards": shards.manifest.fingerprint}
+
+    def content(self) -> Iterator[str]:
+        """Lines that name the content of all sources: their own digests, or that of their shards.
+
+        Raises:
+            UserError: a file that cannot be read.
+        """
+        if shards := self.shards():
+            yield f"shards {shards.manifest.fingerprint}"
+            return
+        yield from (source.digest() for source in self.sources())
 
     def size(self) -> tuple[int, str]:
         """How much there is to read, in bytes or in rows of a dataset."""
@@ -191,6 +219,11 @@ class Corpus:
         if "val" not in fixed and 1 - place <= self.val_share:
             return "val"
         return SPLITS[0]
+
+
+def split_of_name(name: str) -> str | None:
+    """The split that a file's first folder, or its own name, fixes."""
+    return _STEMS.get(Path(name.split("/")[0]).stem.lower())
 
 
 def fingerprint(text: str) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_ebm.data.augmentation import Augmentation, augment
+from ssl_ebm.data.file_lists import Files, FilesOfFolder, FilesOfShards
 from ssl_ebm.data.glyphs import find_idx, font_glyphs, read_idx
 from ssl_ebm.data.image_items import ImageDataset, Pixels
 from ssl_ebm.data.listings import Listing, assign_splits, check_fractions, class_names, find_files
@@ -27,6 +28,7 @@ from ssl_ebm.data.picture_files import (
     fit,
     stop_at,
 )
+from ssl_ebm.data.shards.folder import ShardFolder, open_shards
 from ssl_ebm.errors import UserError
 
 
@@ -208,6 +210,8 @@ class IdxImages(ImageData):
 class ImageFolder(ImageData):
     """A folder of pictures, in class folders or not, decoded once into memory or read on demand.
 
+    Or of shards that `ssl-ebm shard` has made of such a folder: batches are the same, to the bit.
+
     With `train`, `val` and `test` folders, or split by a seeded draw; `images.csv` may give a `group` and a
     `label` for a `path` (see `find_files`). Pictures are turned upright, 16 bits become 8, and what is
     transparent shows a white ground.
@@ -257,6 +261,7 @@ class ImageFolder(ImageData):
         self.on_broken = on_broken
         self.fractions = val_fraction, test_fraction
         self._found: list[Listing] | None = None
+        self._shards: ShardFolder | None = None
 
     @property
     def source(self) -> str:
@@ -264,20 +269,30 @@ class ImageFolder(ImageData):
 
     def _listings(self) -> list[Listing]:
         if self._found is None:
-            found = find_files(self.folder, SUFFIXES, "images")
+            if self._shards is not None:
+                found = self._shards.listings()
+            else:
+                found = find_files(self.folder, SUFFIXES, "images")
             fixed = {one.split for one in found}
             self._found = assign_splits(found, fixed, self.source, *self.fractions, seed=self.seed)
             self.classes = class_names(self._found)
         return self._found
 
     def read(self, split: str) -> Pixels | PictureFiles:
-        found = [one for one in self._listings() if one.split == split]
+        if self._shards is None:
+            self._shards = open_shards(self.folder, "images")
         if self.in_memory:
-            return self._decoded(found, split)
-        names = np.array([os.fsencode(one.name) for one in found])
-        return PictureFiles(
-            self.folder, names, self._labels(found), self.size, self.grayscale, self.on_broken
-        )
+            return self._decoded([one for one in self._listings() if one.split == split], split)
+        files: Files
+        if self._shards is not None:
+            self.classes = self._shards.manifest.classes
+            rows = self._shards.rows_of_split(split, *self.fractions, seed=self.seed)
+            files, labels = FilesOfShards(self._shards, rows), self._shards.labels(rows)
+        else:
+            found = [one for one in self._listings() if one.split == split]
+            files = FilesOfFolder(self.folder, np.array([os.fsencode(one.name) for one in found]))
+            labels = self._labels(found)
+        return PictureFiles(files, labels, self.size, self.grayscale, self.on_broken)
 
     def _decoded(self, found: list[Listing], split: str) -> Pixels:
         shape = (1 if self.grayscale else 3, *self.size)
@@ -315,6 +330,7 @@ class ImageFolder(ImageData):
             "in_memory": self.in_memory,
             "classes": self.classes,
             "broken": self.broken,
+            **({} if self._shards is None else {"shards": self._shards.manifest.fingerprint}),
         }
 
 

@@ -161,4 +161,4 @@ class LabelledDocuments(StreamData):
         return made
 
     def settings(self) -> dict[str, Any]:
-        return {"path": self.corpus.path, "length": self.length, "classes": self.classes}
+        return {**self.corpus.settings(), "length": self.length, "classes": self.classes}

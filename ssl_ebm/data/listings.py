@@ -1,12 +1,22 @@
 """Files that have been found but not yet read: their names, classes, and which split each belongs to."""
 
+from __future__ import annotations
+
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ssl_ebm.data.randomness import stream_key
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_ebm.data.randomness import stream_keys
 from ssl_ebm.errors import UserError
+
+if TYPE_CHECKING:
+    from ssl_ebm.data.shards.stored import StoredFile
 
 SPLITS = ("train", "val", "test")
 _EXCESS = 1.25  # how far a group may take a split beyond its fraction
@@ -17,7 +27,7 @@ class Listing:
     """An image or a clip that has been found but not yet read.
 
     Attributes:
-        path: the file.
+        path: the file, on its own or inside of shards.
         name: how messages and results call it.
         group: files of one group (clips of one recording, say) stay on one side of every split.
         label: class name, where there is one.
@@ -25,7 +35,7 @@ class Listing:
         row: number of the clip within a file of arrays; None for a video file.
     """
 
-    path: Path
+    path: Path | StoredFile
     name: str
     group: str
     label: str | None = None
@@ -89,17 +99,13 @@ def assign_splits(
     test_fraction: float,
     seed: int,
 ) -> list[Listing]:
-    """Give every file a split; whole groups go to one side.
-
-    Splits that the set fixes are kept. The ones it lacks are taken from its training part: groups in an order
-    drawn by `seed`, as many as fit into the fraction of files (a quarter more at most), at least one.
+    """Give every file a split, as `share_out` says.
 
     Args:
         found: the files.
         fixed: the splits that the set fixes (also those of files left out since); None stands for none.
         where: the set's name, for messages.
-        val_fraction, test_fraction: shares of the files, in (0, 1).
-        seed: names the random order.
+        val_fraction, test_fraction, seed: as in `share_out`.
 
     Raises:
         UserError: there are too few groups, or files inside and outside of train, val and test.
@@ -107,36 +113,74 @@ def assign_splits(
     if None in fixed and len(fixed) > 1:
         outside = next((listing.name for listing in found if listing.split is None), "a file")
         raise UserError(f"{outside} lies outside train, val and test in {where}: move it into one of them")
+    given = np.array([-1 if one.split is None else SPLITS.index(one.split) for one in found], np.int8)
+    keys = group_keys((os.fsencode(listing.group) for listing in found), seed)
+    numbers = share_out(given, keys, fixed, where, val_fraction, test_fraction)
+    return [replace(one, split=SPLITS[number]) for one, number in zip(found, numbers, strict=True)]
+
+
+def group_keys(groups: Iterable[bytes], seed: int) -> NDArray[np.uint64]:
+    """(N,) the random place of each file's group in the order in which groups are given to splits."""
+    return stream_keys(seed, "split/", groups)
+
+
+def share_out(
+    given: NDArray[np.int8],
+    keys: NDArray[np.uint64],
+    fixed: set[str | None],
+    where: str,
+    val_fraction: float,
+    test_fraction: float,
+) -> NDArray[np.int8]:
+    """The split of every file as its place in `SPLITS` (N,); whole groups go to one side.
+
+    Splits that the set fixes are kept. The ones it lacks are taken from its training part: groups in the
+    order of their keys, as many as fit into the fraction of files (a quarter more at most), at least one.
+
+    Args:
+        given: (N,) the splits that the set fixes, by place in `SPLITS`; -1: none.
+        keys: (N,) of the files' groups, as `group_keys` draws them.
+        fixed, where: as in `assign_splits`.
+        val_fraction, test_fraction: shares of the files, in (0, 1).
+
+    Raises:
+        UserError: there are too few groups, or no training part.
+    """
     if None not in fixed and "train" not in fixed:
         raise UserError(f"{where} has {' and '.join(sorted(map(str, fixed)))} but no train: add it")
-    split_of = {listing.name: listing.split or "train" for listing in found}
-    pool = [listing for listing in found if split_of[listing.name] == "train"]
+    numbers = np.maximum(given, 0)
+    pool = np.flatnonzero(numbers == 0)
     missing = [split for split in ("test", "val") if split not in fixed]
-    groups: dict[str, list[Listing]] = {}
-    for listing in sorted(pool, key=lambda one: stream_key(seed, f"split/{one.group}")):
-        groups.setdefault(listing.group, []).append(listing)
-    if len(groups) <= len(missing):
+    if not missing:
+        return numbers
+    _, group_of, sizes = np.unique(keys[pool], return_inverse=True, return_counts=True)
+    if len(sizes) <= len(missing):
         raise UserError(
-            f"{where} has {len(groups)} independent training file(s), too few to split off "
+            f"{where} has {len(sizes)} independent training file(s), too few to split off "
             f"{' and '.join(missing)}: add more"
         )
+    split_of = np.zeros(len(sizes), np.int8)
     for split in missing:
         wanted = {"val": val_fraction, "test": test_fraction}[split] * len(pool)
         still_needed = len(missing) - missing.index(split)  # one group for each later split and one for train
-        taken = 0
-        for group in list(groups):
-            size = len(groups[group])
-            if taken < wanted and taken + size <= _EXCESS * wanted and len(groups) > still_needed:
-                taken += _move(groups.pop(group), split, split_of)
-        if taken == 0:
-            smallest = min(groups, key=lambda group: len(groups[group]))
-            _move(groups.pop(smallest), split, split_of)
-    return [replace(listing, split=split_of[listing.name]) for listing in found]
+        left = np.flatnonzero(split_of == 0)
+        chosen = _fitting(sizes[left], wanted, len(left) - still_needed)
+        split_of[left[chosen]] = SPLITS.index(split)
+    numbers[pool] = split_of[group_of]
+    return numbers
 
 
-def _move(listings: list[Listing], split: str, split_of: dict[str, str]) -> int:
-    split_of.update({listing.name: split for listing in listings})
-    return len(listings)
+def _fitting(sizes: NDArray[np.int64], wanted: float, most: int) -> list[int]:
+    """The first groups that together hold the files that are wanted, or the smallest one."""
+    chosen: list[int] = []
+    taken = 0
+    for group, size in enumerate(sizes.tolist()):
+        if taken >= wanted or len(chosen) == most:
+            break
+        if taken + size <= _EXCESS * wanted:
+            chosen.append(group)
+            taken += size
+    return chosen or [int(sizes.argmin())]
 
 
 def class_names(found: Iterable[Listing]) -> list[str]:

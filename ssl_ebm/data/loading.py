@@ -22,6 +22,7 @@ from ssl_ebm.errors import UserError
 
 MEMORY_SHARE = 0.5  # of the machine's memory, at most, for decoded files
 NAMED = 10  # files that a warning names; `describe` lists all
+AT_ONCE = 4096  # items whose places are Python numbers at a time: a million of these take 36 MB
 
 
 def _last_line(error: UserError) -> UserError:
@@ -65,7 +66,8 @@ class StreamSampler(DistributedSampler[Any]):
             epoch, inside = divmod(place, self.items)
             generator = torch.Generator().manual_seed(stream_key(self.seed, f"order/{epoch}") >> 1)
             order = torch.randperm(self.items, generator=generator)[inside :: self.num_replicas]
-            yield from (order + epoch * self.items).tolist()
+            for some in order.split(AT_ONCE):
+                yield from (some + epoch * self.items).tolist()
             place += len(order) * self.num_replicas
 
 

@@ -6,22 +6,24 @@ palettes become colours, and what is transparent shows a white ground.
 
 from __future__ import annotations
 
-import os
+import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ssl_ebm.data.augmentation import Augmentation
+from ssl_ebm.data.file_lists import Files
+from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -43,15 +45,19 @@ def stop_at(broken: object, source: str) -> UserError:
     return UserError(f"{broken} in {source}: remove the file, or copy it again")
 
 
-def decode(path: Path, name: str, grayscale: bool) -> Image.Image:
+def decode(path: Path | StoredFile | BinaryIO, name: str, grayscale: bool) -> Image.Image:
     """The picture as it is meant to be seen, in mode "L" or "RGB"; of an animation, its first frame.
 
     Raises:
         BrokenPictureError: the file cannot be read, is cut off, or holds numbers whose range is unknown.
     """
+    if isinstance(path, StoredFile):
+        path = io.BytesIO(path.read_bytes())
     try:
         with Image.open(path) as file:
             return _on_white(_eight_bits(ImageOps.exif_transpose(file))).convert("L" if grayscale else "RGB")
+    except UnidentifiedImageError as error:
+        raise BrokenPictureError(f"{name} cannot be read (it is no picture)") from error
     except UNREADABLE as error:
         raise BrokenPictureError(f"{name} cannot be read ({' '.join(str(error).split())})") from error
 
@@ -102,9 +108,7 @@ class PictureFiles:
     function of the seed, its step and the files. That picture's own index and label come with it.
 
     Attributes:
-        folder: of all files.
-        names: (N,) paths relative to the folder. (An array: workers would copy a list of strings, page by
-            page, as they touch it.)
+        files: of the split.
         labels: (N,) int64, or None.
         size: (H, W) in pixels.
         grayscale: one channel instead of three.
@@ -112,8 +116,7 @@ class PictureFiles:
         met: (N,) bool, the files that were found broken so far, by this process and by its workers.
     """
 
-    folder: Path
-    names: NDArray[np.bytes_]
+    files: Files
     labels: NDArray[np.int64] | None
     size: tuple[int, int]
     grayscale: bool
@@ -124,7 +127,7 @@ class PictureFiles:
         object.__setattr__(self, "met", torch.zeros(len(self), dtype=torch.bool).share_memory_())
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.files)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -134,7 +137,7 @@ class PictureFiles:
     @property
     def broken(self) -> list[str]:
         """Names of the files that were found broken so far."""
-        return [os.fsdecode(self.names[i]) for i in self.met.nonzero()[:, 0].tolist()]
+        return [self.files.name(i) for i in self.met.nonzero()[:, 0].tolist()]
 
     def load(
         self, index: NDArray[np.int64], place: NDArray[np.int64], augmentation: Augmentation | None
@@ -160,13 +163,14 @@ class PictureFiles:
     def _readable(self, wanted: int) -> tuple[Image.Image, int]:
         """The picture, or the next one that can be read, and which it is."""
         for index in chain(range(wanted, len(self)), range(wanted)):
-            name = os.fsdecode(self.names[index])
             try:
-                return decode(self.folder / name, name, self.grayscale), index
+                return decode(self.files.path(index), self.files.name(index), self.grayscale), index
             except BrokenPictureError as broken:
                 if self.on_broken == "stop":
-                    raise stop_at(broken, str(self.folder)) from broken
+                    raise stop_at(broken, self.files.source) from broken
                 if not self.met[index]:
                     self.met[index] = True
-                    rank_zero_warn(f"{self.folder}: {broken}; the next picture takes its place")
-        raise UserError(f"none of the {len(self)} pictures in {self.folder} can be read: copy them again")
+                    rank_zero_warn(f"{self.files.source}: {broken}; the next picture takes its place")
+        raise UserError(
+            f"none of the {len(self)} pictures in {self.files.source} can be read: copy them again"
+        )

@@ -7,6 +7,7 @@ generators", OOPSLA 2014), evaluated for a whole batch of items at once.
 """
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -27,6 +28,17 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def stream_key(seed: int, stream: str) -> int:
     """64-bit key of a named stream: two streams of one seed share nothing."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], "little")
+
+
+def stream_keys(seed: int, prefix: str, names: Iterable[bytes]) -> NDArray[np.uint64]:
+    """(N,) `stream_key` of many streams: the prefix followed by each of the names."""
+    begun = hashlib.sha256(f"{seed}/{prefix}".encode())
+    keys = bytearray()
+    for name in names:
+        digest = begun.copy()
+        digest.update(name)
+        keys += digest.digest()[:8]
+    return np.frombuffer(keys, "<u8").astype(np.uint64)
 
 
 def uniforms(seed: int, stream: str, index: ArrayLike, draws: int) -> NDArray[np.float64]:

@@ -134,7 +134,7 @@ class Text(StreamData):
 
     def settings(self) -> dict[str, Any]:
         return {
-            "path": self.corpus.path,
+            **self.corpus.settings(),
             "length": self.length,
             "vocabulary": len(self.word_starts),
             "documents": self.info.get("documents"),
@@ -159,8 +159,8 @@ class Text(StreamData):
         given = None if self.given is None else load_tokenizer(self.given).to_str()
         settings += [self.kind, self.vocabulary] if given is None else [given]
         digest = hashlib.sha256(repr(settings).encode())
-        for source in corpus.sources():
-            digest.update(f"{source.digest()}\n".encode())
+        for line in corpus.content():
+            digest.update(f"{line}\n".encode())
         return digest.hexdigest()[:32]
 
     def _tokenise(self, folder: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
+from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
@@ -38,7 +39,7 @@ class TextFile:
     """A file of texts.
 
     Args:
-        path: ends in .txt, .csv, .tsv or .jsonl.
+        path: ends in .txt, .csv, .tsv or .jsonl; on its own, or inside of shards.
         split: "train", "val" or "test", where its name or its folder fixes that.
         unit: what is a text of a .txt file: the file, a paragraph (up to an empty line), a line.
         text_column, label_column: of tables and JSON lines; see `ssl_ebm.data.documents.Corpus`.
@@ -48,7 +49,7 @@ class TextFile:
 
     measure: ClassVar[str] = "bytes"
 
-    path: Path
+    path: Path | StoredFile
     split: str | None
     unit: Unit
     text_column: str
@@ -61,6 +62,8 @@ class TextFile:
 
     def size(self) -> int:
         """In bytes; 0 where there is no such file."""
+        if isinstance(self.path, StoredFile):
+            return self.path.size()
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def digest(self) -> str:
@@ -71,7 +74,7 @@ class TextFile:
         """
         try:
             with self.path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
+                content = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
         return f"{self.path.suffix} {self.split} {content}"
@@ -191,7 +194,7 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= one <= "\udfff" for one in text) if not text.isascii() else True
 
 
-def _lines(path: Path, seen: Seen) -> Iterator[tuple[int, str]]:
+def _lines(path: Path | StoredFile, seen: Seen) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, without a byte-order mark.
 
     Raises:

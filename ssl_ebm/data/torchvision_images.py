@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision import datasets
 
+from ssl_ebm.data.file_lists import FilesOfFolder
 from ssl_ebm.data.image_items import Pixels
 from ssl_ebm.data.images import ImageData, sides
 from ssl_ebm.data.listings import check_fractions
@@ -178,7 +179,8 @@ class TorchvisionImages(ImageData):
         words = torch.load(meta, weights_only=True)[0] if meta.is_file() else {}
         self.classes = [", ".join(words[name]) if name in words else name for name in classes]
         paths, numbers = np.array(names)[chosen], np.array(labels, np.int64)[chosen]
-        return PictureFiles(part, paths, numbers, self.size, grayscale=False, on_broken=self.on_broken)
+        held = FilesOfFolder(part, paths)
+        return PictureFiles(held, numbers, self.size, grayscale=False, on_broken=self.on_broken)
 
     def settings(self) -> dict[str, Any]:
         own: dict[str, Any] = {"set": self.set_name, "val_fraction": self.val_fraction}

@@ -6,7 +6,7 @@ gives the first one. So only its layouts and lists of splits are kept here; PyAV
 
 import re
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -77,14 +77,11 @@ class TorchvisionVideo(VideoData):
             tags = self._ucf101() if self.name == "UCF101" else self._hmdb51()
             found = []
             for listing in find_clips(self.root):
-                split = tags.get(listing.path.name)
+                file = PurePosixPath(listing.name)
+                split = tags.get(file.name)
                 if split is not None:
-                    group = (
-                        re.sub(r"_c\d+\.avi$", "", listing.path.name)
-                        if self.name == "UCF101"
-                        else listing.name
-                    )
-                    label = listing.path.relative_to(self.root).parts[0]
+                    group = re.sub(r"_c\d+\.avi$", "", file.name) if self.name == "UCF101" else listing.name
+                    label = file.parts[0]
                     found.append(replace(listing, split=split, group=group, label=label))
             if not found:
                 raise UserError(

@@ -1,25 +1,28 @@
-"""Windows of frames from clips of video: a folder of files, split by clip and never by frame."""
+"""Windows of frames from clips of video, split by clip and never by frame."""
 
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssl_ebm.data.clip_data import ClipData
-from ssl_ebm.data.clips import ArrayClip, Clip, find_clips, open_clip
+from ssl_ebm.data.clips import ArrayClip, Clip, open_clip
 from ssl_ebm.data.decoding import BrokenClipError, FrameFormat, to_float
 from ssl_ebm.data.listings import SPLITS, Listing, assign_splits, check_fractions, class_names
 from ssl_ebm.data.loading import check_memory, warn_of_skipped
 from ssl_ebm.data.randomness import integers, uniforms
+from ssl_ebm.data.stored_clips import frame_counts
 from ssl_ebm.errors import UserError
+
+LabelledClips = tuple[Sequence[Clip], Sequence[int] | NDArray[np.int64] | None]  # and their class numbers
 
 
 class ClipWindows(Dataset[dict[str, Tensor]]):
@@ -50,7 +53,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         clips: Sequence[Clip],
-        labels: Sequence[int] | None,
+        labels: Sequence[int] | NDArray[np.int64] | None,
         length: int,
         stride: int,
         windows_per_clip: int | None,
@@ -67,7 +70,8 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         self.seed = seed
         self.split = split
         self.stop = stop
-        self.segments = np.array([(clip.frames - length) // stride + 1 for clip in clips])
+        self.frames = frame_counts(clips)
+        self.segments = (self.frames - length) // stride + 1
         self.used = np.minimum(self.segments, windows_per_clip or self.segments)
         self.ends = np.cumsum(self.used)  # of each clip's items
 
@@ -92,7 +96,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
             drawn = uniforms(self.seed, f"{self.split}/segments", drawer, segments)[0]
             turn = int(np.argsort(drawn)[turn])
         shift = int(integers(uniforms(self.seed, f"{self.split}/shift", index, 1), 0, self.stride - 1)[0, 0])
-        return clip, min(turn * self.stride + shift, self.clips[clip].frames - self.length)
+        return clip, min(turn * self.stride + shift, int(self.frames[clip]) - self.length)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.window(index)
@@ -108,7 +112,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
                     ) from error
                 rank_zero_warn(f"{name} cannot be decoded ({error}): the next clip takes its place")
                 clip = (clip + 1) % len(self.clips)
-                start = min(start, self.clips[clip].frames - self.length)
+                start = min(start, int(self.frames[clip]) - self.length)
         else:
             raise UserError(f"no clip of the {self.split} split can be decoded: check the files")
         item = {"video": to_float(frames), "clip": torch.tensor(clip), "start": torch.tensor(start)}
@@ -193,7 +197,7 @@ class VideoData(ClipData):
         self.test_fraction = test_fraction
         self.skipped: dict[str, list[str]] = {"broken": [], "short": []}
         self.classes: list[str] = []
-        self._clips: dict[str, list[tuple[Listing, Clip]]] | None = None
+        self._clips: dict[str, LabelledClips] | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -219,8 +223,9 @@ class VideoData(ClipData):
         future = {"train": self.future_frames, None: max(self.future_frames, self.eval_future_frames)}
         return self.context_frames + future.get(split, self.eval_future_frames)
 
-    def _prepare(self) -> dict[str, list[tuple[Listing, Clip]]]:
-        """Read all clips, leave out the broken and the short ones, and share the others among the splits.
+    def _prepare(self) -> dict[str, LabelledClips]:
+        """Clips and class numbers of each split: read all clips, leave out the broken and the short ones, and
+        share the others among the splits.
 
         In this order, so that a broken clip cannot be the only one of a split.
         """
@@ -236,7 +241,13 @@ class VideoData(ClipData):
             usable = [one for one in usable if one.name in clips]
         fixed = {one.split for one in found}
         usable = assign_splits(usable, fixed, self.source, self.val_fraction, self.test_fraction, self.seed)
-        return {split: [(one, clips[one.name]) for one in usable if one.split == split] for split in SPLITS}
+        number = {name: place for place, name in enumerate(self.classes)}
+        prepared: dict[str, LabelledClips] = {}
+        for split in SPLITS:
+            chosen = [one for one in usable if one.split == split]
+            labels = [number[one.label] for one in chosen if one.label is not None] if number else None
+            prepared[split] = [clips[one.name] for one in chosen], labels
+        return prepared
 
     def make_dataset(self, split: str) -> ClipWindows:
         """The windows of a split; the first call reads the clips of all splits.
@@ -246,13 +257,12 @@ class VideoData(ClipData):
         """
         if self._clips is None:
             self._clips = self._prepare()
-        chosen = self._clips[split]
-        if not chosen:
+        clips, labels = self._clips[split]
+        if not len(clips):
             raise UserError(f"every {split} clip in {self.source} is broken or too short: add good ones")
-        number = {name: place for place, name in enumerate(self.classes)}
         return ClipWindows(
-            [clip for _, clip in chosen],
-            [number[one.label] for one, _ in chosen if one.label is not None] if number else None,
+            clips,
+            labels,
             self._window(split),
             self.stride or self._window(split),
             self.windows_per_clip,
@@ -290,18 +300,28 @@ class VideoData(ClipData):
     def _drop_short(self, chosen: list[Listing], clips: dict[str, Clip]) -> list[Listing]:
         """The listings whose clips hold a whole window."""
         fitting = [one for one in chosen if clips[one.name].frames >= self._window(one.split)]
-        short = [one.name for one in chosen if one not in fitting]
+        lengths = {one.name: clips[one.name].frames for one in chosen}
+        for one in fitting:
+            del lengths[one.name]
+        self._tell_short(lengths, len(fitting))
+        return fitting
+
+    def _tell_short(self, frames: dict[str, int], fitting: int) -> None:
+        """Names the clips that do not hold a whole window.
+
+        Raises:
+            UserError: no other is left.
+        """
         if not fitting:
-            longest = max(clips[name].frames for name in short)
             raise UserError(
                 f"every readable clip in {self.source} is shorter than a window, {self._window(None)} frames "
-                f"(the longest has {longest}): lower context_frames or future_frames, or give longer clips"
+                f"(the longest has {max(frames.values())}): lower context_frames or future_frames, or give "
+                "longer clips"
             )
-        self.skipped["short"] += short
-        if short:
-            lengths = [f"{name} ({clips[name].frames})" for name in short]
+        self.skipped["short"] += frames
+        if frames:
+            lengths = [f"{name} ({count})" for name, count in frames.items()]
             warn_of_skipped(self.source, "clip(s) shorter than a window", lengths)
-        return fitting
 
     def settings(self) -> dict[str, Any]:
         datasets = {name: getattr(self, f"{name}_dataset") for name in ("train", "val", "test")}
@@ -316,27 +336,3 @@ class VideoData(ClipData):
             "skipped_broken": self.skipped["broken"],
             "skipped_short": self.skipped["short"],
         }
-
-
-class VideoFolder(VideoData):
-    """Clips of a folder: mp4, avi, gif, webm, mkv, mov, or arrays in npz files.
-
-    Sub-folders train, val and test give the splits; where there are none, clips are shared out at random.
-    Sub-folders below give the classes. A file clips.csv with columns `path` and `group` keeps the clips of a
-    group on one side.
-
-    Args:
-        folder: the folder.
-        **settings: those of VideoData.
-    """
-
-    def __init__(self, folder: str, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.folder = Path(folder)
-
-    @property
-    def source(self) -> str:
-        return str(self.folder)
-
-    def find(self) -> list[Listing]:
-        return find_clips(self.folder)

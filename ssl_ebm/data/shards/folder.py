@@ -1,0 +1,250 @@
+"""Reading a folder of shards: any item at once, by its row of the index."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_ebm.data.decoding import Timeline
+from ssl_ebm.data.listings import SPLITS, Listing, group_keys, share_out
+from ssl_ebm.data.shards.manifest import AGAIN, Kind, Manifest, check_files, is_sharded, read_manifest
+from ssl_ebm.data.shards.stored import StoredFile
+from ssl_ebm.data.shards.tables import CLIP, CLIPS, GROUPS, ITEM, ITEMS, NAMES, TIMES, Strings, map_records
+from ssl_ebm.errors import UserError
+
+OPEN = 64  # shards that a process keeps open; systems allow a thousand files
+_BLOCK = 2**20  # bytes of which a checksum is taken at a time
+
+
+class ShardFolder:
+    """Shards that `open_shards` has checked. Only the index is mapped; memory does not grow with the items
+    but by the pages of the index that are in use, which processes share.
+
+    Processes and threads may read one object at once; a copy in another process opens the files anew.
+
+    Attributes:
+        folder: where they lie.
+        manifest: what they hold.
+        items: (N,) records, see `tables.ITEM`.
+        clips: (N,) records of clips, see `tables.CLIP`.
+        names: of the items.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.items = map_records(folder / ITEMS, ITEM)
+        self.clips = map_records(folder / CLIPS, CLIP)
+        self.names = Strings(folder / NAMES, self.items["name_end"])
+        grouped = len(self.items) > 0 and int(self.items["group_end"][-1]) > 0
+        self.groups = Strings(folder / GROUPS, self.items["group_end"]) if grouped else self.names
+        self._times = map_records(folder / TIMES, np.uint8)
+        self._whole = np.zeros(len(self), bool)  # items that had their checksum in this process
+        self._opened: OrderedDict[int, int] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __reduce__(self) -> tuple[Callable[..., ShardFolder], tuple[Path, Manifest]]:
+        return ShardFolder, (self.folder, self.manifest)
+
+    def __del__(self) -> None:
+        for handle in getattr(self, "_opened", {}).values():
+            os.close(handle)
+
+    # -- content -----------------------------------------------------------------------------------------
+
+    def read(self, row: int) -> bytes:
+        """The content of an item.
+
+        Raises:
+            UserError: a shard that cannot be read, or is not what was written.
+        """
+        content = self._read(row, 0, int(self.items["size"][row]))
+        if zlib.crc32(content) != self.items["crc"][row]:
+            raise self._changed(row)
+        return content
+
+    def read_some(self, row: int, start: int, count: int) -> bytes:
+        """A stretch of the content of an item, whose checksum is taken once in each process.
+
+        Raises:
+            UserError: as `read`.
+        """
+        if not self._whole[row]:
+            size, crc = int(self.items["size"][row]), 0
+            for first in range(0, size, _BLOCK):
+                crc = zlib.crc32(self._read(row, first, min(_BLOCK, size - first)), crc)
+            if crc != self.items["crc"][row]:
+                raise self._changed(row)
+            self._whole[row] = True
+        return self._read(row, start, count)
+
+    def _read(self, row: int, start: int, count: int) -> bytes:
+        number, offset = int(self.items["shard"][row]), int(self.items["offset"][row])
+        try:
+            if offset + start + count > self.manifest.shards[number].size:
+                raise self._changed(row)
+            with self._lock:
+                content = os.pread(self._handle(number), count, offset + start)
+        except (OSError, IndexError, OverflowError) as error:
+            raise UserError(
+                f"shard {number} of {self.folder} cannot be read ({error}): it must stay where it is while a "
+                "training runs"
+            ) from error
+        if len(content) < count:
+            raise self._changed(row)
+        return content
+
+    def _handle(self, number: int) -> int:
+        if number not in self._opened:
+            if len(self._opened) >= OPEN:
+                os.close(self._opened.popitem(last=False)[1])
+            path = self.folder / Path(self.manifest.shards[number].name).name
+            self._opened[number] = os.open(path, os.O_RDONLY)
+        self._opened.move_to_end(number)
+        return self._opened[number]
+
+    def _changed(self, row: int) -> UserError:
+        shard = self.manifest.shards[int(self.items["shard"][row])].name
+        return UserError(
+            f"{self.names[row]} in {self.folder / shard} differs from its checksum, the file was changed or "
+            f"cut off: {AGAIN}"
+        )
+
+    # -- what the index says -----------------------------------------------------------------------------
+
+    @property
+    def fixed(self) -> set[str | None]:
+        """The splits that the original folder fixes; None stands for none."""
+        return {None if name == "any" else name for name, count in self.manifest.splits.items() if count}
+
+    def file(self, row: int) -> StoredFile:
+        """An item that is a file of its own."""
+        return StoredFile(self, row)
+
+    def listings(self) -> list[Listing]:
+        """All files, as `find_files` would list them in the original folder. Takes memory for each."""
+        begins = np.flatnonzero(self.items["begins"])
+        parts = np.diff(begins, append=len(self)).tolist()
+        classes = [*self.manifest.classes, None]  # -1 is the last
+        splits = [*SPLITS, None]
+        return [
+            Listing(
+                StoredFile(self, row, count),
+                self.names[row],
+                self.groups[row],
+                classes[self.items["label"][row]],
+                splits[self.items["split"][row]],
+            )
+            for row, count in zip(begins.tolist(), parts, strict=True)
+        ]
+
+    def split_numbers(
+        self, rows: NDArray[np.int64], val_fraction: float, test_fraction: float, seed: int
+    ) -> NDArray[np.int8]:
+        """The splits of some items by their places in `SPLITS`, as `assign_splits` gives them to files.
+
+        Raises:
+            UserError: as `assign_splits`.
+        """
+        given = self.items["split"][rows]
+        if None in self.fixed and len(self.fixed) > 1:
+            outside = self.names[int(np.flatnonzero(self.items["split"] < 0)[0])]
+            raise UserError(
+                f"{outside} lies outside train, val and test in {self.folder}: move it into one of them "
+                "before you make shards"
+            )
+        if {"train", "val", "test"} <= self.fixed:  # nothing is drawn
+            keys = np.zeros(len(rows), np.uint64)
+        else:
+            keys = group_keys(self.groups.as_bytes(), seed)[rows]
+        return share_out(given, keys, self.fixed, str(self.folder), val_fraction, test_fraction)
+
+    def rows_of_split(
+        self, split: str, val_fraction: float, test_fraction: float, seed: int
+    ) -> NDArray[np.int64]:
+        """The items of a split, as `split_numbers` says, in their order.
+
+        Raises:
+            UserError: as `assign_splits`.
+        """
+        numbers = self.split_numbers(np.arange(len(self)), val_fraction, test_fraction, seed)
+        return np.flatnonzero(numbers == SPLITS.index(split))
+
+    def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Class numbers of some items; None where there are no classes."""
+        return self.items["label"][rows].astype(np.int64) if self.manifest.classes else None
+
+    # -- clips -------------------------------------------------------------------------------------------
+
+    def frame_counts(self, frame_rate: float | None) -> NDArray[np.int64]:
+        """(N,) how many frames each clip has, resampled in time (see `Timeline.at_rate`)."""
+        frames = self.clips["frames"].astype(np.int64)
+        if frame_rate is None:
+            return frames
+        shown = ((self.clips["last"] + self.clips["gap"]) * frame_rate + 1e-6).astype(np.int64)
+        timed = frames > 1
+        timed &= np.diff(self.clips["times_end"], prepend=np.uint64(0)) > 0  # arrays have no times
+        return np.where(timed, np.maximum(shown, 1), frames)
+
+    def timeline(self, row: int) -> Timeline | None:
+        """When the frames of a clip are shown; None for an array.
+
+        Raises:
+            UserError: the index was changed.
+        """
+        clip: Any = self.clips[row]
+        start = int(self.clips["times_end"][row - 1]) if row else 0
+        held = self._times[start : int(clip["times_end"])].tobytes()
+        if not held:
+            return None
+        if zlib.crc32(held) != clip["crc"]:
+            raise UserError(f"{self.folder / TIMES} was changed, it differs from its checksum: {AGAIN}")
+        count = int(clip["frames"])
+        stamps = np.frombuffer(held, "<i8", count, 8 * count) if clip["stamped"] else None
+        return Timeline(np.frombuffer(held, "<f8", count), stamps)
+
+
+def open_shards(folder: str | Path, kind: Kind) -> ShardFolder | None:
+    """The shards of a folder; None where it holds none.
+
+    Raises:
+        UserError: they hold something else, are of another version, unfinished, or damaged.
+    """
+    folder = Path(folder)
+    if not is_sharded(folder):
+        return None
+    manifest = read_manifest(folder)
+    if manifest.kind != kind:
+        raise UserError(f"{folder} holds shards of {manifest.kind}, not of {kind}: give another folder")
+    check_files(folder, manifest)
+    found = ShardFolder(folder, manifest)
+    if not _is_sound(found):
+        raise UserError(f"the index in {folder} does not hold the {manifest.items} items it should: {AGAIN}")
+    return found
+
+
+def _is_sound(shards: ShardFolder) -> bool:
+    """Whether all numbers of the index are within their ranges, whoever has written them."""
+    manifest, items = shards.manifest, shards.items
+    if len(items) != manifest.items or not len(items) or not items["begins"][0]:
+        return False
+    if len(shards.clips) != (len(items) if manifest.kind == "clips" else 0):
+        return False
+    ranges = {
+        "shard": (0, len(manifest.shards)),
+        "label": (-1, len(manifest.classes)),
+        "split": (-1, len(SPLITS)),
+    }
+    return all(
+        low <= int(items[name].min()) and int(items[name].max()) < end for name, (low, end) in ranges.items()
+    )

@@ -1,0 +1,113 @@
+"""Clips inside of shards, made readable one by one: a million of them are a few numbers each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_ebm.data.clips import ArrayClip, Clip, FileClip, holds_clips
+from ssl_ebm.data.decoding import FrameFormat
+from ssl_ebm.data.listings import Listing
+from ssl_ebm.data.shards.folder import ShardFolder
+from ssl_ebm.data.shards.stored import StoredFile
+from ssl_ebm.errors import UserError
+
+
+@dataclass(frozen=True)
+class StoredArrayClip:
+    """A clip that is an array in shards, read whenever it is asked for.
+
+    Attributes:
+        name: how messages call it.
+        file: the array, (T, H, W) or (T, H, W, 3) uint8, in NumPy's format.
+        frames: T.
+        form: what frames are turned into.
+    """
+
+    name: str
+    file: StoredFile
+    frames: int
+    form: FrameFormat
+
+    def read(self, first: int, count: int) -> NDArray[np.uint8]:
+        """Frames first..first + count - 1: (count, H, W, C) uint8.
+
+        Raises:
+            UserError: a shard that cannot be read, or was changed.
+        """
+        try:
+            with self.file.open() as opened:
+                pixels = np.lib.format.read_array(opened, allow_pickle=False)
+            if not holds_clips((1, *pixels.shape), pixels.dtype):
+                raise ValueError(f"{pixels.dtype} of shape {pixels.shape}")
+        except ValueError as error:
+            raise UserError(
+                f"{self.name} in {self.file.shards.folder} is no array of frames ({error}): make the shards "
+                "again with ssl-ebm shard"
+            ) from error
+        return ArrayClip(self.name, pixels, self.form).read(first, count)
+
+
+def open_stored(shards: ShardFolder, row: int, form: FrameFormat, frame_rate: float | None) -> Clip:
+    """Make a clip of shards readable; its times are in the index, so no file is opened.
+
+    Raises:
+        UserError: the index was changed.
+    """
+    timeline = shards.timeline(row)
+    name, file = shards.names[row], shards.file(row)
+    if timeline is None:
+        return StoredArrayClip(name, file, int(shards.clips["frames"][row]), form)
+    return FileClip(name, file, form, timeline, timeline.at_rate(frame_rate))
+
+
+def open_listed(listing: Listing, form: FrameFormat, frame_rate: float | None) -> Clip:
+    """The same of a listed clip."""
+    assert isinstance(listing.path, StoredFile)
+    return open_stored(listing.path.shards, listing.path.row, form, frame_rate)
+
+
+class StoredClips(Sequence[Clip]):
+    """Some clips of shards.
+
+    Args:
+        shards: which.
+        rows: (N,) of their index.
+        form: what frames are turned into.
+        frame_rate: frames per second to which clips are resampled; None: every frame.
+
+    Attributes:
+        frames: (N,) how many each clip has.
+    """
+
+    def __init__(
+        self, shards: ShardFolder, rows: NDArray[np.int64], form: FrameFormat, frame_rate: float | None
+    ) -> None:
+        self.shards, self.rows, self.form, self.frame_rate = shards, rows, form, frame_rate
+        self.frames = shards.frame_counts(frame_rate)[rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> StoredClips: ...
+
+    def __getitem__(self, index: int | slice) -> Clip | StoredClips:
+        if isinstance(index, slice):
+            return StoredClips(self.shards, self.rows[index], self.form, self.frame_rate)
+        return open_stored(self.shards, int(self.rows[index]), self.form, self.frame_rate)
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (self[index] for index in range(len(self)))
+
+
+def frame_counts(clips: Sequence[Clip]) -> NDArray[np.int64]:
+    """(N,) how many frames each clip has."""
+    return clips.frames if isinstance(clips, StoredClips) else np.array([clip.frames for clip in clips])

@@ -1,0 +1,74 @@
+"""A folder of clips, as files or in shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_ebm.data.clips import Clip, find_clips
+from ssl_ebm.data.listings import SPLITS, Listing
+from ssl_ebm.data.shards.folder import ShardFolder, open_shards
+from ssl_ebm.data.stored_clips import StoredClips, open_listed
+from ssl_ebm.data.video import LabelledClips, VideoData
+
+
+class VideoFolder(VideoData):
+    """Clips of a folder: mp4, avi, gif, webm, mkv, mov, or arrays in npz files.
+
+    Sub-folders train, val and test give the splits; where there are none, clips are shared out at random.
+    Sub-folders below give the classes. A file clips.csv with columns `path` and `group` keeps the clips of a
+    group on one side.
+
+    Or shards that `ssl-ebm shard` has made of such a folder: batches are the same, to the bit. With `cache`
+    off, memory does not grow with them.
+
+    Args:
+        folder: the folder.
+        **settings: those of VideoData.
+    """
+
+    def __init__(self, folder: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.folder = Path(folder)
+        self._shards: ShardFolder | None = None
+
+    @property
+    def source(self) -> str:
+        return str(self.folder)
+
+    def settings(self) -> dict[str, Any]:
+        own = {} if self._shards is None else {"shards": self._shards.manifest.fingerprint}
+        return {**super().settings(), **own}
+
+    def find(self) -> list[Listing]:
+        return find_clips(self.folder) if self._shards is None else self._shards.listings()
+
+    def open(self, listing: Listing) -> Clip:
+        if self._shards is not None:
+            return open_listed(listing, self.form, self.frame_rate)
+        return super().open(listing)
+
+    def _prepare(self) -> dict[str, LabelledClips]:
+        self._shards = open_shards(self.folder, "clips")
+        if self._shards is None or self.cache:
+            return super()._prepare()
+        return self._prepare_shards(self._shards)
+
+    def _prepare_shards(self, shards: ShardFolder) -> dict[str, LabelledClips]:
+        """The same of the index alone."""
+        self.classes = shards.manifest.classes
+        windows = np.array([self._window(split) for split in (*SPLITS, None)])  # -1, no split, is the last
+        frames = shards.frame_counts(self.frame_rate)
+        fits = frames >= windows[shards.items["split"]]
+        short = {shards.names[row]: int(frames[row]) for row in np.flatnonzero(~fits).tolist()}
+        self._tell_short(short, int(fits.sum()))
+        rows = np.flatnonzero(fits)
+        numbers = shards.split_numbers(rows, self.val_fraction, self.test_fraction, self.seed)
+        prepared: dict[str, LabelledClips] = {}
+        for place, split in enumerate(SPLITS):
+            chosen = rows[numbers == place]
+            clips = StoredClips(shards, chosen, self.form, self.frame_rate)
+            prepared[split] = clips, shards.labels(chosen)
+        return prepared
