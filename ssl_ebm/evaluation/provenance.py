@@ -16,10 +16,12 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 
 import ssl_ebm
 from ssl_ebm import __version__
 from ssl_ebm.files import write_whole
+from ssl_ebm.tasks.learning_rate import global_batch
 
 VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
 GIT_PATIENCE = 20  # seconds
@@ -29,6 +31,12 @@ def versions() -> dict[str, str]:
     """Of Python, this package, and what the figures depend on."""
     found = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
     return {"python": platform.python_version(), "ssl_ebm": __version__, **found}
+
+
+def _peak_rate(trainer: Trainer) -> float | None:
+    """The highest learning rate of the optimizers, before a schedule; None where there is no optimizer."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return max((group.get("initial_lr", group["lr"]) for group in groups), default=None)
 
 
 def git_state(folder: str | Path) -> dict[str, Any] | None:
@@ -79,7 +87,18 @@ class RunRecord(Callback):
         if self.resumed_from is not None:
             with contextlib.suppress(OSError, ValueError):
                 earlier = json.loads(self.path.read_text(encoding="utf-8"))
-        write_whole(self.path, json.dumps([*earlier, self.describe(trainer)], indent=1, default=str) + "\n")
+        now = self.describe(trainer)
+        before = earlier[-1].get("learning_rate") if earlier else None
+        if before not in (None, now["learning_rate"]):
+            rank_zero_warn(
+                f"the learning rate of the checkpoint, {before:g}, goes on: {now['learning_rate']:g} is that "
+                "of a fresh start"
+            )
+            now["learning_rate"] = before
+        write_whole(self.path, json.dumps([*earlier, now], indent=1, default=str) + "\n")
+        scale = {name: now[name] for name in ("learning_rate", "items_of_step") if now[name] is not None}
+        for logger in trainer.loggers:
+            logger.log_hyperparams(scale)
 
     def describe(self, trainer: Trainer) -> dict[str, Any]:
         """What is written of one start, as plain values."""
@@ -94,6 +113,8 @@ class RunRecord(Callback):
             "data_seed": getattr(data, "seed", None),
             "data": None if describe is None else describe(),
             "processes": trainer.world_size,
+            "items_of_step": global_batch(trainer),
+            "learning_rate": _peak_rate(trainer),
             "device": str(trainer.strategy.root_device),
             "machine": f"{socket.gethostname()}: {platform.platform()}",
             "versions": versions(),

@@ -127,6 +127,12 @@ class Run(LightningCLI):
             help="Steps that may be left out for a gradient that is not finite, before training stops.",
         )
         parser.add_argument(
+            "--lr_reference_batch",
+            type=PositiveInt | None,
+            default=None,
+            help="Items in the optimizer step that model.lr is for: scaled to the step that is taken.",
+        )
+        parser.add_argument(
             "--activation_checkpointing",
             type=bool,
             default=False,
@@ -199,6 +205,7 @@ class Run(LightningCLI):
             raise
         if isinstance(self.model, WatchedTask):
             self.model.skip_steps = self.setting("skip_steps")
+            self.model.lr_reference_batch = self.setting("lr_reference_batch")
         if self.setting("activation_checkpointing"):
             checkpoint_activations(self.model)
         if (backend := self.setting("compile")) is not None:

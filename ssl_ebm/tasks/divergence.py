@@ -67,6 +67,8 @@ class WatchedTask(LightningModule):
             `ssl_ebm.tasks.seeding.SeededSteps`.
         skip_steps: steps that may be left out because their gradient is not finite, before training stops. 0
             looks at no gradient.
+        lr_reference_batch: items in the optimizer step that `lr` is for; it is scaled to the step that is
+            taken, see `ssl_ebm.tasks.learning_rate`. None: `lr` as it stands.
     """
 
     sees_labels = False
@@ -76,6 +78,7 @@ class WatchedTask(LightningModule):
         self.divergence = DivergenceWatch()
         self.draws: torch.Generator | None = None
         self.skip_steps = 0
+        self.lr_reference_batch: int | None = None
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if self.sees_labels or not isinstance(batch, dict):

@@ -9,6 +9,7 @@ from lightning import LightningModule
 from torch.nn import Parameter
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.tasks.learning_rate import peak_rate
 
 # Where torch updates all weights in one pass; on a processor that takes a third of the time.
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -38,7 +39,7 @@ def adamw_with_cosine(
 ) -> Any:
     """AdamW (decay on matrices and convolutions alone), linear warm-up, cosine to zero at the last step.
 
-    `momentum` and `second_momentum` are beta1 and beta2 of AdamW.
+    `momentum` and `second_momentum` are beta1 and beta2 of AdamW. The peak is `peak_rate` of `lr`.
 
     Args:
         rates: parameters, each list with the factor of its learning rate; None: all of the module, 1.
@@ -49,6 +50,7 @@ def adamw_with_cosine(
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019).
     """
     groups: list[dict[str, Any]] = []
+    lr = peak_rate(module, lr)
     for parameters, rate in rates or [(list(module.parameters()), 1.0)]:
         trained = [p for p in parameters if p.requires_grad]
         matrices, others = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
