@@ -3,6 +3,8 @@
 import argparse
 import re
 
+LONGEST = 1000  # characters of a message that are shown: a value can be a whole file
+
 
 class UserError(Exception):
     """A mistake that the user can mend: its message is one line that says what is wrong and what to do.
@@ -18,7 +20,7 @@ def user_error_behind(error: BaseException | None) -> UserError | None:
     return error
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """The message of an error without line breaks.
 
     Where jsonargparse lists all types that it tried in vain, what stays is the setting, what was wrong, and
@@ -35,4 +37,7 @@ def in_one_line(error: Exception) -> str:
             text += f", got {value.partition('Given value:')[2]}"
     if re.search(r"No module named '[^']+'$", text):
         text += ": install it, or set PYTHONPATH to its folder"
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST // 2]} [{len(text) - LONGEST:,} characters left out] {text[-(LONGEST // 2) :]}"

@@ -9,14 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.arguments import read_arguments
+from ssl_ebm.evaluation.config_files import NoSettingsError, read_settings
 
 TRUSTED = ("ssl_ebm", "lightning.pytorch", "lightning.fabric", "torch.nn", "torch.optim", "torchmetrics")
 FILES = ("-c", "--config", "--model", "--data", "--trainer")  # arguments that may be files of settings
-LARGEST = 1_000_000  # bytes of a file of settings; larger ones are data
 FLAG = "--trust_config"
 VARIABLE = "SSL_EBM_TRUST_CONFIG"  # for a machine whose configs are one's own
 
@@ -28,26 +26,28 @@ def check_configs(arguments: Sequence[str]) -> list[str]:
     the trusted packages. What stands on the command line is the user's own word, and may.
 
     Raises:
-        UserError: a file names a module of another package that is there to be imported.
+        UserError: a file names a module of another package that is there to be imported, or cannot be read as
+            a file of settings.
     """
     kept = [word for word in arguments if word != FLAG]
-    if len(kept) < len(arguments) or os.environ.get(VARIABLE) == "1":
-        return kept
+    trusted = len(kept) < len(arguments) or os.environ.get(VARIABLE) == "1"
     for one in read_arguments(kept):
-        if one.name in FILES and one.value is not None:
-            _check_file(Path(one.value), set())
+        if one.name in FILES and one.value is not None and _is_file(Path(one.value)):
+            content = read_settings(one.value)  # trusted or not: the parser would stumble over it
+            if not trusted:
+                _check_content(content, Path(one.value).resolve(), set())
     return kept
 
 
-def _check_file(path: Path, seen: set[Path]) -> None:
-    """A file that cannot be read is the parser's to complain of."""
-    path = path.resolve()
-    if path in seen:
-        return
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that none can have
+        return False
+
+
+def _check_content(content: Any, path: Path, seen: set[Path]) -> None:
     seen.add(path)
-    content: Any = None
-    with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-        content = yaml.safe_load(path.read_text())
     for text in _strings(content):
         if names_foreign_code(text):
             raise UserError(
@@ -55,9 +55,10 @@ def _check_file(path: Path, seen: set[Path]) -> None:
                 f"the file, add {FLAG} to the command"
             )
         for folder in (path.parent, Path()):  # a value may be another file, with settings of its own
-            with contextlib.suppress(OSError, ValueError):
-                if (inner := folder / text).is_file() and inner.stat().st_size <= LARGEST:
-                    _check_file(inner, seen)
+            inner = (folder / text).absolute()
+            if inner not in seen and _is_file(inner):
+                with contextlib.suppress(NoSettingsError):  # but most are data
+                    _check_content(read_settings(inner), inner, seen)
 
 
 def names_foreign_code(text: str) -> bool:

@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.arguments import read_arguments
+from ssl_ebm.evaluation.config_files import read_settings
 from ssl_ebm.tasks.building import build
 
 
@@ -25,12 +26,7 @@ def data_description(data: str) -> dict[str, Any]:
     """
     if Path(data).suffix not in (".yaml", ".yml"):
         return {"class_path": data}
-    try:
-        content = yaml.safe_load(Path(data).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"cannot read {data}: give a class path, or a YAML file that describes data"
-        ) from error
+    content = read_settings(data)
     found = content.get("data", content) if isinstance(content, dict) else None
     if not isinstance(found, dict) or "class_path" not in found:
         raise UserError(f"{data} describes no data: it needs class_path and init_args")
