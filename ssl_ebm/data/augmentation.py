@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,7 +123,7 @@ def resized_crops(images: Tensor, boxes: Tensor) -> Tensor:
     return F.grid_sample(images.to(dtype), grid, align_corners=False).clamp_(0, 1).to(images.dtype)
 
 
-def augment(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def augment(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Crop and mirror a batch's "image" (N, C, H, W) as its columns "crop_box" (N, 4) and "mirrored" (N,)
     say, where it has them; they are left out of the result."""
     images = batch["image"]
@@ -131,4 +131,8 @@ def augment(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         images = resized_crops(images, batch[BOX])
     if MIRRORED in batch:
         images = torch.where(batch[MIRRORED][:, None, None, None], images.flip(-1), images)
-    return {name: values for name, values in batch.items() if name not in (BOX, MIRRORED)} | {"image": images}
+    made = copy.copy(batch)  # of the same class
+    made["image"] = images
+    for name in (BOX, MIRRORED):
+        made.pop(name, None)
+    return made

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentParser, Namespace
 
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
+from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 
 Built = TypeVar("Built")
 
@@ -47,7 +48,10 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, name, required=True)
     try:
-        found = parser.instantiate(parser.parse_object({name: plain}))
+        parsed = parser.parse_object({name: plain})
+        _refuse_nulls(parsed.as_dict()[name], name)
+        with of_bearable_size():
+            found = parser.instantiate(parsed)
     except argparse.ArgumentError as error:
         raise UserError(in_one_line(error)) from error
     except Exception as error:
@@ -63,6 +67,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _refuse_nulls(value: Any, name: str) -> None:
+    """In all descriptions inside, whose classes the parser has imported."""
+    if isinstance(value, dict) and isinstance(value.get("class_path"), str):
+        settings = value.get("init_args") or {}
+        refuse_nulls(value["class_path"], settings, name)
+        for argument, inner in settings.items():
+            _refuse_nulls(inner, f"{name}.{argument}")
 
 
 def _dotted_names(value: Any) -> Iterator[str]:

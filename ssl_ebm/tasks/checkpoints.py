@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 
 from ssl_ebm import __version__
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
+from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.saving import is_whole
 
 REASON = 200  # characters of a message of torch's that are shown
@@ -35,6 +36,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path} holds no checkpoint of a run: give a .ckpt file of a run")
+    for part in ("hyper_parameters", "data"):
+        if not isinstance(content.get(part, {}), dict):
+            raise UserError(f"{path} is damaged: its {part} are {type(content[part]).__name__}: give another")
     return content
 
 
@@ -68,7 +72,9 @@ def rebuild(content: dict[str, Any], path: str | Path, task: type[TaskType]) -> 
     try:
         given = content.get("hyper_parameters", {})
         settings = {name: value for name, value in given.items() if name in known}
-        model = task(**settings)
+        refuse_nulls(f"{task.__module__}.{task.__qualname__}", settings, task.__name__)
+        with of_bearable_size():
+            model = task(**settings)
         model.on_load_checkpoint(content)
         model.load_state_dict(content["state_dict"])
     except Exception as error:  # settings and weights of a file can be wrong in every way

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -90,6 +91,12 @@ class DensityEstimation(WatchedTask):
             raise UserError("sampler and start go together: give both, or neither")
         self.energy: nn.Module = build(energy, nn.Module, "energy")
         self.objective: nn.Module = build(objective, nn.Module, "objective")
+        try:
+            signature(self.objective.forward).bind("energy", "y", "generator", "index")
+        except TypeError as error:
+            raise UserError(
+                f"{type(self.objective).__name__} is no objective: use one of ssl_ebm.energy.objectives"
+            ) from error
         self.sampler: Sampler | None = None if sampler is None else build(sampler, Sampler, "sampler")  # type: ignore[type-abstract]
         self.start: Noise | None = None if start is None else build(start, Noise, "start")  # type: ignore[type-abstract]
 

@@ -55,6 +55,15 @@ class DivergenceWatch(nn.Module):
         self.diverged |= bad
 
 
+class Batch(dict[str, Any]):
+    """What a task gets of the data; an entry that is not there is the mistake of who chose the data."""
+
+    def __missing__(self, name: str) -> Any:
+        raise UserError(
+            f"the task needs {name!r}, and the data give {', '.join(self)}: choose data that go with it"
+        )
+
+
 class WatchedTask(LightningModule):
     """A task that stops when its loss, or a weight, is no longer finite, and that sees no labels.
 
@@ -83,7 +92,7 @@ class WatchedTask(LightningModule):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if self.sees_labels or not isinstance(batch, dict):
             return batch
-        return {name: values for name, values in batch.items() if name not in LABELS}
+        return Batch({name: values for name, values in batch.items() if name not in LABELS})
 
     @property
     def objective_name(self) -> str:

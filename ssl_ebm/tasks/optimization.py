@@ -45,7 +45,7 @@ def adamw_with_cosine(
         rates: parameters, each list with the factor of its learning rate; None: all of the module, 1.
 
     Raises:
-        UserError: the training has no end.
+        UserError: the training has no end; a number is out of its range.
 
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019).
     """
@@ -57,7 +57,10 @@ def adamw_with_cosine(
         groups.append({"params": matrices, "lr": lr * rate, "weight_decay": weight_decay})
         groups.append({"params": others, "lr": lr * rate, "weight_decay": 0.0})
     fused = module.device.type in FUSED_DEVICES
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(momentum, second_momentum), fused=fused)
+    try:
+        optimizer = torch.optim.AdamW(groups, lr=lr, betas=(momentum, second_momentum), fused=fused)
+    except ValueError as error:  # a number out of its range
+        raise UserError(f"AdamW: {error}: set lr, weight_decay, momentum or second_momentum") from error
     # A fused optimizer offers to undo a gradient scaler's factor itself, and then Lightning (2.6) refuses to
     # clip gradients in any mixed precision, with a scaler or without. The scaler can undo it as well.
     optimizer._step_supports_amp_scaling = False
