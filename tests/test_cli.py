@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from toy_task import ToyTask, thread_limit
 
 from ssl_ebm.cli import main
+from ssl_ebm.data import MovingDigits
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.runs import Run
+from ssl_ebm.tasks.checkpoints import read_checkpoint
 
 COMMAND = [sys.executable, "-m", "ssl_ebm.cli"]
 
@@ -82,6 +84,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = f"""
 import sys
 from ssl_ebm.cli import main
+from ssl_ebm.data import MovingDigits
 from ssl_ebm.errors import UserError
 try:
     status = main({arguments})
@@ -325,6 +328,65 @@ def test_a_worker_that_dies_is_said_with_what_to_do(config: Callable[..., str]) 
     run.datamodule.train_dataloader = lambda: DataLoader(_Deadly(), batch_size=2, num_workers=1)
     with pytest.raises(UserError, match=r"a worker that loads data was ended.*lower data.workers"):
         run.execute()
+
+
+class _Hanging(Dataset[Any]):
+    """Reads of a later item never come back, as from a network drive that is gone."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if index >= len(self):  # of the second epoch
+            time.sleep(3600)
+        return self.dataset[index]
+
+
+def test_a_read_that_hangs_stops_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = MovingDigits.make_dataset
+    monkeypatch.setattr(MovingDigits, "make_dataset", lambda data, split: _Hanging(real(data, split)))
+    settings = ["--data", "ssl_ebm.data.MovingDigits", "--data.train_clips", "16", "--data.batch_size", "4"]
+    settings += [
+        "--data.val_clips",
+        "4",
+        "--model.width",
+        "8",
+        "--trainer.max_steps",
+        "7",
+        "--run_dir",
+        "run",
+    ]
+    settings += [
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.limit_val_batches",
+        "0",
+        "--checkpoint_every",
+        "1",
+    ]
+    more = ["--data.workers", "1", "--read_timeout", "6", "--trainer.enable_progress_bar", "false"]
+    assert "gave no batch for 6 s: the storage hangs" in error_of(capsys, "fit", *settings, *more)
+    assert read_checkpoint("run/checkpoints/last.ckpt")["global_step"] == 4
+
+
+def test_a_full_disk_leaves_the_old_predictions(
+    config: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--config", config()]) == 0
+    predict = ["predict", "--config", config(), "--ckpt_path", "last"]
+    assert main(predict) == 0
+    before = Path("runs/toy/predictions.pt").read_bytes()
+    capsys.readouterr()
+    Path("runs/toy/predictions.partial.pt").symlink_to("/dev/full")  # the system's own disk without room
+    message = error_of(capsys, *predict)
+    assert message.startswith("cannot write runs/toy/predictions.pt (No space left on device): make room")
+    assert Path("runs/toy/predictions.pt").read_bytes() == before
+    assert not Path("runs/toy/predictions.partial.pt").is_symlink()
 
 
 class _KilledError(Exception):

@@ -21,6 +21,7 @@ from ssl_ebm.data.randomness import stream_key
 from ssl_ebm.errors import UserError
 
 MEMORY_SHARE = 0.5  # of the machine's memory, at most, for decoded files
+READ_TIMEOUT = 600.0  # seconds
 NAMED = 10  # files that a warning names; `describe` lists all
 AT_ONCE = 4096  # items whose places are Python numbers at a time: a million of these take 36 MB
 
@@ -133,12 +134,15 @@ class StreamData(LightningDataModule, ABC):
 
     Attributes:
         train_dataset, val_dataset, test_dataset: there after `setup`.
+        read_timeout: seconds that a loader waits for its workers before it gives up; `ssl-ebm` sets it.
 
     Args:
         batch_size: items in a batch, per process.
         workers: worker processes of each loader; the batches do not depend on it.
         seed: names all random numbers of the data.
     """
+
+    read_timeout = READ_TIMEOUT
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
@@ -172,6 +176,7 @@ class StreamData(LightningDataModule, ABC):
             "batch_size": self.batch_size,
             "num_workers": self.workers,
             "persistent_workers": self.workers > 0,
+            "timeout": self.read_timeout if self.workers else 0,
             "pin_memory": torch.cuda.is_available(),
             # a loader draws a seed for its workers: not from the generator that the model draws from
             "generator": torch.Generator().manual_seed(stream_key(self.seed, "workers") >> 1),

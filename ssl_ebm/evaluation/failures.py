@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import traceback
+
+from ssl_ebm.errors import in_one_line
 
 OUT_OF_MEMORY = (
     "out of memory: lower data.batch_size (with configs/strategies/accumulate.yaml a step stays as it was), "
@@ -11,6 +15,15 @@ OUT_OF_MEMORY = (
 DEAD_WORKER = (
     "a worker that loads data was ended from outside, most often for want of memory: lower data.workers or "
     "data.batch_size, and go on with --ckpt_path last"
+)
+HANGING_READ = (
+    "workers that load data gave no batch for {:g} s: the storage hangs, or is slower than --read_timeout; "
+    "look at it, and go on with --ckpt_path last"
+)
+# What Python, NumPy and torch say of numbers that no memory or integer holds.
+TOO_LARGE = re.compile(
+    r"Unable to allocate|Maximum allowed|array is too big|too large to convert|size calculation overflowed|"
+    r"could not create a primitive"  # oneDNN
 )
 
 
@@ -25,10 +38,30 @@ def remedy_for(error: BaseException | None, ckpt_path: str | None) -> str | None
         text = str(error)
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
             return OUT_OF_MEMORY
+        if timeout := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
+            return HANGING_READ.format(float(timeout[1]))
         # The news of a worker's death comes by a signal, which can interrupt anything, or by its pipe.
         if re.search(r"DataLoader worker \(pid", text) or isinstance(error, ConnectionResetError | EOFError):
             return DEAD_WORKER
         if "loading state_dict" in text:
             return f"{ckpt_path} was written with other settings of the model: use those"
+        if isinstance(error, MemoryError | OverflowError) or TOO_LARGE.search(text):
+            return f"a setting is too large for this machine ({in_one_line(error) or 'no memory'}): lower it"
+        if isinstance(error, Exception) and ckpt_path is not None and _in_restored(error):
+            return f"{ckpt_path} does not hold what this training goes on from ({in_one_line(error)})"
         error = error.__cause__ or error.__context__
     return None
+
+
+def _in_restored(error: Exception) -> bool:
+    """Whether Lightning raised it as it restored loops and optimizers, or used what it had restored."""
+    frames = traceback.extract_tb(error.__traceback__)
+    restoring = (
+        frame.filename.endswith("checkpoint_connector.py") and frame.name.lstrip("_").startswith("restore")
+        for frame in frames
+    )
+    in_loops = bool(frames) and "/lightning/pytorch/loops/" in frames[-1].filename
+    # A step of the optimizer calls that of the task, whose own errors are raised outside of torch.
+    innermost = itertools.takewhile(lambda frame: "/torch/" in frame.filename, reversed(frames))
+    in_optimizer = any("/torch/optim/" in frame.filename for frame in innermost)
+    return in_loops or in_optimizer or any(restoring)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jsonargparse import set_parsing_settings
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -20,17 +20,19 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from ssl_ebm.errors import UserError, user_error_behind
+from ssl_ebm.data.loading import READ_TIMEOUT, StreamData
+from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
 from ssl_ebm.evaluation.failures import remedy_for
 from ssl_ebm.evaluation.lock import only_run_in
 from ssl_ebm.evaluation.loggers import WandbMode, make_loggers
 from ssl_ebm.evaluation.progress import ProgressLines
 from ssl_ebm.evaluation.provenance import RunRecord
-from ssl_ebm.evaluation.trust import FLAG, check_configs
+from ssl_ebm.evaluation.trust import FLAG, check_configs, names_foreign_code
 from ssl_ebm.files import whole
 from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint
+from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.memory import keep_freed_memory
 from ssl_ebm.tasks.saving import (
@@ -133,6 +135,12 @@ class Run(LightningCLI):
             help="Items in the optimizer step that model.lr is for: scaled to the step that is taken.",
         )
         parser.add_argument(
+            "--read_timeout",
+            type=PositiveFloat,
+            default=READ_TIMEOUT,
+            help="Seconds that training waits for the workers that load data, before it stops.",
+        )
+        parser.add_argument(
             "--activation_checkpointing",
             type=bool,
             default=False,
@@ -197,19 +205,35 @@ class Run(LightningCLI):
 
     def instantiate_classes(self) -> None:
         try:
-            super().instantiate_classes()
+            for part in ("model", "data"):
+                described = self.setting(part)
+                if described is not None:
+                    refuse_nulls(described["class_path"], described.get("init_args") or {}, part)
+            with of_bearable_size():
+                super().instantiate_classes()
         except Exception as error:
             # jsonargparse wraps what a constructor raises.
             if (cause := user_error_behind(error)) is not None:
                 raise cause from error
+            if (remedy := remedy_for(error, None)) is not None:
+                raise UserError(remedy) from error
+            if isinstance(error, TypeError | ValueError) and self._is_of_trusted_packages():
+                raise UserError(in_one_line(error)) from error
             raise
         if isinstance(self.model, WatchedTask):
             self.model.skip_steps = self.setting("skip_steps")
             self.model.lr_reference_batch = self.setting("lr_reference_batch")
+        if isinstance(self.datamodule, StreamData):
+            self.datamodule.read_timeout = self.setting("read_timeout")
         if self.setting("activation_checkpointing"):
             checkpoint_activations(self.model)
         if (backend := self.setting("compile")) is not None:
             compile_blocks(self.model, backend)
+
+    def _is_of_trusted_packages(self) -> bool:
+        """Whether no class of the user's own is made, of whose constructor a traceback says more."""
+        paths = [(self.setting(part) or {}).get("class_path", "") for part in ("model", "data")]
+        return not any(names_foreign_code(path) for path in paths)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.command]["trainer"]
@@ -264,7 +288,9 @@ class Run(LightningCLI):
         arguments["ckpt_path"] = self.setting("ckpt_path")
         try:
             result = getattr(self.trainer, self.command)(weights_only=True, **arguments)
-        except (RuntimeError, OSError, EOFError) as error:
+        except UserError:
+            raise
+        except Exception as error:
             remedy = remedy_for(error, self.setting("ckpt_path"))
             if remedy is None:
                 raise
@@ -279,8 +305,8 @@ class Run(LightningCLI):
         """Each process writes what it predicted: the batches are not gathered."""
         rank = f".{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
         path = self.run_dir / f"predictions{rank}.pt"
-        with whole(path) as partial:
-            torch.save(predictions, partial)
+        with whole(path) as partial, open(partial, "wb") as file:  # torch's own file hides what went wrong
+            torch.save(predictions, file)
         print(f"predictions: {path}")
 
 
