@@ -84,7 +84,6 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = f"""
 import sys
 from ssl_ebm.cli import main
-from ssl_ebm.data import MovingDigits
 from ssl_ebm.errors import UserError
 try:
     status = main({arguments})

@@ -221,9 +221,13 @@ def test_what_a_file_asks_for_is_not_done(
     write_safetensors({**pictures, "data": {"image_shape": "none"}}, tmp_path / "b.safetensors")
     with pytest.raises(UserError, match=r"b\.safetensors does not describe its data"):
         load_encoder(tmp_path / "b.safetensors")
-    torch.save({**pictures, "hyper_parameters": [1], "task": ["Inpainting"]}, tmp_path / "b.ckpt")
-    with pytest.raises(UserError, match="is of the task"):
-        load_encoder(tmp_path / "b.ckpt")
+    for wrong, words in [
+        ({"task": ["Inpainting"]}, "is of the task"),
+        ({"hyper_parameters": [1]}, "its hyper_parameters are list"),
+    ]:
+        torch.save({**pictures, **wrong}, tmp_path / "b.ckpt")
+        with pytest.raises(UserError, match=words):
+            load_encoder(tmp_path / "b.ckpt")
     torch.save(changed(content, _instantiator="harm.make"), tmp_path / "a.ckpt")
     assert load_encoder(tmp_path / "a.ckpt").features == 16  # what it names is neither used nor imported
     assert "harm" not in sys.modules
