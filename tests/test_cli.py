@@ -350,24 +350,9 @@ def test_a_read_that_hangs_stops_training(
     real = MovingDigits.make_dataset
     monkeypatch.setattr(MovingDigits, "make_dataset", lambda data, split: _Hanging(real(data, split)))
     settings = ["--data", "ssl_ebm.data.MovingDigits", "--data.train_clips", "16", "--data.batch_size", "4"]
-    settings += [
-        "--data.val_clips",
-        "4",
-        "--model.width",
-        "8",
-        "--trainer.max_steps",
-        "7",
-        "--run_dir",
-        "run",
-    ]
-    settings += [
-        "--trainer.accelerator",
-        "cpu",
-        "--trainer.limit_val_batches",
-        "0",
-        "--checkpoint_every",
-        "1",
-    ]
+    settings += ["--data.val_clips", "4", "--model.width", "8", "--run_dir", "run"]
+    settings += ["--trainer.accelerator", "cpu", "--trainer.max_steps", "7"]
+    settings += ["--trainer.limit_val_batches", "0", "--checkpoint_every", "1"]
     more = ["--data.workers", "1", "--read_timeout", "6", "--trainer.enable_progress_bar", "false"]
     assert "gave no batch for 6 s: the storage hangs" in error_of(capsys, "fit", *settings, *more)
     assert read_checkpoint("run/checkpoints/last.ckpt")["global_step"] == 4
