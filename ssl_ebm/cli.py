@@ -180,6 +180,10 @@ def make_parser() -> argparse.ArgumentParser:
     representations.add_argument(
         "--corpus", help="documents to pre-train on (default: the texts of --text, without labels)"
     )
+    representations.add_argument(
+        "--labels", type=float, nargs=3, default=[0.01, 0.1, 1.0], metavar="SHARE",
+        help="three rising shares of the training labels (default: 0.01 0.1 1)",
+    )  # fmt: skip
     representations.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     representations.add_argument(
         "--steps_share", type=float, default=1.0, help="of all optimizer steps, for a first look (default: 1)"
@@ -317,7 +321,7 @@ def _representations(options: argparse.Namespace) -> None:
     from ssl_ebm.report.representations.study import representations
 
     sources = Sources(options.images, options.text, options.text_column, options.label_column, options.corpus)
-    recipes = recipes_for(options.tasks, sources, options.steps_share)
+    recipes = recipes_for(options.tasks, sources, options.labels, options.steps_share)
     representations(recipes, options.out, options.seeds)
 
 

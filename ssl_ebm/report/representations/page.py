@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 import yaml
 
-from ssl_ebm.report.charts import Series, legend, lines
+from ssl_ebm.report.charts import Series, legend
 from ssl_ebm.report.document import document
 from ssl_ebm.report.progress import clock
 from ssl_ebm.report.representations.figures import LABELS
+from ssl_ebm.report.representations.plot import KINDS, PLOTS, curve
 from ssl_ebm.report.sections import section
 from ssl_ebm.report.tables import DASH, FAILS, HOLDS, cell, table
 
-KINDS = {
-    "raw": "mean_fill",
-    "untrained": "matched_noise",
-    "least_squares": "least_squares",
-    "latent_ebm": "latent_ebm",
-    "masked_text": "latent_ebm",
-    "scratch": "exact",
-}
 VERDICTS = {"holds": HOLDS, "does not hold": FAILS, "undecided": '<span class="short soft">undecided</span>'}
-PLOTS = {"tune": "fine-tuned, all layers", "probe": "linear probe of frozen features"}
 
 
 def render(described: Mapping[str, Any]) -> str:
@@ -67,7 +59,9 @@ def _bars(described: Mapping[str, Any]) -> str:
 
 def _task(name: str, task: Mapping[str, Any]) -> str:
     shares = task["shares"]
-    charts = [_chart(task, stage, title) for stage, title in PLOTS.items()]
+    charts = [
+        f"<div><h3>{escape(title)}</h3>{curve(task, stage, title)}</div>" for stage, title in PLOTS.items()
+    ]
     rows = list(dict.fromkeys(row for stage in PLOTS for row in task["accuracy"][stage]))
     headings = [""]
     headings += [f"probe, {share:.0%}" for share in shares] + [f"fine-tuned, {share:.0%}" for share in shares]
@@ -96,24 +90,6 @@ def _task(name: str, task: Mapping[str, Any]) -> str:
 def _accuracy(task: Mapping[str, Any], stage: str, row: str, share: float) -> str:
     figure = task["accuracy"][stage].get(row, {}).get(f"{share:g}")
     return DASH if figure is None else cell([100 * v for v in figure], 1)
-
-
-def _chart(task: Mapping[str, Any], stage: str, title: str) -> str:
-    series = [
-        Series(
-            LABELS.get(row, row),
-            KINDS.get(row, "bank"),
-            [_percent(by_share.get(f"{s:g}")) for s in task["shares"]],
-        )
-        for row, by_share in task["accuracy"][stage].items()
-    ]
-    x = [100 * share for share in task["shares"]]
-    drawn = lines(x, series, "labels, % (logarithmic)", "accuracy, %", title, log_x=True)
-    return f"<div><h3>{escape(title)}</h3>{drawn}</div>"
-
-
-def _percent(figure: Sequence[float] | None) -> list[float | None] | None:
-    return None if figure is None else [100 * value for value in figure]
 
 
 def _regressions(task: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from ssl_ebm.errors import UserError
@@ -62,6 +63,7 @@ class Recipe:
         shares: of the training labels, rising.
         tuned, scratch: for each share; they differ in nothing but the learning rate and what goes with it.
         layer: that probes read.
+        raw: features of a raw input at most: pixels are averaged over blocks until they are no more.
         targets: of a regression, for all shares' last; empty: none.
         probed, tested: training and test items at most, for probes and for all.
     """
@@ -76,6 +78,7 @@ class Recipe:
     scratch: tuple[Training, ...]
     shares: tuple[float, ...] = (0.01, 0.1, 1.0)
     layer: Layer = Layer()
+    raw: int = 4096
     targets: tuple[str, ...] = ()
     probed: int = 10_000
     tested: int = 2_000
@@ -115,12 +118,14 @@ def frames() -> Recipe:
             ),
         },
         data=_described("ssl_ebm.data.MovingDigits", **digits, train_uncertain_share=0.6),
-        labelled=_described("ssl_ebm.data.MovingDigits", **digits, train_clips=10_000),
-        pretraining=Training(1000),
-        tuned=_trainings((200, 300, 400), "32-true", lr=2e-3, warmup_steps=30),
-        scratch=_trainings((200, 300, 400), "32-true", lr=2e-3, warmup_steps=30),
+        labelled=_described("ssl_ebm.data.MovingDigits", **digits, train_clips=2_500),
+        pretraining=Training(500),
+        tuned=_trainings((100, 150, 200), "32-true", lr=2e-3, warmup_steps=20),
+        scratch=_trainings((100, 150, 200), "32-true", lr=2e-3, warmup_steps=20),
         layer=Layer("unet.down_stages.0", "grid"),
         targets=("position", "velocity"),
+        probed=4_000,
+        tested=1_000,
     )
 
 
@@ -131,7 +136,6 @@ def images(folder: str) -> Recipe:
         size=32, patch=4, width=96, depth=4, heads=3, decoder_width=64, decoder_depth=1, decoder_heads=2,
         normalised=True,
     )  # fmt: skip
-    with_parts = _described(network["class_path"], **network["init_args"], parts=16)
     shared = {
         "mask": _described("ssl_ebm.data.masks.RandomPatches", ratio=0.75, patch=4),
         "lr": 2e-3, "weight_decay": 0.05, "warmup_steps": 150, "second_momentum": 0.95,
@@ -143,16 +147,15 @@ def images(folder: str) -> Recipe:
         pretexts={
             "least_squares": _described(
                 "ssl_ebm.tasks.Inpainting", objective="least_squares", network=network, **shared
-            ),
-            "latent_ebm": _described(
-                "ssl_ebm.tasks.Inpainting", objective="latent_ebm", network=with_parts, codes=16, **shared
-            ),
+            )
         },
         data=_described("ssl_ebm.data.ImageFolder", **pictures, crop=0.2),
         labelled=_described("ssl_ebm.data.ImageFolder", **pictures, crop=0.5),
-        pretraining=Training(3000, "bf16-mixed"),
+        pretraining=Training(2000, "bf16-mixed"),
         tuned=_trainings((300, 1000, 1000), "bf16-mixed", lr=1e-3, warmup_steps=50),
         scratch=_trainings((300, 1000, 1000), "bf16-mixed", lr=1e-3, warmup_steps=50),
+        raw=1024,
+        probed=5_000,
     )
 
 
@@ -178,9 +181,9 @@ def text(
         labelled=_described(
             "ssl_ebm.data.LabelledDocuments", path=path, label_column=label_column, **documents
         ),
-        pretraining=Training(4000, "bf16-mixed", 1.0),
-        tuned=_trainings((200, 400, 800), "bf16-mixed", lr=1e-3, warmup_steps=30),
-        scratch=_trainings((200, 400, 800), "bf16-mixed", lr=1e-3, warmup_steps=30),
+        pretraining=Training(3000, "bf16-mixed", 1.0),
+        tuned=_trainings((100, 300, 600), "bf16-mixed", lr=1e-3, warmup_steps=30),
+        scratch=_trainings((100, 300, 600), "bf16-mixed", lr=1e-3, warmup_steps=30),
     )
 
 
@@ -201,12 +204,26 @@ class Sources:
     corpus: str | None = None
 
 
-def recipes_for(tasks: Sequence[str] | None, sources: Sources, steps_share: float = 1.0) -> list[Recipe]:
+def recipes_for(
+    tasks: Sequence[str] | None,
+    sources: Sources,
+    shares: Sequence[float] = (0.01, 0.1, 1.0),
+    steps_share: float = 1.0,
+) -> list[Recipe]:
     """The recipes of tasks; None: frames, and those whose data is given.
 
+    Args:
+        tasks: their names.
+        sources: of data.
+        shares: of the training labels, three, rising.
+        steps_share: of all optimizer steps.
+
     Raises:
-        UserError: no data for a task, a share of steps that is not above 0.
+        UserError: no data for a task, shares that do not rise from above 0 to at most 1, a share of steps
+            that is not above 0.
     """
+    if len(shares) != 3 or not all(a < b for a, b in pairwise((0.0, *shares))) or shares[-1] > 1:
+        raise UserError(f"labels are {list(shares)}: give three shares that rise, above 0 and at most 1")
     if not 0 < steps_share < float("inf"):
         raise UserError(f"steps_share is {steps_share}: use a number above 0")
     found = {"frames": frames()}
@@ -217,4 +234,5 @@ def recipes_for(tasks: Sequence[str] | None, sources: Sources, steps_share: floa
     for name in tasks or ():
         if name not in found:
             raise UserError(f"there is no data for {name}: give it with --{name}")
-    return [recipe.scaled(steps_share) for name, recipe in found.items() if tasks is None or name in tasks]
+    chosen = [recipe for name, recipe in found.items() if tasks is None or name in tasks]
+    return [replace(recipe.scaled(steps_share), shares=tuple(shares)) for recipe in chosen]

@@ -169,18 +169,19 @@ class _Logits:
     def __init__(self, task: FineTuning) -> None:
         self.task = task
 
-    def __call__(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         logits: torch.Tensor = self.task(self.task.inputs(batch).to(self.task.device))
         return logits
 
 
-def features_of(kind: str, checkpoint: Path, seed: int, layer: Layer) -> Frozen | RawInputs:
-    """What a probe reads: of a trained network, the same with random weights, or the raw input."""
+def features_of(kind: str, checkpoint: Path, seed: int, layer: Layer, most: int) -> Frozen | RawInputs:
+    """What a probe reads: of a trained network, the same with random weights, or at `most` so many numbers of
+    the raw input."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         task = make_backbone(str(checkpoint), None, fresh=kind == "untrained")[0].eval()
     task.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return RawInputs(task) if kind == "raw" else Frozen(task, layer.name, layer.pooling)
+    return RawInputs(task, most) if kind == "raw" else Frozen(task, layer.name, layer.pooling)
 
 
 def probe(

@@ -24,7 +24,8 @@ from ssl_ebm.report.progress import Display
 from ssl_ebm.report.provenance import describe_device
 from ssl_ebm.report.representations.figures import figures_of, judge
 from ssl_ebm.report.representations.page import render
-from ssl_ebm.report.representations.recipes import Layer, Recipe
+from ssl_ebm.report.representations.plot import plot
+from ssl_ebm.report.representations.recipes import Recipe
 from ssl_ebm.report.representations.runs import (
     Result,
     Watch,
@@ -41,6 +42,7 @@ from ssl_ebm.tasks.saving import last_checkpoint
 
 ORDER = ("raw", "untrained")  # rows that need no pre-training, before the pretexts
 SCRATCH = "scratch"
+TRAININGS = ("pretrain", "tune")  # stages whose work is counted in steps
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class TaskStudy:
     def labelled(self) -> Any:
         """The items with labels, all splits."""
         if self._labelled is None:
-            made = build(self.recipe.labelled, LightningDataModule, "data")
+            made: Any = build(self.recipe.labelled, LightningDataModule, "data")
             if isinstance(made, LabelledDocuments):
                 self.data.prepare_data()
                 made.use_tokenizer(self.data.tokenizer_json, self.data.length)
@@ -153,7 +155,7 @@ class TaskStudy:
 
         def do(watch: Watch) -> Result:
             def task() -> LightningModule:
-                return build(recipe.pretexts[pretext], LightningModule, "model")  # type: ignore[type-abstract]
+                return build(recipe.pretexts[pretext], LightningModule, "model")
 
             return pretrain(task, self.data, recipe.pretraining, seed, folder, made_from(), watch)
 
@@ -175,14 +177,14 @@ class TaskStudy:
     def _probe(self, row: str, share: float, seed: int, targets: tuple[str, ...]) -> Job:
         recipe, stage = self.recipe, "regress" if targets else "probe"
         folder = self.folder / stage / row / f"labels_{share:g}" / f"seed_{seed}"
-        layer = recipe.layer if row != "raw" else Layer()
 
         def made_from() -> dict[str, Any]:
-            how = {"layer": asdict(layer), "share": share, "targets": list(targets)}
+            reads = {"raw": recipe.raw} if row == "raw" else {"layer": asdict(recipe.layer)}
+            how = {**reads, "share": share, "targets": list(targets)}
             return self._began_from(row, seed) | how | {"items": [recipe.probed, recipe.tested]}
 
         def do(watch: Watch) -> Result:
-            model = features_of(row, self._source(row, seed), seed, layer)
+            model = features_of(row, self._source(row, seed), seed, recipe.layer, recipe.raw)
             found = self.share(share, seed)
             return probe(model, found, self.tested, recipe.probed, targets, folder, made_from())
 
@@ -220,24 +222,26 @@ class _TimeLeft:
         self.paces.setdefault(self.kind(job), []).append((seconds, job.size))
 
     def __call__(self) -> float | None:
-        known = {kind: sum(s for s, _ in p) / sum(n for _, n in p) for kind, p in self.paces.items()}
-        kinds = {self.kind(job) for job in self.waiting}
-        if not known or len(kinds - known.keys()) > len(kinds) / 2:
-            return None
-        usual = {stage: [v for kind, v in known.items() if kind[1] == stage] for stage in self._stages()}
-        every = sum(known.values()) / len(known)
-        mean = {stage: sum(v) / len(v) if v else every for stage, v in usual.items()}
-        return sum(job.size * known.get(self.kind(job), mean[job.stage]) for job in self.waiting)
-
-    def _stages(self) -> set[str]:
-        return {job.stage for job in self.waiting}
+        """None while nothing of some sort has been seen: a training, or a probe."""
+        total = 0.0
+        for job in self.waiting:
+            alike = self.paces.get(self.kind(job)) or [
+                pace
+                for kind, paces in self.paces.items()
+                if (kind[1] in TRAININGS) == (job.stage in TRAININGS)
+                for pace in paces
+            ]
+            if not alike:
+                return None
+            total += job.size * sum(seconds for seconds, _ in alike) / sum(size for _, size in alike)
+        return total
 
 
 def representations(
     recipes: Sequence[Recipe], out: str | Path, seeds: Sequence[int] = (0, 1, 2),
     display: Display | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Pre-trains, probes and fine-tunes; writes out/representations.json and out/representations.html.
+    """Pre-trains, probes and fine-tunes; writes out/representations.json, .html and .svg.
 
     Every run has a folder below out/<task>/. One that is there, made from the same, is read; so the same
     command goes on where it was broken off. The files are written anew after each task.
@@ -285,6 +289,7 @@ def representations(
             described |= _about(described, time.monotonic() - began)
             write_whole(folder / "representations.json", json.dumps(described, indent=1) + "\n")
             write_whole(folder / "representations.html", render(described))
+            write_whole(folder / "representations.svg", plot(described))
             shown.say(f"{study.recipe.name}: {folder / 'representations.html'}")
     return described
 

@@ -24,7 +24,7 @@ from ssl_ebm.tasks import FineTuning, FramePrediction, Inpainting, load_task
 COUNTS = {"size": 16, "train_images": 120, "val_images": 20, "test_images": 40, "batch_size": 16}
 
 
-def described(path: str, **arguments: Any) -> dict[str, Any]:
+def described(path: str, /, **arguments: Any) -> dict[str, Any]:
     return {"class_path": path, "init_args": arguments}
 
 
@@ -209,6 +209,8 @@ def test_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: 
     out = ["--out", str(tmp_path / "out")]
     for arguments, said in (
         (["--tasks", "images"], "there is no data for images: give it with --images"),
+        (["--labels", "0.1", "0.1", "1"], "give three shares that rise, above 0 and at most 1"),
+        (["--labels", "0", "0.1", "1"], "give three shares that rise, above 0 and at most 1"),
         (["--steps_share", "0"], "steps_share is 0.0: use a number above 0"),
         (["--seeds", "1", "1"], "the seeds are [1, 1]: give each number once"),
         (["--tasks", "images", "--images", str(tmp_path / "none")], "none"),
