@@ -11,7 +11,7 @@ from ssl_ebm.report.representations.figures import LABELS
 from ssl_ebm.report.style import COLOURS
 
 KINDS = {  # colours of the rows
-    "raw": "mean_fill",
+    "raw": "ensemble",
     "untrained": "matched_noise",
     "least_squares": "least_squares",
     "latent_ebm": "latent_ebm",
@@ -19,7 +19,7 @@ KINDS = {  # colours of the rows
     "scratch": "exact",
 }
 PLOTS = {"tune": "fine-tuned, all layers", "probe": "linear probe of frozen features"}
-HEAD, LEGEND, ENTRY = 34, 40, 150  # pixels: above a chart, below all, an entry of the legend
+HEAD, LEGEND, ENTRY = 34, 40, 165  # pixels: above a chart, below all, an entry of the legend
 STYLE = """
 svg { color-scheme: light dark; --ink: #1d1f21; --soft: #5c6166; --line: #dcdcd8; background: #fff }
 text { fill: var(--soft); font: 12.5px system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
@@ -60,7 +60,8 @@ def plot(described: Mapping[str, Any]) -> str:
             drawn = curve(task, stage, f"{name}: {title}")
             at = f'<svg x="{x}" y="{y + HEAD}" width="{WIDTH}" height="{HEIGHT}" '
             parts.append(drawn.replace("<svg ", at, 1))
-    rows = dict.fromkeys(row for task in tasks.values() for by in task["accuracy"].values() for row in by)
+    present = {row for task in tasks.values() for rows in task["accuracy"].values() for row in rows}
+    rows = [row for row in LABELS if row in present] + sorted(present - LABELS.keys())
     height = len(tasks) * (HEIGHT + HEAD) + LEGEND
     for place, row in enumerate(rows):
         x, y = 20 + place * ENTRY, height - 16
@@ -68,7 +69,8 @@ def plot(described: Mapping[str, Any]) -> str:
         parts.append(f'<rect class="fill-{kind}" x="{x}" y="{y - 7}" width="18" height="4" rx="2"/>')
         parts.append(f'<text class="name" x="{x + 24}" y="{y}">{escape(LABELS.get(row, row))}</text>')
     width = max(2 * WIDTH, 20 + len(rows) * ENTRY)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}">'
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>'
     return f"{head}<style>{STYLE}{_colours()}</style>{''.join(parts)}</svg>\n"
 
 

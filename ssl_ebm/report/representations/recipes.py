@@ -151,9 +151,9 @@ def images(folder: str) -> Recipe:
         },
         data=_described("ssl_ebm.data.ImageFolder", **pictures, crop=0.2),
         labelled=_described("ssl_ebm.data.ImageFolder", **pictures, crop=0.5),
-        pretraining=Training(2000, "bf16-mixed"),
-        tuned=_trainings((300, 1000, 1000), "bf16-mixed", lr=1e-3, warmup_steps=50),
-        scratch=_trainings((300, 1000, 1000), "bf16-mixed", lr=1e-3, warmup_steps=50),
+        pretraining=Training(1500, "bf16-mixed"),
+        tuned=_trainings((200, 800, 800), "bf16-mixed", lr=1e-3, warmup_steps=50),
+        scratch=_trainings((200, 800, 800), "bf16-mixed", lr=1e-3, warmup_steps=50),
         raw=1024,
         probed=5_000,
     )
@@ -181,7 +181,7 @@ def text(
         labelled=_described(
             "ssl_ebm.data.LabelledDocuments", path=path, label_column=label_column, **documents
         ),
-        pretraining=Training(3000, "bf16-mixed", 1.0),
+        pretraining=Training(2000, "bf16-mixed", 1.0),
         tuned=_trainings((100, 300, 600), "bf16-mixed", lr=1e-3, warmup_steps=30),
         scratch=_trainings((100, 300, 600), "bf16-mixed", lr=1e-3, warmup_steps=30),
     )
