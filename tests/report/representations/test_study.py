@@ -17,8 +17,9 @@ from ssl_ebm.data import FontDigits, MovingDigits
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.probing.logistic import standardise
 from ssl_ebm.report.representations import recipes, runs, study
+from ssl_ebm.report.representations.jobs import TaskStudy
 from ssl_ebm.report.representations.recipes import Layer, Recipe, Training
-from ssl_ebm.report.representations.study import TaskStudy, representations
+from ssl_ebm.report.representations.study import representations
 from ssl_ebm.tasks import FineTuning, FramePrediction, Inpainting, load_task
 
 COUNTS = {"size": 16, "train_images": 120, "val_images": 20, "test_images": 40, "batch_size": 16}
