@@ -125,8 +125,9 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     probe.add_argument("--layer", help="a module such as encoder.blocks.3 (default: the representation)")
     probe.add_argument(
-        "--pooling", choices=("mean", "first"), default="mean", help="of its tokens (default: mean)"
-    )
+        "--pooling", choices=("mean", "first", "grid"), default="mean",
+        help="of its tokens; grid: means over 4 x 4 parts of a map (default: mean)",
+    )  # fmt: skip
     probe.add_argument("--split", choices=("val", "test"), default="test", help="measured on (default: test)")
     probe.add_argument(
         "--targets", nargs="+", default=["position", "velocity"], help="of a regression (default: both)"
@@ -180,6 +181,32 @@ def make_parser() -> argparse.ArgumentParser:
         help="name a file that cannot be read and leave it out, or stop (default: skip)",
     )  # fmt: skip
     shard.set_defaults(run=_shard)
+
+    representations = commands.add_parser(
+        "representations",
+        help="what pre-training is worth: raw input, random weights, pre-trained, from scratch; few labels",
+    )
+    representations.add_argument(
+        "--tasks", nargs="+", choices=("frames", "images", "text"),
+        help="default: frames, which need no files, and those whose data is given",
+    )  # fmt: skip
+    representations.add_argument("--images", help="pictures in class folders")
+    representations.add_argument("--text", help="labelled documents: a folder, or a .csv, .tsv or .jsonl")
+    representations.add_argument("--text_column", default="text", help="of the documents (default: text)")
+    representations.add_argument("--label_column", default="label", help="of the same (default: label)")
+    representations.add_argument(
+        "--corpus", help="documents to pre-train on (default: the texts of --text, without labels)"
+    )
+    representations.add_argument(
+        "--labels", type=float, nargs=3, default=[0.01, 0.1, 1.0], metavar="SHARE",
+        help="three rising shares of the training labels (default: 0.01 0.1 1)",
+    )  # fmt: skip
+    representations.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    representations.add_argument(
+        "--steps_share", type=float, default=1.0, help="of all optimizer steps, for a first look (default: 1)"
+    )
+    representations.add_argument("--out", required=True, help="folder for representations.html and .json")
+    representations.set_defaults(run=_representations)
 
     lecture = commands.add_parser("lecture", help="the lecture's examples: figures, numbers, one page")
     lecture.add_argument("names", nargs="*", metavar="NAME", help="examples (default: all)")
@@ -310,6 +337,15 @@ def _shard(options: argparse.Namespace) -> None:
     from ssl_ebm.report.sharding import shard
 
     shard(options.source, options.out, options.kind, options.shard_mb, options.on_broken)
+
+
+def _representations(options: argparse.Namespace) -> None:
+    from ssl_ebm.report.representations.recipes import Sources, recipes_for
+    from ssl_ebm.report.representations.study import representations
+
+    sources = Sources(options.images, options.text, options.text_column, options.label_column, options.corpus)
+    recipes = recipes_for(options.tasks, sources, options.labels, options.steps_share)
+    representations(recipes, options.out, options.seeds)
 
 
 def _lecture(options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ EXTRA = {
     "compare": [*SMALL, "--clips", "12", "--samples", "20"],
     "sample": ["--horizon", "2"],
     "finetune": ["--steps", "2"],
+    "representations": ["--steps_share", "0.002", "--seeds", "0", "--labels", "0.2", "0.5", "1"],
     "density": [*SMALL, "--model.sample_steps", "8", "--data.batch_size", "8"],
     "lecture": ["--seeds", "0"],
     "scripts/quickstart.sh": [*SMALL, *SMALL_WORLD, "--clips", "12", "--samples", "20"],
@@ -117,6 +118,7 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "runs" / "tuned" / "predictions.pt").is_file()
     assert (place / "runs" / "from_scratch" / "finetuning.json").is_file()
     assert (place / "runs" / "probe_of_a_layer" / "probe.html").is_file()
+    assert (place / "runs" / "representations" / "representations.html").is_file()
     assert (place / "runs" / "documents" / "text_quality_test.json").is_file()
     assert "of test text" in (place / "runs" / "documents" / "report.html").read_text()
 

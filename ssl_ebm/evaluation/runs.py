@@ -82,7 +82,7 @@ class Run(LightningCLI):
             raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
         self.command = command
         self.arguments = check_configs(arguments)
-        _quieten()
+        quieten()
         _leave_descriptions()
         keep_freed_memory()
         super().__init__(
@@ -344,7 +344,7 @@ def _leave_descriptions() -> None:
         set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Drops the advice and small talk that Lightning prints at every start; its warnings stay."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).addFilter(_worth_printing)

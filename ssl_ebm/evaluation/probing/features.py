@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import Subset
 
 from ssl_ebm.data.labelled_text import LabelledDocuments
@@ -18,7 +19,8 @@ from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.probing.results import Samples
 from ssl_ebm.tasks.masked_text import MaskedText
 
-Pooling = Literal["mean", "first", "none"]
+Pooling = Literal["mean", "first", "grid", "none"]
+GRID = 4  # rows and columns of a grid
 SHOWN = 12  # layers that a message names
 MOST_VALUES = 2**31  # that are held in memory at once
 
@@ -31,7 +33,8 @@ class Frozen:
         layer: name of a module in the task, or its end, such as encoder.blocks.3, whose output is taken;
             null: what `representation` returns.
         pooling: what is made of a layer's tokens (B, T, D): their mean (of text without padding), the first,
-            or none (they stay). Maps (B, C, H, W) count as tokens, one for each place. For a layer alone.
+            or none (they stay). Maps (B, C, H, W) count as tokens, one for each place; of them "grid" keeps
+            where things are: means over 4 x 4 parts of the map, (B, 16 C). For a layer alone.
 
     Raises:
         UserError: a task without a representation, a layer that is not there, a pooling without a layer.
@@ -40,8 +43,10 @@ class Frozen:
     def __init__(self, task: LightningModule, layer: str | None = None, pooling: Pooling = "mean") -> None:
         if not hasattr(task, "representation") or not hasattr(task, "inputs"):
             raise UserError(f"{type(task).__name__} has no representation: there is nothing to probe")
-        if pooling not in ("mean", "first", "none"):
-            raise UserError(f"pooling is {pooling!r}: use mean, first or none")
+        if pooling not in get_args(Pooling):
+            raise UserError(f"pooling is {pooling!r}: use one of {', '.join(get_args(Pooling))}")
+        if pooling == "grid" and layer is None:
+            raise UserError("pooling is grid, which is for the maps of a layer: give one, too")
         self.task: Any = task
         self.layer, self.pooling = layer, pooling
         self._module = None if layer is None else _module(task, layer)
@@ -60,7 +65,16 @@ class Frozen:
             handle.remove()
         if not seen or not isinstance(seen[-1], Tensor):
             raise UserError(f"layer {self.layer} gives no tensor when pictures pass: choose another one")
-        return self._pooled(self._tokens(seen[-1].float(), len(inputs)), inputs)
+        output = seen[-1].float()
+        if self.pooling == "grid":
+            return self._grid(output, len(inputs))
+        return self._pooled(self._tokens(output, len(inputs)), inputs)
+
+    def _grid(self, maps: Tensor, count: int) -> Tensor:
+        if maps.ndim != 4 or len(maps) != count:
+            shape = tuple(maps.shape)
+            raise UserError(f"layer {self.layer} gives {shape} for {count} items, no map: use pooling mean")
+        return adaptive_avg_pool2d(maps, GRID).flatten(1)
 
     def _tokens(self, output: Tensor, count: int) -> Tensor:
         """(B, T, D)."""
@@ -163,7 +177,9 @@ def extract(
 
     Args:
         targets: entries of a batch; numbers of each item are put side by side. Of entries with a value for
-            each frame of a clip, the one of the last frame that the task sees.
+            each frame of a clip, the one of the last frame that the task sees; of "velocity", which leads
+            from a frame to the next, the one that led to that frame: what is still to come may be drawn by
+            lot, and no feature could know it.
 
     Raises:
         UserError: no such entry; more features than fit into memory.
@@ -207,7 +223,8 @@ def _last_seen(batch: Mapping[str, Tensor], name: str, task: Any) -> Tensor:
     values, video = batch[name], batch.get("video")
     if video is None or values.ndim < 2 or values.shape[1] != video.shape[1]:
         return values
-    return values[:, task.inputs(batch).shape[1] - 1]
+    last = task.inputs(batch).shape[1] - 1
+    return values[:, last - 1 if name == "velocity" else last]
 
 
 def target_names(item: Mapping[str, Tensor], names: Sequence[str], task: Any) -> list[str]:

@@ -51,6 +51,7 @@ class Classified:
         accuracy: share that is right, with its 95 % interval over items (Wilson), or over groups (bootstrap).
         chance: share of the most frequent class among the test items.
         confusion: (C, C) counts, truth by prediction.
+        predicted: (N,) int64, of the test items.
         chosen: what was chosen on training items alone, by name.
         train_items, test_items: how many.
     """
@@ -58,6 +59,7 @@ class Classified:
     accuracy: Interval
     chance: float
     confusion: Tensor
+    predicted: Tensor
     chosen: dict[str, float] = field(default_factory=dict)
     train_items: int = 0
     test_items: int = 0
@@ -86,10 +88,12 @@ class Regressed:
 
     Attributes:
         r2: for each target 1 - squared error / variance, with its 95 % interval (bootstrap).
+        predicted: (N, K) float, of the test items.
         chosen, train_items, test_items: as in `Classified`.
     """
 
     r2: dict[str, Interval]
+    predicted: Tensor
     chosen: dict[str, float] = field(default_factory=dict)
     train_items: int = 0
     test_items: int = 0
@@ -138,7 +142,7 @@ def classified(
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
     confusion.index_put_((test.target, predicted), torch.ones((), dtype=torch.int64), accumulate=True)
     chance = float(test.target.bincount().max()) / len(test)
-    return Classified(share(right, test.groups), chance, confusion, chosen, len(train), len(test))
+    return Classified(share(right, test.groups), chance, confusion, predicted, chosen, len(train), len(test))
 
 
 def share(right: Tensor, groups: Tensor | None) -> Interval:
@@ -161,7 +165,7 @@ def regressed(
         if not spread[:, k].any():
             raise UserError(f"probe: {name} is the same for all test items: there is nothing to foresee")
         r2[name] = drawn.ratio(wrong[:, k], spread[:, k]).map(lambda part: 1 - np.asarray(part)).interval()
-    return Regressed(r2, chosen, len(train), len(test))
+    return Regressed(r2, predicted, chosen, len(train), len(test))
 
 
 def held_out(target: Tensor, parts: int = 5) -> Tensor | None:

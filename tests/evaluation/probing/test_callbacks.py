@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
@@ -202,6 +203,22 @@ def test_padding_is_not_pooled() -> None:
     torch.testing.assert_close(*found)
 
 
+def test_a_grid_keeps_where_things_are() -> None:
+    task = FramePrediction(context_frames=3, width=16, codes=8, features=16).eval()
+    video = torch.rand(2, 3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    maps: list[torch.Tensor] = []
+    stage: Any = task.energy.predictor.unet.down_stages[0]  # type: ignore[union-attr]
+    with torch.no_grad(), stage.register_forward_hook(lambda *seen: maps.append(seen[2])):
+        found = Frozen(task, "unet.down_stages.0", "grid")({"video": video})
+    [fine] = maps  # (2, 16, 8, 8): blocks of 2 x 2 are averaged
+    wanted = np.array(fine).reshape(2, 16, 4, 2, 4, 2).mean((3, 5)).reshape(2, -1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="is for the maps of a layer: give one"):
+        Frozen(task, None, "grid")
+    with pytest.raises(UserError, match="no map: use pooling mean"):
+        Frozen(task, "summary.3", "grid")({"video": video})
+
+
 def test_targets_are_those_of_the_last_frame_that_is_seen() -> None:
     data = digits()
     data.setup()
@@ -209,7 +226,8 @@ def test_targets_are_those_of_the_last_frame_that_is_seen() -> None:
     found = extract(Frozen(task), data.val_dataset, range(10), ("position", "velocity"))
     items = [data.val_dataset[i] for i in range(10)]
     assert torch.equal(found.target[:, :2], torch.stack([one["position"][2, 0] for one in items]))
-    assert torch.equal(found.target[:, 2:], torch.stack([one["velocity"][2, 0] for one in items]))
+    # velocity[1] leads from frame 1 to frame 2, the last of the context; velocity[2] is still to come.
+    assert torch.equal(found.target[:, 2:], torch.stack([one["velocity"][1, 0] for one in items]))
     assert found.groups is not None
     assert found.groups.tolist() == list(range(10))
 

@@ -1,0 +1,1 @@
+"""``ssl-ebm representations``: what pre-training is worth, beside raw inputs, random weights and scratch."""
