@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from ssl_ebm.progress import clock
 from ssl_ebm.report.charts import Series, legend
 from ssl_ebm.report.document import document
-from ssl_ebm.progress import clock
 from ssl_ebm.report.representations.figures import LABELS
 from ssl_ebm.report.representations.plot import KINDS, PLOTS, curve
 from ssl_ebm.report.sections import section
@@ -63,7 +63,7 @@ def _task(name: str, task: Mapping[str, Any]) -> str:
         f"<div><h3>{escape(title)}</h3>{curve(task, stage, title)}</div>" for stage, title in PLOTS.items()
     ]
     present = {row for stage in PLOTS for row in task["accuracy"][stage]}
-    rows = [row for row in LABELS if row in present] + sorted(present - LABELS.keys())
+    rows: list[str] = [row for row in LABELS if row in present] + sorted(present - LABELS.keys())
     headings = [""]
     headings += [f"probe, {share:.0%}" for share in shares] + [f"fine-tuned, {share:.0%}" for share in shares]
     cells = [
