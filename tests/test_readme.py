@@ -23,7 +23,10 @@ EXTRA = {
     "compare": [*SMALL, "--clips", "12", "--samples", "20"],
     "sample": ["--horizon", "2"],
     "finetune": ["--steps", "2"],
-    "representations": ["--steps_share", "0.002", "--seeds", "0", "--labels", "0.2", "0.5", "1"],
+    "representations": [  # frames have probes of 4,096 pixels, which take minutes
+        *("--tasks", "images", "text", "--steps_share", "0.002", "--seeds", "0"),
+        *("--labels", "0.2", "0.5", "1"),
+    ],
     "density": [*SMALL, "--model.sample_steps", "8", "--data.batch_size", "8"],
     "lecture": ["--seeds", "0"],
     "scripts/quickstart.sh": [*SMALL, *SMALL_WORLD, "--clips", "12", "--samples", "20"],

@@ -62,8 +62,8 @@ def _task(name: str, task: Mapping[str, Any]) -> str:
     charts = [
         f"<div><h3>{escape(title)}</h3>{curve(task, stage, title)}</div>" for stage, title in PLOTS.items()
     ]
-    present = {row for stage in PLOTS for row in task["accuracy"][stage]}
-    rows: list[str] = [row for row in LABELS if row in present] + sorted(present - LABELS.keys())
+    present: set[str] = {row for stage in PLOTS for row in task["accuracy"][stage]}
+    rows = [row for row in LABELS if row in present] + [row for row in sorted(present) if row not in LABELS]
     headings = [""]
     headings += [f"probe, {share:.0%}" for share in shares] + [f"fine-tuned, {share:.0%}" for share in shares]
     cells = [

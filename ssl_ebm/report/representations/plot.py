@@ -15,7 +15,7 @@ KINDS = {  # colours of the rows
     "untrained": "matched_noise",
     "least_squares": "least_squares",
     "latent_ebm": "latent_ebm",
-    "masked_text": "latent_ebm",
+    "masked_text": "sharpened",
     "scratch": "exact",
 }
 PLOTS = {"tune": "fine-tuned, all layers", "probe": "linear probe of frozen features"}
@@ -60,8 +60,8 @@ def plot(described: Mapping[str, Any]) -> str:
             drawn = curve(task, stage, f"{name}: {title}")
             at = f'<svg x="{x}" y="{y + HEAD}" width="{WIDTH}" height="{HEIGHT}" '
             parts.append(drawn.replace("<svg ", at, 1))
-    present = {row for task in tasks.values() for rows in task["accuracy"].values() for row in rows}
-    rows = [row for row in LABELS if row in present] + sorted(present - LABELS.keys())
+    present: set[str] = {row for task in tasks.values() for rows in task["accuracy"].values() for row in rows}
+    rows = [row for row in LABELS if row in present] + [row for row in sorted(present) if row not in LABELS]
     height = len(tasks) * (HEIGHT + HEAD) + LEGEND
     for place, row in enumerate(rows):
         x, y = 20 + place * ENTRY, height - 16

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ssl_ebm.errors import UserError
@@ -140,7 +141,7 @@ def images(folder: str) -> Recipe:
         "mask": _described("ssl_ebm.data.masks.RandomPatches", ratio=0.75, patch=4),
         "lr": 2e-3, "weight_decay": 0.05, "warmup_steps": 150, "second_momentum": 0.95,
     }  # fmt: skip
-    pictures = {"folder": folder, "size": 32, "flip": True, "batch_size": 64}
+    pictures = {"folder": str(Path(folder).absolute()), "size": 32, "flip": True, "batch_size": 64}
     return Recipe(
         name="images",
         title="the hidden patches of a picture",
@@ -163,6 +164,8 @@ def text(
     path: str, text_column: str = "text", label_column: str = "label", corpus: str | None = None
 ) -> Recipe:
     """Labelled documents: fill in hidden words of their texts, or of a larger corpus."""
+    # Absolute: `build` takes a name such as REVIEWS.csv for a class of a module.
+    path, corpus = str(Path(path).absolute()), str(Path(corpus or path).absolute())
     length, vocabulary = 64, 4096
     network = _described(
         "ssl_ebm.networks.text.TextEncoder",
@@ -177,7 +180,7 @@ def text(
         pretexts={
             "masked_text": _described("ssl_ebm.tasks.MaskedText", network=network, masking=masking, **rates)
         },
-        data=_described("ssl_ebm.data.Text", path=corpus or path, vocabulary=vocabulary, **documents),
+        data=_described("ssl_ebm.data.Text", path=corpus, vocabulary=vocabulary, **documents),
         labelled=_described(
             "ssl_ebm.data.LabelledDocuments", path=path, label_column=label_column, **documents
         ),

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from small_backbones import PATCHES, WORDS, text_network
 
 from ssl_ebm.cli import main
-from ssl_ebm.data import FontDigits, MovingDigits
+from ssl_ebm.data import FontDigits, LabelledDocuments, MovingDigits
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.probing.logistic import standardise
 from ssl_ebm.report.representations import recipes, runs, study
@@ -21,6 +21,7 @@ from ssl_ebm.report.representations.jobs import TaskStudy
 from ssl_ebm.report.representations.recipes import Layer, Recipe, Training
 from ssl_ebm.report.representations.study import representations
 from ssl_ebm.tasks import FineTuning, FramePrediction, Inpainting, load_task
+from ssl_ebm.tasks.building import build
 
 COUNTS = {"size": 16, "train_images": 120, "val_images": 20, "test_images": 40, "batch_size": 16}
 
@@ -208,6 +209,16 @@ def test_text_is_read_with_the_tokenizer_of_the_pretraining(documents: Recipe, t
     assert "masked text" in page
     assert "from scratch" in page
     assert "prefers-color-scheme: dark" in page
+
+
+def test_a_file_beside_the_user_is_no_class_of_a_module(
+    documents: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "table")
+    made = recipes.text("train.csv")
+    assert made.data["init_args"]["path"] == made.labelled["init_args"]["path"]
+    data = build(made.labelled, LabelledDocuments, "data")
+    assert Path(data.corpus.path).samefile(tmp_path / "table" / "train.csv")
 
 
 def test_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
