@@ -31,7 +31,7 @@ def only_run_in(run_dir: str | Path) -> Iterator[None]:
     try:
         file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}): choose another --run_dir") from error
+        raise UserError(f"cannot write to {folder} ({error.strerror}): choose another folder") from error
     with file:
         if fcntl is not None:
             try:
@@ -40,7 +40,7 @@ def only_run_in(run_dir: str | Path) -> Iterator[None]:
                 file.seek(0)
                 raise UserError(
                     f"{folder} is in use by another run ({file.read().strip()}): wait for its end, or choose "
-                    "another --run_dir"
+                    "another folder"
                 ) from error
             except OSError:  # a file system without locks
                 pass

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from ssl_ebm.evaluation.probing.probes import PENALTIES, linear_probe
 from ssl_ebm.evaluation.probing.results import Samples, held_out
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.suites import Part
-from ssl_ebm.report.benchmarks.timing import Effort, Work
+from ssl_ebm.report.benchmarks.timing import Effort, Work, repeated
 
 SUITE = "probes"
 PEER = "sklearn"
@@ -67,7 +67,7 @@ def fit_rows(
 ) -> Iterator[Row]:
     """Fits per second at a penalty; a peer's name says how far above our loss it ends."""
     known = example(items, features, classes)
-    works = {"ours": _repeated(lambda: fit_logistic(known.features, known.target, classes, penalty))}
+    works = {"ours": repeated(lambda: fit_logistic(known.features, known.target, classes, penalty))}
     names = {}
     ours = logistic_loss(
         known.features, known.target, fit_logistic(known.features, known.target, classes, penalty), penalty
@@ -75,7 +75,7 @@ def fit_rows(
     if peer := _peer():
         for how, tolerance in ((AS_IT_COMES, DEFAULT_TOLERANCE), (AS_EXACT, EXACT_TOLERANCE)):
             fit = partial(peer_fit, known, penalty, tolerance)
-            works[how] = _repeated(fit)
+            works[how] = repeated(fit)
             above = logistic_loss(known.features, known.target, fit(), penalty) - ours
             names[how] = f"{peer}, {how} (loss {above:+.0e})"
     yield from _rows(
@@ -88,10 +88,10 @@ def probe_rows(
 ) -> Iterator[Row]:
     """Whole probes per second."""
     known = example(items, features, classes)
-    works = {"ours": _repeated(lambda: linear_probe(known, known))}
+    works = {"ours": repeated(lambda: linear_probe(known, known))}
     names = {}
     if peer := _peer():
-        works[AS_IT_COMES] = _repeated(lambda: peer_probe(known))
+        works[AS_IT_COMES] = repeated(lambda: peer_probe(known))
         names[AS_IT_COMES] = f"{peer}, {AS_IT_COMES}"
     few = Effort(max(1, effort.repeats // 3), effort.seconds, effort.device)
     yield from _rows(few, works, names, f"{WHOLE}, {items:,} x {features}, {classes} classes")
@@ -103,14 +103,6 @@ def _rows(effort: Effort, works: dict[str, Work], names: dict[str, str], case: s
         yield Row(SUITE, case, "float32", rates["ours"], "1/s")
     for how, name in names.items():
         yield Row(SUITE, case, "float32", rates["ours"], "1/s", rates[how], name, rates.ratio("ours", how))
-
-
-def _repeated(once: Callable[[], object]) -> Work:
-    def run(units: int) -> None:
-        for _ in range(units):
-            once()
-
-    return Work(run)
 
 
 def _peer() -> str | None:

@@ -30,7 +30,7 @@ from ssl_ebm.networks.onednn import Linear
 from ssl_ebm.report.benchmarks.neighbour import Neighbour
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.suites import Part
-from ssl_ebm.report.benchmarks.timing import Effort, Rates, Work, matmul, matmul_flops
+from ssl_ebm.report.benchmarks.timing import Effort, Rates, Work, matmul, matmul_flops, repeated
 from ssl_ebm.tasks.memory import keep_freed_memory
 
 SUITE = "samplers"
@@ -119,9 +119,9 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
     device = effort.device
     energy, start = target.energy(device), target.start(device)
     sampler = chain.ours()
-    ours = _repeated(lambda: sampler.sample(energy, start, chain.steps))
+    ours = repeated(lambda: sampler.sample(energy, start, chain.steps))
     works = {"ours": ours, "ceiling": matmul(torch.float32, device)}
-    works[BARE] = _repeated(partial(bare_loop(chain), energy, start, chain.steps))
+    works[BARE] = repeated(partial(bare_loop(chain), energy, start, chain.steps))
     if peer := _peer():
         works[peer] = peer_work(target, chain, device)
         works[ON_OURS] = peer_work(target, chain, device, ours=True)
@@ -150,14 +150,6 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
         apart = Neighbour(partial(peer_work, target, chain, device))
         few = Effort(max(1, effort.repeats // 2), effort.seconds, device)
         yield row(few.rates({"ours": ours, "apart": apart.work}), "apart", f"{peer}{AS_IT_COMES}")
-
-
-def _repeated(once: Callable[[], object]) -> Work:
-    def run(units: int) -> None:
-        for _ in range(units):
-            once()
-
-    return Work(run)
 
 
 def _peer() -> str | None:
@@ -246,7 +238,7 @@ def peer_work(target: Target, chain: Chain, device: torch.device, ours: bool = F
     energy, start = target.energy(device), target.start(device).flatten(1)
     energy = energy if ours else in_torchs_layers(energy)
     sampler = peer_sampler(energy, target.shape, chain, device)
-    return _repeated(lambda: sampler.sample(x=start.clone(), n_steps=chain.steps))
+    return repeated(lambda: sampler.sample(x=start.clone(), n_steps=chain.steps))
 
 
 def peer_sampler(energy: nn.Module, shape: tuple[int, ...], chain: Chain, device: torch.device) -> Any:

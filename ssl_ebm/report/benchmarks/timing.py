@@ -41,6 +41,16 @@ class Work:
     after: Callable[[], object] = _nothing
 
 
+def repeated(once: Callable[[], object]) -> Work:
+    """A unit of work is one call."""
+
+    def run(units: int) -> None:
+        for _ in range(units):
+            once()
+
+    return Work(run)
+
+
 @dataclass(frozen=True)
 class Rates:
     """Units per second of each work, a figure for each turn: figures of one turn are neighbours in time.
