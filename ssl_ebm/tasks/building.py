@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
@@ -79,9 +80,11 @@ def _refuse_nulls(value: Any, name: str) -> None:
 
 
 def _dotted_names(value: Any) -> Iterator[str]:
-    """All strings that could name something to import: jsonargparse takes them as values, too."""
+    """All strings that could name something to import: jsonargparse takes them as values, too. What is a file
+    here, as reviews.csv, is the name of that."""
     if isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split(".")):
-        yield value
+        if not Path(value).is_file():
+            yield value
     elif isinstance(value, dict):
         for one in value.values():
             yield from _dotted_names(one)

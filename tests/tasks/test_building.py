@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import LightningDataModule
 from torch import nn
 
 from ssl_ebm.energy import Enumeration, OneHot
@@ -95,3 +96,15 @@ def test_a_file_does_not_make_python_import_what_it_names(
     __import__("hostile")
     assert type(build(described("hostile.Energy"), nn.Module, "energy")).__name__ == "Energy"
     del sys.modules["hostile"]
+
+
+def test_a_file_that_looks_like_a_name_to_import_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    described = {"class_path": "ssl_ebm.data.LabelledDocuments", "init_args": {"path": "reviews.csv"}}
+    with pytest.raises(UserError, match="import reviews before"):
+        build(described, LightningDataModule, "data")
+    Path("reviews.csv").write_text("text,label\ngood,1\n")
+    found: Any = build(described, LightningDataModule, "data")
+    assert found.corpus.path == "reviews.csv"
