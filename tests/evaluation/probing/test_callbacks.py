@@ -244,7 +244,7 @@ def test_labels_reach_no_pretext_task(documents: Path, tmp_path: Path) -> None:
     curious: Made = (
         lambda: Curious(objective="least_squares", network=PATCHES, mask=RANDOM), made[1], made[2]
     )  # fmt: skip
-    with pytest.raises(KeyError, match="label"):
+    with pytest.raises(UserError, match=r"the task needs .label., and the data give image"):
         fit(tmp_path, curious, [])
 
 
