@@ -1,16 +1,11 @@
-"""The command ``ssl-ebm``: parses arguments, calls what does the work, reports errors in one line.
-
-Nothing heavy is imported until a command needs it: ``ssl-ebm --help`` answers at once.
-"""
+"""The arguments of all commands."""
 
 import argparse
-import os
-import sys
-from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ssl_ebm import __version__
-from ssl_ebm.errors import UserError, in_one_line
+from ssl_ebm.cli import commands
+from ssl_ebm.errors import UserError
 
 TRAINER_COMMANDS = {
     "fit": "train a task (--config FILE.yaml, --ckpt_path last to go on)",
@@ -47,11 +42,11 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ssl-ebm {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    every = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, text in TRAINER_COMMANDS.items():
-        commands.add_parser(name, help=text, add_help=False)  # main passes their arguments on
+        every.add_parser(name, help=text, add_help=False)  # main passes their arguments on
 
-    compare = commands.add_parser(
+    compare = every.add_parser(
         "compare",
         help="train configs on the same data, budget and seeds; write a report",
         epilog="Any setting of fit, such as --data.folder DIR, is set for both configs.",
@@ -61,9 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     compare.add_argument("--clips", type=int, default=1024, help="test clips to measure on (default: 1024)")
     compare.add_argument("--samples", type=int, default=100, help="futures to draw of each (default: 100)")
     compare.add_argument("--out", required=True, help="folder for report, results and checkpoints")
-    compare.set_defaults(run=_compare)
+    compare.set_defaults(run=commands.compare)
 
-    sample = commands.add_parser("sample", help="draw futures of a clip from a trained model")
+    sample = every.add_parser("sample", help="draw futures of a clip from a trained model")
     sample.add_argument("--ckpt", required=True, help="checkpoint of a frame-prediction task")
     sample.add_argument("--input", required=True, help="a clip: mp4, avi, gif, webm, ..., or FILE.npz[ROW]")
     sample.add_argument("--samples", type=int, default=16, help="futures to draw (default: 16)")
@@ -72,9 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
     sample.add_argument("--size", type=int, help="pixels a side (default: as in training)")
     sample.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
     sample.add_argument("--out", required=True, help="the animation to write, .gif or .webp")
-    sample.set_defaults(run=_sample)
+    sample.set_defaults(run=commands.sample)
 
-    inpaint = commands.add_parser("inpaint", help="fill the hole of a picture by a trained model")
+    inpaint = every.add_parser("inpaint", help="fill the hole of a picture by a trained model")
     inpaint.add_argument("--ckpt", required=True, help="checkpoint of an inpainting task")
     inpaint.add_argument("--input", required=True, help="a picture")
     inpaint.add_argument("--mask", help="a picture of its size, white where it is to be filled in")
@@ -82,24 +77,24 @@ def make_parser() -> argparse.ArgumentParser:
     inpaint.add_argument("--size", type=int, help="shorter side to work at (default: as in training)")
     inpaint.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
     inpaint.add_argument("--out", required=True, help="the picture to write")
-    inpaint.set_defaults(run=_inpaint)
+    inpaint.set_defaults(run=commands.inpaint)
 
-    fill = commands.add_parser("fill", help="fill the [MASK] of a text by a trained model")
+    fill = every.add_parser("fill", help="fill the [MASK] of a text by a trained model")
     fill.add_argument("--ckpt", required=True, help="checkpoint of a masked-text task")
     fill.add_argument("--top", type=int, default=5, help="fillings to show (default: 5)")
     fill.add_argument("--json", action="store_true", help="print JSON, for programs")
     fill.add_argument("text", help='such as "the [MASK] sat on the mat"')
-    fill.set_defaults(run=_fill)
+    fill.set_defaults(run=commands.fill)
 
-    score = commands.add_parser(
+    score = every.add_parser(
         "score", help="how likely texts are to a trained model, each token by the others"
     )
     score.add_argument("--ckpt", required=True, help="checkpoint of a masked-text task")
     score.add_argument("--json", action="store_true", help="print JSON, for programs")
     score.add_argument("texts", nargs="+", metavar="text", help="texts, each an argument")
-    score.set_defaults(run=_score)
+    score.set_defaults(run=commands.score)
 
-    export = commands.add_parser("export", help="write the encoder for other tools")
+    export = every.add_parser("export", help="write the encoder for other tools")
     export.add_argument("--ckpt", required=True, help="a checkpoint")
     export.add_argument(
         "--format", required=True, choices=("timm", "transformers", "safetensors", "onnx"),
@@ -108,9 +103,9 @@ def make_parser() -> argparse.ArgumentParser:
         "AutoModelForMaskedLM and AutoTokenizer",
     )  # fmt: skip
     export.add_argument("--out", required=True, help="the folder or the file (.safetensors, .onnx) to write")
-    export.set_defaults(run=_export)
+    export.set_defaults(run=commands.export)
 
-    probe = commands.add_parser(
+    probe = every.add_parser(
         "probe",
         help="what frozen features say about labels: linear, knn, attentive, regression",
         epilog="Settings of the data go behind: --data ssl_ebm.data.ImageFolder --data.folder DIR",
@@ -137,9 +132,9 @@ def make_parser() -> argparse.ArgumentParser:
     probe.add_argument("--no_baselines", action="store_true", help="the checkpoint alone")
     probe.add_argument("--seed", type=int, default=0, help="of the items and random weights (default: 0)")
     probe.add_argument("--out", required=True, help="folder for probe.json and probe.html")
-    probe.set_defaults(run=_probe)
+    probe.set_defaults(run=commands.probe)
 
-    finetune = commands.add_parser(
+    finetune = every.add_parser(
         "finetune",
         help="train a checkpoint on labels; accuracy on validation and test",
         epilog="Settings of the data and any setting of fit go behind: --data.folder DIR --model.mixup 0.8. "
@@ -163,9 +158,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--seeds", type=int, nargs="+", default=[0], help="of labels, order and initial weights (default: 0)"
     )
     finetune.add_argument("--out", required=True, help="folder for checkpoint, settings, finetuning.json")
-    finetune.set_defaults(run=_finetune)
+    finetune.set_defaults(run=commands.finetune)
 
-    shard = commands.add_parser(
+    shard = every.add_parser(
         "shard",
         help="pack a folder of very many files into a few large ones, which training reads alike",
         epilog="Training takes OUT in place of IN: --data.folder OUT, for text --data.path OUT.",
@@ -180,9 +175,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--on_broken", choices=("skip", "stop"), default="skip",
         help="name a file that cannot be read and leave it out, or stop (default: skip)",
     )  # fmt: skip
-    shard.set_defaults(run=_shard)
+    shard.set_defaults(run=commands.shard)
 
-    representations = commands.add_parser(
+    representations = every.add_parser(
         "representations",
         help="what pre-training is worth: raw input, random weights, pre-trained, from scratch; few labels",
     )
@@ -206,212 +201,19 @@ def make_parser() -> argparse.ArgumentParser:
         "--steps_share", type=float, default=1.0, help="of all optimizer steps, for a first look (default: 1)"
     )
     representations.add_argument("--out", required=True, help="folder for representations.html and .json")
-    representations.set_defaults(run=_representations)
+    representations.set_defaults(run=commands.representations)
 
-    lecture = commands.add_parser("lecture", help="the lecture's examples: figures, numbers, one page")
+    lecture = every.add_parser("lecture", help="the lecture's examples: figures, numbers, one page")
     lecture.add_argument("names", nargs="*", metavar="NAME", help="examples (default: all)")
     lecture.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     lecture.add_argument(
         "--images", help="folder with Fashion-MNIST's or MNIST's files (default: font digits)"
     )
     lecture.add_argument("--out", required=True, help="folder for index.html and claims.json")
-    lecture.set_defaults(run=_lecture)
+    lecture.set_defaults(run=commands.lecture)
 
-    benchmark = commands.add_parser("benchmark", help="measure speed, against peers where they are installed")
+    benchmark = every.add_parser("benchmark", help="measure speed, against peers where they are installed")
     benchmark.add_argument("suite", nargs="?", default=None, help="one suite (default: all)")
     benchmark.add_argument("--out", required=True, help="folder for benchmark.json")
-    benchmark.set_defaults(run=_benchmark)
+    benchmark.set_defaults(run=commands.benchmark)
     return parser
-
-
-def _compare(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.compare import Protocol, compare
-
-    protocol = Protocol(clips=options.clips, samples=options.samples)
-    compare(options.config, options.out, seeds=options.seeds, protocol=protocol, overrides=options.settings)
-
-
-def _sample(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.sampling import sample_futures
-
-    path = sample_futures(
-        options.ckpt,
-        options.input,
-        options.out,
-        samples=options.samples,
-        horizon=options.horizon,
-        start=options.start,
-        size=options.size,
-        seed=options.seed,
-    )
-    print(path)
-
-
-def _inpaint(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.inpaint import inpaint
-
-    paths = inpaint(
-        options.ckpt,
-        options.input,
-        options.out,
-        mask=options.mask,
-        samples=options.samples,
-        size=options.size,
-        seed=options.seed,
-    )
-    print(*paths, sep="\n")
-
-
-def _fill(options: argparse.Namespace) -> None:
-    import json
-    from dataclasses import asdict
-
-    from ssl_ebm.report.text import TextModel
-
-    fillings = TextModel(options.ckpt).fill(options.text, options.top)
-    if options.json:
-        print(json.dumps([asdict(one) for one in fillings], indent=1))
-        return
-    for one in fillings:
-        print(f"{one.probability:.4f}  {one.text}")
-
-
-def _score(options: argparse.Namespace) -> None:
-    import json
-    from dataclasses import asdict
-
-    from ssl_ebm.report.text import TextModel
-
-    model = TextModel(options.ckpt)
-    scores = [model.score(text) for text in options.texts]
-    if options.json:
-        print(json.dumps([asdict(one) | {"perplexity": one.perplexity} for one in scores], indent=1))
-        return
-    for one in scores:
-        figures = f"{one.log_likelihood:9.2f} nats, {one.tokens} tokens, perplexity {one.perplexity:.1f}"
-        print(f"{figures}  {one.text}")
-
-
-def _export(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.exporting import export
-
-    print(export(options.ckpt, options.out, options.format))
-
-
-def _probe(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.probing import Plan, probe
-    from ssl_ebm.report.probing_page import finding
-
-    plan = Plan(
-        kinds=options.kind,
-        layer=options.layer,
-        pooling=options.pooling,
-        split=options.split,
-        targets=options.targets,
-        train_items=options.train_items,
-        test_items=options.test_items,
-        baselines=not options.no_baselines,
-        seed=options.seed,
-    )
-    found = probe(options.ckpt, options.data, options.out, plan, options.settings)
-    print(f"{finding(found)}: {options.out}/probe.html")
-
-
-def _finetune(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.finetuning import Budget, finetune
-
-    budget = Budget(options.steps, options.labels, options.labels_per_class)
-    line = finetune(
-        options.ckpt,
-        options.data,
-        options.out,
-        mode=options.mode,
-        budget=budget,
-        seeds=options.seeds,
-        settings=options.settings,
-    )
-    print(line)
-
-
-def _shard(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.sharding import shard
-
-    shard(options.source, options.out, options.kind, options.shard_mb, options.on_broken)
-
-
-def _representations(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.representations.recipes import Sources, recipes_for
-    from ssl_ebm.report.representations.study import representations
-
-    sources = Sources(options.images, options.text, options.text_column, options.label_column, options.corpus)
-    recipes = recipes_for(options.tasks, sources, options.labels, options.steps_share)
-    representations(recipes, options.out, options.seeds)
-
-
-def _lecture(options: argparse.Namespace) -> None:
-    from ssl_ebm.lecture.gallery import gallery
-
-    gallery(options.names, options.out, options.seeds, options.images)
-
-
-def _benchmark(options: argparse.Namespace) -> None:
-    from ssl_ebm.report.benchmark import run
-
-    run(options.suite, options.out)
-
-
-def _run_trainer(command: str, arguments: Sequence[str]) -> None:
-    from ssl_ebm.evaluation.runs import Run
-
-    Run(command, arguments).execute()
-
-
-def dispatch(arguments: Sequence[str]) -> None:
-    """Runs one command; mistakes of the user are raised as ``UserError`` or ``argparse.ArgumentError``."""
-    if arguments and arguments[0] in TRAINER_COMMANDS:
-        _run_trainer(arguments[0], arguments[1:])
-        return
-    parser = make_parser()
-    options, settings = parser.parse_known_args(arguments)
-    if settings and options.command not in TAKE_SETTINGS:
-        parser.error(f"unrecognized arguments: {' '.join(settings)}")
-    options.settings = settings
-    if options.command is None:
-        parser.print_help()
-        return
-    run: Callable[[argparse.Namespace], None] = options.run
-    run(options)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The console command. Returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        dispatch(arguments)
-    except (UserError, argparse.ArgumentError) as error:
-        print(f"ssl-ebm: error: {in_one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return _interrupted(arguments)
-    except SystemExit as stop:
-        # Lightning answers Ctrl-C with an exit of its own.
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            return _interrupted(arguments)
-        raise
-    except BrokenPipeError:  # `ssl-ebm ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return 0
-
-
-def _interrupted(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] == "shard":
-        print("ssl-ebm: interrupted; the same command goes on after the last whole shard", file=sys.stderr)
-        return 130
-    how = "the same command" if arguments and arguments[0] in TAKE_SETTINGS else "--ckpt_path last"
-    print(f"ssl-ebm: interrupted; {how} goes on from the last checkpoint", file=sys.stderr)
-    return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The command ``ssl-ebm``: parses arguments, calls what does the work, reports errors in one line.
+
+Nothing heavy is imported until a command needs it: ``ssl-ebm --help`` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from ssl_ebm.cli import commands
+from ssl_ebm.cli.parser import TAKE_SETTINGS, TRAINER_COMMANDS, make_parser
+from ssl_ebm.errors import UserError, in_one_line
+
+
+def dispatch(arguments: Sequence[str]) -> None:
+    """Runs one command; mistakes of the user are raised as ``UserError`` or ``argparse.ArgumentError``."""
+    if arguments and arguments[0] in TRAINER_COMMANDS:
+        commands.run_trainer(arguments[0], arguments[1:])
+        return
+    parser = make_parser()
+    options, settings = parser.parse_known_args(arguments)
+    if settings and options.command not in TAKE_SETTINGS:
+        parser.error(f"unrecognized arguments: {' '.join(settings)}")
+    options.settings = settings
+    if options.command is None:
+        parser.print_help()
+        return
+    run: Callable[[argparse.Namespace], None] = options.run
+    run(options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console command. Returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        dispatch(arguments)
+    except (UserError, argparse.ArgumentError) as error:
+        print(f"ssl-ebm: error: {in_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return _interrupted(arguments)
+    except SystemExit as stop:
+        # Lightning answers Ctrl-C with an exit of its own.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _interrupted(arguments)
+        raise
+    except BrokenPipeError:  # `ssl-ebm ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _interrupted(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] == "shard":
+        print("ssl-ebm: interrupted; the same command goes on after the last whole shard", file=sys.stderr)
+        return 130
+    how = "the same command" if arguments and arguments[0] in TAKE_SETTINGS else "--ckpt_path last"
+    print(f"ssl-ebm: interrupted; {how} goes on from the last checkpoint", file=sys.stderr)
+    return 130
