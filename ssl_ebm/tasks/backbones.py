@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -60,12 +58,6 @@ def make_backbone(
     if isinstance(made, MaskedText):
         made.tokenizer_json = saved.get("tokenizer")
     return made, described
-
-
-def digest(path: str | Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def network_of(backbone: Backbone) -> nn.Module:

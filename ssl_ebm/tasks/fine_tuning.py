@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.tasks.backbones import Description, digest, make_backbone, network_of, trainable_layers, width_of
+from ssl_ebm.files import sha256_of
+from ssl_ebm.tasks.backbones import Description, make_backbone, network_of, trainable_layers, width_of
 from ssl_ebm.tasks.classification import Vote, Votes, linear_head, mixed_up
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
@@ -98,7 +99,7 @@ class FineTuning(WatchedTask):
             self.backbone.tokenizer_json = self.backbone.tokenizer_json or tokenizer
             if mixup:
                 raise UserError(f"mixup is {mixup}, but words do not mix: set it to 0 for text")
-        self.began_from = None if backbone_checkpoint is None else digest(backbone_checkpoint)
+        self.began_from = None if backbone_checkpoint is None else sha256_of(backbone_checkpoint)
         # A checkpoint of this task must not need the one it began with.
         self.hparams.update(backbone=described, backbone_checkpoint=None, tokenizer=self.tokenizer_json)
         self.layers = trainable_layers(self.backbone)

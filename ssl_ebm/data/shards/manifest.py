@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ssl_ebm import __version__
 from ssl_ebm.data.shards.tables import TIMES
 from ssl_ebm.errors import UserError
-from ssl_ebm.files import write_whole
+from ssl_ebm.files import sha256_of, write_whole
 
 FILE = "shards.json"
 UNFINISHED = ".unfinished"  # a folder that is there until all shards are
@@ -162,7 +162,6 @@ def digest(path: Path) -> str:
         UserError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error}): {AGAIN}") from error

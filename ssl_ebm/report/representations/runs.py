@@ -22,9 +22,9 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.probing.features import Frozen, RawInputs, extract, target_names
 from ssl_ebm.evaluation.probing.probes import linear_probe, regression_probe
 from ssl_ebm.evaluation.provenance import versions
-from ssl_ebm.files import make_folder, write_whole
+from ssl_ebm.files import make_folder, sha256_of, write_whole
 from ssl_ebm.report.representations.recipes import Layer, Training
-from ssl_ebm.tasks.backbones import digest, make_backbone
+from ssl_ebm.tasks.backbones import make_backbone
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.fine_tuning import FineTuning
 from ssl_ebm.tasks.saving import LastCheckpoint, WholeFileIO, last_checkpoint, newest_whole
@@ -222,6 +222,6 @@ def weights_of(checkpoint: Path) -> str:
     """
     read_checkpoint(checkpoint)
     try:
-        return digest(checkpoint)
+        return sha256_of(checkpoint)
     except OSError as error:
         raise UserError(f"cannot read {checkpoint}: delete its folder, it is trained again") from error
