@@ -245,6 +245,26 @@ def test_a_killed_run_goes_on(config: Callable[..., str], tmp_path: Path) -> Non
     assert same(weights("runs/whole/checkpoints/last.ckpt"), weights("runs/toy/checkpoints/last.ckpt"))
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("fit", "--ckpt_path last goes on from the last checkpoint"),
+        ("compare", "the same command goes on"),
+        ("representations", "the same command goes on"),
+        ("shard", "the same command goes on"),
+    ],
+)
+def test_ctrl_c_says_how_a_command_goes_on(
+    command: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssl_ebm.cli.dispatch", stopped)
+    assert main([command]) == 130
+    assert capsys.readouterr().err.startswith(f"ssl-ebm: interrupted; {words}")
+
+
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_last_checkpoint(config: Callable[..., str], tmp_path: Path) -> None:
     name = config({"trainer.max_steps": 10_000, "model.init_args.pause": 0.05})

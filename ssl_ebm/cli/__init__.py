@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] == "shard":
-        print("ssl-ebm: interrupted; the same command goes on after the last whole shard", file=sys.stderr)
-        return 130
-    how = "the same command" if arguments and arguments[0] in TAKE_SETTINGS else "--ckpt_path last"
-    print(f"ssl-ebm: interrupted; {how} goes on from the last checkpoint", file=sys.stderr)
+    if arguments and arguments[0] in TRAINER_COMMANDS:
+        how = "--ckpt_path last goes on from the last checkpoint"
+    else:  # what is whole is kept by those that take long
+        how = "the same command goes on with what is not whole yet"
+    print(f"ssl-ebm: interrupted; {how}", file=sys.stderr)
     return 130
