@@ -117,7 +117,9 @@ def peer_fit(known: Samples, penalty: float, tolerance: float) -> Tensor:
         tol=tolerance,
         max_iter=100 if tolerance == DEFAULT_TOLERANCE else MOST_STEPS,
     )
-    with warnings.catch_warnings():
+    # Its own threads and torch's wait for each other: with one it is up to three times as fast.
+    one_thread = import_module("threadpoolctl").threadpool_limits(1, user_api="blas")
+    with one_thread, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that 100 steps, its default, were too few
         model.fit(known.features.numpy(), known.target.numpy())
     return torch.cat([torch.from_numpy(model.coef_.T), torch.from_numpy(model.intercept_)[None]]).float()
