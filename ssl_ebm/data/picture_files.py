@@ -54,12 +54,27 @@ def decode(path: Path | StoredFile | BinaryIO, name: str, grayscale: bool) -> Im
     if isinstance(path, StoredFile):
         path = io.BytesIO(path.read_bytes())
     try:
-        with Image.open(path) as file:
+        with _opened(path) as file:
             return _on_white(_eight_bits(ImageOps.exif_transpose(file))).convert("L" if grayscale else "RGB")
     except UnidentifiedImageError as error:
         raise BrokenPictureError(f"{name} cannot be read (it is no picture)") from error
     except UNREADABLE as error:
         raise BrokenPictureError(f"{name} cannot be read ({' '.join(str(error).split())})") from error
+
+
+def _opened(path: Path | BinaryIO) -> Image.Image:
+    """A picture that is not decoded yet. The checksums of a PNG file have been looked at, which Pillow does
+    not do as it decodes: a changed bit would be another picture.
+
+    Raises:
+        SyntaxError, and others: the file is not what was written.
+    """
+    file = Image.open(path)
+    if file.format != "PNG":
+        return file
+    with file:
+        file.verify()  # after which nothing can be read of this object
+    return Image.open(path)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
