@@ -1,9 +1,12 @@
 """What all sets of clips share."""
 
+import math
 from abc import abstractmethod
 from typing import Any
 
-from ssl_ebm.data.loading import StreamData, check_least
+from ssl_ebm.data.loading import StreamData, check_least, check_memory
+
+FLOAT = 4  # bytes of a float32
 
 
 class ClipData(StreamData):
@@ -45,6 +48,13 @@ class ClipData(StreamData):
         self.context_frames = context_frames
         self.future_frames = future_frames
         self.eval_future_frames = eval_future_frames
+
+    def setup(self, stage: str | None = None) -> None:
+        frames = self.context_frames + max(self.future_frames, self.eval_future_frames)
+        need = FLOAT * self.batch_size * frames * math.prod(self.frame_shape)
+        remedy = "lower batch_size, size, context_frames or future_frames"
+        check_memory(need, "the clips of a batch", remedy, share=1.0)
+        super().setup(stage)
 
     @property
     @abstractmethod

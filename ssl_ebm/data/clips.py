@@ -1,11 +1,8 @@
 """Clips that can be read: video files, and arrays of frames."""
 
 import re
-import zipfile
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Protocol
 
 import av
@@ -13,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_ebm.data.clip_arrays import groups_in, load_row, rows_in
 from ssl_ebm.data.decoding import (
     SUFFIXES,
     BrokenClipError,
@@ -25,8 +23,6 @@ from ssl_ebm.data.decoding import (
 from ssl_ebm.data.listings import Listing, find_files
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
-
-_LOADING = Lock()  # clips are opened by several threads; the arrays behind them are loaded once
 
 
 class Clip(Protocol):
@@ -102,52 +98,6 @@ def open_clip(listing: Listing, form: FrameFormat, frame_rate: float | None) -> 
     return FileClip(listing.name, listing.path, form, timeline, timeline.at_rate(frame_rate))
 
 
-def load_row(listing: Listing) -> NDArray[np.uint8]:
-    """A clip of a file of arrays: (T, H, W) or (T, H, W, 3).
-
-    Raises:
-        BrokenClipError: it cannot be read.
-    """
-    assert isinstance(listing.path, Path)
-    return _video_array(listing.path)[listing.row]
-
-
-def holds_clips(shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    """Whether an array is one of clips: uint8 (N, T, H, W) or (N, T, H, W, 3)."""
-    return dtype == np.uint8 and (len(shape) == 4 or (len(shape) == 5 and shape[-1] == 3))
-
-
-@lru_cache(maxsize=2)
-def _load_array(path: Path) -> NDArray[np.uint8]:
-    with np.load(path) as arrays:
-        return arrays["video"]
-
-
-def _video_array(path: Path) -> NDArray[np.uint8]:
-    """All clips of a file of arrays; compressed, so it can only be read as a whole, and is read once."""
-    try:
-        with _LOADING:
-            video = _load_array(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BrokenClipError(" ".join(str(error).split())) from error
-    if not holds_clips(video.shape, video.dtype):
-        raise BrokenClipError("its array `video` is not uint8 (N, T, H, W, 3) or (N, T, H, W)")
-    return video
-
-
-def _rows(path: Path) -> int | None:
-    """Number of clips in a file of arrays, from the header alone; None if it holds no array of clips."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("video.npy") as file:
-            if np.lib.format.read_magic(file) == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            else:
-                shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return None
-    return int(shape[0]) if holds_clips(shape, dtype) else None
-
-
 def find_clips(folder: Path) -> list[Listing]:
     """All clips below a folder, sorted by path: video files, and arrays of clips (see `find_files`).
 
@@ -165,14 +115,18 @@ def find_clips(folder: Path) -> list[Listing]:
 
 def _expand(listing: Listing) -> list[Listing]:
     assert isinstance(listing.path, Path)
-    rows = _rows(listing.path)
+    rows = rows_in(listing.path)
+    try:
+        groups = None if rows is None else groups_in(listing.path)
+    except BrokenClipError:
+        rows = None
     if rows is None:
         return [replace(listing, row=0)]  # reading it will say what is wrong
-    with np.load(listing.path) as arrays:
-        groups = [f"{listing.name}/{g}" for g in arrays["group"]] if "group" in arrays else None
     names = [f"{listing.name}[{row}]" for row in range(rows)]
     return [
-        replace(listing, name=name, group=groups[row] if groups else name, row=row)
+        replace(
+            listing, name=name, group=name if groups is None else f"{listing.name}/{groups[row]}", row=row
+        )
         for row, name in enumerate(names)
     ]
 
@@ -228,7 +182,7 @@ def _listing(name: str) -> Listing:
     if array is None:
         return Listing(Path(name), name, name)
     path, row = Path(array[1]), array[2]
-    rows = _rows(path)
+    rows = rows_in(path)
     if rows is None:  # reading it will say what is wrong
         return Listing(path, name, name, row=0)
     if (row is None and rows != 1) or int(row or 0) >= rows:

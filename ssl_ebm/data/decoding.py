@@ -18,8 +18,7 @@ from torch import Tensor
 from ssl_ebm.data.shards.stored import StoredFile
 
 SUFFIXES = (".mp4", ".avi", ".gif", ".webm", ".mkv", ".mov")
-
-
+MOST_PIXELS = 2**26  # of a frame, which may announce any size: 8192 x 8192
 _REORDERING = 16  # frames that a codec may store before one that is shown earlier (H.264 and HEVC allow 16)
 
 
@@ -97,11 +96,18 @@ class Timeline:
 def _open(path: Path | StoredFile) -> tuple[Any, Any]:
     """Container and its main video stream. One thread: files are decoded side by side instead."""
     container = av.open(str(path) if isinstance(path, Path) else path.open())
-    stream = container.streams.best("video")
+    stream: Any = container.streams.best("video")
     if stream is None:
         container.close()
         raise BrokenClipError("it has no video stream")
+    if stream.codec_context is None:
+        container.close()
+        raise BrokenClipError("nothing here decodes its codec")
+    if stream.width * stream.height > MOST_PIXELS:
+        container.close()
+        raise BrokenClipError(f"its frames have more than {MOST_PIXELS:,} pixels")
     stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # frames may say another size later
     return container, stream
 
 

@@ -1,7 +1,9 @@
 """Images of the digits 0 to 9: drawn with the font that Pillow carries, or read from MNIST's files."""
 
 import gzip
+import math
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ssl_ebm.data.loading import check_memory
 from ssl_ebm.data.randomness import uniforms
 from ssl_ebm.errors import UserError
 
@@ -111,16 +114,18 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """An array of unsigned bytes in MNIST's IDX format (http://yann.lecun.com/exdb/mnist), gzipped or not.
 
     Raises:
-        UserError: the file is no such array.
+        UserError: the file is no such array, or one that is larger than half of the memory.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zero, kind, dims = struct.unpack(">HBB", raw[:4])
-        shape = struct.unpack(f">{dims}I", raw[4 : 4 + 4 * dims])
-        if zero != 0 or kind != 8:
-            raise ValueError("not an IDX file of unsigned bytes")
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dims).reshape(shape)
-    except (OSError, EOFError, struct.error, ValueError) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            zero, kind, dims = struct.unpack(">HBB", file.read(4))
+            shape = struct.unpack(f">{dims}I", file.read(4 * dims))
+            if zero != 0 or kind != 8:
+                raise ValueError("not an IDX file of unsigned bytes")
+            check_memory(math.prod(shape), f"the values that {path} announces", "copy the file again")
+            content = file.read(math.prod(shape) + 1)  # whatever the archive holds beside
+            return np.frombuffer(content, np.uint8).reshape(shape)
+    except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
         raise UserError(f"{path} cannot be read as an MNIST file ({error}); copy it again") from error
 
 

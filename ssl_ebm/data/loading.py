@@ -254,12 +254,12 @@ def check_least(**settings: tuple[int, int]) -> None:
             raise UserError(f"{name} is {value}: use at least {least}")
 
 
-def check_memory(need: int, what: str, remedy: str) -> None:
-    """Raises UserError where so many bytes are more than half of this machine's memory."""
+def check_memory(need: int, what: str, remedy: str, share: float | None = None) -> None:
+    """Raises UserError where so many bytes are more than a share of this machine's memory (None: half)."""
     if not hasattr(os, "sysconf"):  # Windows
         return
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if need > MEMORY_SHARE * have:
+    if need > (MEMORY_SHARE if share is None else share) * have:
         raise UserError(f"{what} need {need / 2**30:.1f} GiB of this machine's {have / 2**30:.1f}: {remedy}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -9,7 +10,8 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_ebm.data.clips import ArrayClip, Clip, FileClip, holds_clips
+from ssl_ebm.data.clip_arrays import announced, holds_clips
+from ssl_ebm.data.clips import ArrayClip, Clip, FileClip
 from ssl_ebm.data.decoding import FrameFormat
 from ssl_ebm.data.listings import Listing
 from ssl_ebm.data.shards.folder import ShardFolder
@@ -41,10 +43,14 @@ class StoredArrayClip:
         """
         try:
             with self.file.open() as opened:
+                shape, dtype = announced(opened)
+                if not holds_clips((1, *shape), dtype) or math.prod(shape) > self.file.size():
+                    raise ValueError(f"{dtype} of shape {shape}")
+                opened.seek(0)
                 pixels = np.lib.format.read_array(opened, allow_pickle=False)
-            if not holds_clips((1, *pixels.shape), pixels.dtype):
-                raise ValueError(f"{pixels.dtype} of shape {pixels.shape}")
-        except ValueError as error:
+        except UserError:
+            raise
+        except Exception as error:  # of another type for each way in which a header can be wrong
             raise UserError(
                 f"{self.name} in {self.file.shards.folder} is no array of frames ({error}): make the shards "
                 "again with ssl-ebm shard"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_ebm.data.clips import load_row
+from ssl_ebm.data.clip_arrays import load_row
 from ssl_ebm.data.decoding import BrokenClipError, Timeline, read_timeline
 from ssl_ebm.data.picture_files import BrokenPictureError, decode
 from ssl_ebm.data.shards.manifest import Kind

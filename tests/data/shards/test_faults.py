@@ -19,9 +19,11 @@ from sharded_folders import pack, write_clips, write_documents, write_pictures
 
 from ssl_ebm.cli import main
 from ssl_ebm.data import ImageFolder, Text, VideoFolder
+from ssl_ebm.data.decoding import FrameFormat
 from ssl_ebm.data.shards.folder import ShardFolder
 from ssl_ebm.data.shards.manifest import digest, read_manifest
 from ssl_ebm.data.shards.tables import ITEM
+from ssl_ebm.data.stored_clips import open_stored
 from ssl_ebm.errors import UserError
 
 
@@ -213,3 +215,20 @@ def test_shards_of_a_stranger_run_no_code(tmp_path: Path) -> None:
     assert not mark.exists()
     pickle.loads(harm)
     assert mark.exists()  # it would have
+
+
+@pytest.mark.parametrize("shape", [(2**40, 8, 8), (4, 2**30, 2**30, 3), (2**62, 0, 8), (4, 8)])
+def test_an_array_that_announces_more_than_it_holds(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """And yet has its checksums: it is refused before memory is taken."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    np.savez(folder / "some.npz", video=np.full((6, 4, 8, 8), 99, np.uint8))
+    pack(folder, tmp_path / "shards", kind="clips")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    replace_item(tmp_path / "shards", 0, header.getvalue() + b"\1" * 256)
+    clip = open_stored(
+        ShardFolder(tmp_path / "shards", read_manifest(tmp_path / "shards")), 0, FrameFormat((8, 8)), None
+    )
+    with pytest.raises(UserError, match=r"some.npz\[0\] in .* is no array of frames .*uint8 of shape"):
+        clip.read(0, 2)
