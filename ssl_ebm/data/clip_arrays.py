@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from ssl_ebm.data.decoding import BrokenClipError
 from ssl_ebm.data.listings import Listing
-from ssl_ebm.data.loading import check_memory
+from ssl_ebm.data.loading import DEFLATED, check_memory
 from ssl_ebm.errors import in_one_line
 
-DEFLATED = 1032  # times as large as it lies in a ZIP file, at most, is what was deflated (zlib's own bound)
 _LOADING = Lock()  # clips are opened by several threads; the arrays behind them are loaded once
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ssl_ebm.data.loading import check_memory
+from ssl_ebm.data.loading import DEFLATED, check_memory
 from ssl_ebm.data.randomness import uniforms
 from ssl_ebm.errors import UserError
 
@@ -122,8 +122,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             shape = struct.unpack(f">{dims}I", file.read(4 * dims))
             if zero != 0 or kind != 8:
                 raise ValueError("not an IDX file of unsigned bytes")
-            check_memory(math.prod(shape), f"the values that {path} announces", "copy the file again")
-            content = file.read(math.prod(shape) + 1)  # whatever the archive holds beside
+            if math.prod(shape) > path.stat().st_size * (DEFLATED if path.suffix == ".gz" else 1):
+                raise ValueError("it announces more values than it holds")
+            check_memory(math.prod(shape), f"the values of {path}", "use fewer")
+            content = file.read(math.prod(shape) + 1)  # not what a damaged file holds beyond
             return np.frombuffer(content, np.uint8).reshape(shape)
     except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
         raise UserError(f"{path} cannot be read as an MNIST file ({error}); copy it again") from error

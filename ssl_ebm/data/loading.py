@@ -23,6 +23,7 @@ from ssl_ebm.errors import UserError
 MEMORY_SHARE = 0.5  # of the machine's memory, at most, for decoded files
 READ_TIMEOUT = 600.0  # seconds
 NAMED = 10  # files that a warning names; `describe` lists all
+DEFLATED = 1032  # times as large as it lies in a ZIP or gzip file, at most, is what was deflated (zlib.net)
 AT_ONCE = 4096  # items whose places are Python numbers at a time: a million of these take 36 MB
 
 
