@@ -122,7 +122,7 @@ class TextFile:
                     f"{self.path}, line {i}: no entry {self.text_column!r} or {self.label_column!r}: "
                     "set text_column or label_column, or mend the line"
                 ) from error
-            if not isinstance(text, str) or not _is_unicode(text):
+            if not isinstance(text, str) or not is_unicode(text):
                 raise UserError(
                     f"{self.path}, line {i}: {self.text_column} is no text: mend it, or leave it out"
                 )
@@ -189,8 +189,8 @@ class TextFile:
         return [number - 1 for number in numbers]
 
 
-def _is_unicode(text: str) -> bool:
-    """JSON may hold halves of surrogate pairs, which are no characters."""
+def is_unicode(text: str) -> bool:
+    """Whether it has no halves of surrogate pairs, which JSON and a command's arguments may hold."""
     return not any("\ud800" <= one <= "\udfff" for one in text) if not text.isascii() else True
 
 

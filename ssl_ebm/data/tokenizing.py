@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from torch import Tensor
 
 from ssl_ebm.data.special_tokens import MASK, SPECIAL, SpecialTokens
-from ssl_ebm.errors import UserError
+from ssl_ebm.errors import UserError, in_one_line
 
 Kind = Literal["wordpiece", "bpe"]
 PASSES: dict[str, int] = {"wordpiece": 2, "bpe": 1}  # over the texts, in training
@@ -127,19 +127,31 @@ def load_tokenizer(path: str | Path) -> Any:
     """A tokenizer.json of the `tokenizers` library. It neither cuts nor pads.
 
     Raises:
-        UserError: no such file, one of another kind, or without a special token (see `SpecialTokens`).
+        UserError: no such file, or as `read_tokenizer`; with the file's name.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no tokenizer at {path}: give a tokenizer.json")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exceptions
-        raise UserError(f"{path} is no tokenizer.json: {error}") from error
+        return read_tokenizer(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, UserError) as error:
+        raise UserError(f"{path}: {in_one_line(error)}") from error
+
+
+def read_tokenizer(content: str) -> Any:
+    """A tokenizer from the text of its tokenizer.json. It neither cuts nor pads.
+
+    Raises:
+        UserError: no JSON of a tokenizer, one with gaps between its ids, or without a special token.
+    """
     try:
-        SpecialTokens.of(tokenizer)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        tokenizer: Any = Tokenizer.from_str(content)
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"this is no tokenizer.json: {in_one_line(error)}") from error
+    known = tokenizer.get_vocab_size()
+    if any(tokenizer.id_to_token(number) is None for number in range(known)):
+        raise UserError(f"the ids of the tokenizer have gaps: its {known} tokens must be 0 to {known - 1}")
+    SpecialTokens.of(tokenizer)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -158,11 +170,17 @@ def encode(tokenizer: Any, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]
     """Token ids of one document after another, without [CLS] and [SEP], from batches of bounded memory.
 
     A "[MASK]" that stands in a document is text like any other.
+
+    Raises:
+        UserError: the tokenizer cannot encode them, as one whose own unknown token is not in it.
     """
     gathered: list[NDArray[np.uint32]] = []  # of a document whose last piece is to come
     for batch in _batches(texts):
         tokenizer.encode_special_tokens = True
-        encoded = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
+        try:
+            encoded = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
+        except Exception as error:  # the library raises bare Exceptions
+            raise UserError(f"the tokenizer cannot encode the text: {in_one_line(error)}") from error
         tokenizer.encode_special_tokens = False
         for made, (_, ends) in zip(encoded, batch, strict=True):
             gathered.append(np.array(made.ids, np.uint32))

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from ssl_ebm.data.special_tokens import MASK, SPECIAL
+from ssl_ebm.data.text_files import is_unicode
+from ssl_ebm.data.tokenizing import read_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks.checkpoints import load_task
 from ssl_ebm.tasks.masked_text import MaskedText
@@ -62,17 +63,17 @@ class TextModel:
         self.task = load_task(checkpoint, MaskedText)
         if self.task.tokenizer_json is None:
             raise UserError(f"{checkpoint} holds no tokenizer: it was not trained on text")
-        self.tokenizer: Any = Tokenizer.from_str(self.task.tokenizer_json)
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
+        self.tokenizer: Any = read_tokenizer(self.task.tokenizer_json)
         self.mask = str(self.task.special.names[MASK])
 
     def tokens_of(self, text: str) -> Tensor:
         """(T,) int64, between [CLS] and [SEP]; [MASK] in the text is one, whatever the tokenizer calls it.
 
         Raises:
-            UserError: no token but special ones, or more than the network reads.
+            UserError: no token but special ones, or more than the network reads; bytes that are no UTF-8.
         """
+        if not is_unicode(text):
+            raise UserError("the text holds bytes that are no UTF-8: give it in UTF-8")
         special = self.task.special
         text = text.replace(SPECIAL[MASK], self.mask)
         ids = [special.cls, *self.tokenizer.encode(text, add_special_tokens=False).ids, special.sep]

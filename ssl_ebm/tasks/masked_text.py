@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ssl_ebm.data.corruption import Corrupted, TokenMasking
 from ssl_ebm.data.special_tokens import SpecialTokens
+from ssl_ebm.data.tokenizing import read_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.text import TextEncoder, pooled
 from ssl_ebm.tasks.building import build
@@ -93,38 +93,43 @@ class MaskedText(WatchedTask):
         """Takes the tokenizer of the data.
 
         Raises:
-            UserError: it has more tokens than the network.
+            UserError: it is another one than the checkpoint's, or as `tokenizer_json`.
         """
         data = getattr(self.trainer, "datamodule", None)
         tokenizer = getattr(data, "tokenizer_json", None)
         if tokenizer is None:
             return
-        starts = data.word_starts  # type: ignore[union-attr]
-        if len(starts) > self.network.vocabulary:
-            raise UserError(
-                f"the tokenizer has {len(starts)} tokens and the network {self.network.vocabulary}: set the "
-                "network's vocabulary to at least as many"
-            )
         if self.tokenizer_json not in (None, tokenizer):
             raise UserError(
                 "the data has another tokenizer than the checkpoint: set data.tokenizer to the one of the "
                 "training"
             )
         self.tokenizer_json = tokenizer
+        starts = data.word_starts  # type: ignore[union-attr]
         self.word_starts[: len(starts)] = starts.to(self.word_starts.device)
 
     @property
     def tokenizer_json(self) -> str | None:
-        """The tokenizer, as JSON of the `tokenizers` library; it says which tokens are special."""
+        """The tokenizer, as JSON of the `tokenizers` library; it says which tokens are special.
+
+        Raises:
+            UserError: where it is set: as `read_tokenizer`, or it has more tokens than the network.
+        """
         return self._tokenizer_json
 
     @tokenizer_json.setter
     def tokenizer_json(self, content: str | None) -> None:
-        self._tokenizer_json = content
         if content is not None:
-            tokenizer = Tokenizer.from_str(content)
+            tokenizer = read_tokenizer(content)
+            known, room = tokenizer.get_vocab_size(), self.network.vocabulary
+            if known > room:
+                raise UserError(
+                    f"the tokenizer has {known} tokens and the network {room}: set the network's vocabulary "
+                    "to at least as many"
+                )
             self.special = SpecialTokens.of(tokenizer)
-            self.ordinary.copy_(self.special.ordinary(self.network.vocabulary, tokenizer.get_vocab_size()))
+            self.ordinary.copy_(self.special.ordinary(room, known))
+        self._tokenizer_json = content
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +19,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ssl_ebm.data import tokenizing
 from ssl_ebm.data.special_tokens import MASK, SPECIAL
-from ssl_ebm.data.tokenizing import Kind, encode, load_tokenizer, pieces, train_tokenizer, word_starts
+from ssl_ebm.data.tokenizing import (
+    Kind,
+    encode,
+    load_tokenizer,
+    pieces,
+    read_tokenizer,
+    train_tokenizer,
+    word_starts,
+)
 from ssl_ebm.errors import UserError
 
 TEXTS = ["the cat sat on the mat", "a dog sat on a log", "the cats and the dogs ran"] * 20
@@ -149,6 +160,44 @@ def test_a_tokenizer_that_cuts_or_pads_does_so_no_longer(tmp_path: Path) -> None
     tokenizer.enable_padding(length=9)
     tokenizer.save(str(tmp_path / "t.json"))
     assert load_tokenizer(tmp_path / "t.json").encode(LINES[0]).ids == TRAINED["bpe"].encode(LINES[0]).ids
+
+
+def _with_gaps(model: dict[str, Any]) -> None:
+    model["vocab"]["ka"] = 1000
+
+
+def _without_unknown(model: dict[str, Any]) -> None:
+    model["unk_token"] = "[NONE]"
+
+
+def test_damaged_tokenizers_are_named(tmp_path: Path) -> None:
+    whole = TRAINED["wordpiece"].to_str()
+    path = tmp_path / "tokenizer.json"
+    for content, says in [
+        (whole[:-20], r"tokenizer.json: this is no tokenizer.json: "),
+        ("{}", r"tokenizer.json: this is no tokenizer.json: "),
+        (_changed(whole, _with_gaps), r"tokenizer.json: the ids of the tokenizer have gaps: its \d+ tokens"),
+    ]:
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match=says) as raised:
+            load_tokenizer(path)
+        assert "\n" not in str(raised.value)
+    path.write_bytes(whole.encode("utf-16"))
+    with pytest.raises(UserError, match=r"tokenizer.json: 'utf-8' codec can't decode"):
+        load_tokenizer(path)
+
+
+def test_a_tokenizer_that_lacks_its_own_unknown_token_is_named() -> None:
+    reader = read_tokenizer(_changed(TRAINED["wordpiece"].to_str(), _without_unknown))
+    assert len(next(encode(reader, ["ka"]))) > 0
+    with pytest.raises(UserError, match=r"the tokenizer cannot encode the text: .*Missing \[UNK\]"):
+        next(encode(reader, ["猫"]))
+
+
+def _changed(tokenizer: str, change: Callable[[dict[str, Any]], None]) -> str:
+    content = json.loads(tokenizer)
+    change(content["model"])
+    return json.dumps(content)
 
 
 def test_rare_characters_leave_room_for_words() -> None:

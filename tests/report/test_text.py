@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,7 @@ def test_score_adds_up_the_energies(checkpoint: Path, capsys: pytest.CaptureFixt
         (["fill", "--top", "0", "ban [MASK]"], "top is 0"),
         (["score", ""], "is empty"),
         (["score", "猫猫"], "no token that could be scored"),
+        (["score", os.fsdecode(b"na\xefve")], "bytes that are no UTF-8"),
     ],
 )
 def test_mistakes_end_in_one_line(
