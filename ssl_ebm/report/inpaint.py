@@ -109,8 +109,11 @@ def _work_size(task: Inpainting, checkpoint: str | Path, image: Tensor, size: in
         found: tuple[int, int] = autoencoder.size
         return found
     height, width = image.shape[1:]
-    trained = read_checkpoint(checkpoint).get("data", {}).get("size")
-    shorter = size or (min(trained) if isinstance(trained, list) else trained) or min(height, width)
+    trained = None if size else read_checkpoint(checkpoint).get("data", {}).get("size")
+    sides = trained if isinstance(trained, list) else [trained or min(height, width)]
+    if not sides or not all(type(side) is int and side > 0 for side in sides):
+        raise UserError(f"{checkpoint} says that its pictures have the size {trained!r}: give --size")
+    shorter = size or min(sides)
     scale = shorter / min(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 

@@ -59,10 +59,15 @@ def sample_futures(
         raise UserError(f"cannot write {out}: use a name that ends in {' or '.join(SUFFIXES)}")
     model = load_task(checkpoint, FramePrediction)
     trained_on = read_checkpoint(checkpoint).get("data", {})
+    frame_rate = trained_on.get("frame_rate")
+    if frame_rate is not None and not (isinstance(frame_rate, int | float) and 0 < frame_rate < math.inf):
+        raise UserError(
+            f"{checkpoint} says that its clips have {frame_rate!r} frames per second: give another"
+        )
     context = load_clip(
         clip,
-        size=size or _frame_size(trained_on),
-        frame_rate=trained_on.get("frame_rate"),
+        size=size or _frame_size(trained_on, checkpoint),
+        frame_rate=frame_rate,
         grayscale=model.hparams["channels"] == 1,
         start=start,
         frames=model.context_frames,
@@ -85,9 +90,13 @@ def _write_webp(pictures: list[Picture], path: Path) -> Path:
     return path
 
 
-def _frame_size(trained_on: dict[str, Any]) -> tuple[int, int] | None:
+def _frame_size(trained_on: dict[str, Any], checkpoint: str | Path) -> tuple[int, int] | None:
     shape = trained_on.get("frame_shape")  # (C, H, W)
-    return None if shape is None else (shape[1], shape[2])
+    if shape is None:
+        return None
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)):
+        raise UserError(f"{checkpoint} says that its frames have the shape {shape!r}: give --size")
+    return shape[1], shape[2]
 
 
 def _animation(context: Tensor, futures: Tensor) -> list[Picture]:

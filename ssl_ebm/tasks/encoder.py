@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from ssl_ebm import tasks
 from ssl_ebm.data.special_tokens import SpecialTokens
-from ssl_ebm.data.tokenizing import encode
+from ssl_ebm.data.tokenizing import encode, read_tokenizer
 from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.tasks.checkpoints import read_checkpoint, rebuild
 from ssl_ebm.tasks.exported import SUFFIX, read_safetensors
@@ -36,14 +35,20 @@ class Encoder(nn.Module):
         features: D.
 
     Raises:
-        UserError: a task without a representation; on a call: inputs of another kind or size.
+        UserError: a task without a representation, data that are not described as ssl_ebm does it; on a call:
+            inputs of another kind or size.
     """
 
     def __init__(self, task: Any, data: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.task = task
-        self.inputs: Inputs = task.takes(data or {})
-        example = self.inputs.example(1, torch.Generator().manual_seed(0))
+        try:
+            self.inputs: Inputs = task.takes(data or {})
+            example = self.inputs.example(1, torch.Generator().manual_seed(0))
+        except UserError:
+            raise
+        except Exception as error:  # a description can be wrong in every way
+            raise UserError(f"the data are not described as ssl_ebm does it: {in_one_line(error)}") from error
         try:
             with torch.no_grad():
                 self.features = int(task.representation(example).shape[1])
@@ -64,13 +69,13 @@ class Encoder(nn.Module):
         "[MASK]" is text like any other: as `LabelledDocuments` does it.
 
         Raises:
-            UserError: a task that has no tokenizer.
+            UserError: a task that has no tokenizer, or one that cannot encode them.
         """
         tokenizer = getattr(self.task, "tokenizer_json", None)
         if tokenizer is None:
             raise UserError(f"this {type(self.task).__name__} has no tokenizer: it was not trained on text")
         given = [texts] if isinstance(texts, str) else list(texts)
-        length, reader = self.task.network.length, Tokenizer.from_str(tokenizer)
+        length, reader = self.task.network.length, read_tokenizer(tokenizer)
         special = SpecialTokens.of(reader)
         rows = [torch.tensor(special.bracketed(ids.tolist(), length)) for ids in encode(reader, given)]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=special.pad)
@@ -104,8 +109,6 @@ def encoder_of(content: dict[str, Any], path: str | Path) -> Encoder:
         return Encoder(task, content.get("data")).eval()
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # a description can be wrong in every way
-        raise UserError(f"{path} does not describe its data as ssl_ebm does: {in_one_line(error)}") from error
 
 
 def task_of(content: dict[str, Any], path: str | Path) -> LightningModule:

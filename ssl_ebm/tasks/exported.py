@@ -94,7 +94,7 @@ def read_safetensors(path: str | Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             entries = dict(file.metadata() or {})
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dictionary
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
         raise UserError(f"{path} is no whole .safetensors file: {error}") from error
     if not {"task", "settings", "data", "steps", "sha256"} <= entries.keys():
         raise UserError(f"{path} is of another program: give a file that ssl-ebm export has written")

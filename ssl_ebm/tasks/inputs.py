@@ -26,6 +26,9 @@ class Inputs:
         unit: of the values.
         vocabulary: number of tokens; None where values are not tokens.
         padding: the token that stands where a text has ended.
+
+    Raises:
+        ValueError: sizes that are no positive numbers, or not one for each axis.
     """
 
     name: str
@@ -35,6 +38,11 @@ class Inputs:
     unit: str = INTENSITY
     vocabulary: int | None = None
     padding: int = PAD
+
+    def __post_init__(self) -> None:
+        sizes = all(size is None or (type(size) is int and size > 0) for size in self.shape)
+        if len(self.shape) != len(self.axes) or not sizes:
+            raise ValueError(f"{self.name} cannot have the shape {self.shape} of {', '.join(self.axes)}")
 
     def describe(self) -> str:
         """As in ``image (B, channels 3, height 32, width 32) float32, intensity in [0, 1]``."""

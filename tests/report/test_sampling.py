@@ -1,6 +1,7 @@
 """Futures of a clip: from a checkpoint and a video file to an animation."""
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ from ssl_ebm.evaluation.pictures import BORDER, CONTEXT, GAP, PREDICTED, SMALLES
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.report.sampling import sample_futures
 from ssl_ebm.tasks import FramePrediction, load_task
+from ssl_ebm.tasks.checkpoints import read_checkpoint
 
 SIDE = 32
 
@@ -93,6 +95,34 @@ def test_the_seed_decides(checkpoint: Path, clip: Path, tmp_path: Path) -> None:
 
     assert draw("a.gif", 1) == draw("b.gif", 1)
     assert draw("a.gif", 1) != draw("c.gif", 2)
+
+
+@pytest.mark.parametrize(
+    ("described", "says"),
+    [
+        ({"frame_rate": "fast"}, "its clips have 'fast' frames a second"),
+        ({"frame_rate": float("nan")}, "its clips have nan frames a second"),
+        ({"frame_shape": [1, 0, 16]}, "its frames have the shape [1, 0, 16]: give --size"),
+        ({"frame_shape": 16}, "its frames have the shape 16: give --size"),
+    ],
+)
+def test_a_wrong_description_of_the_data_is_named(
+    checkpoint: Path,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    described: dict[str, Any],
+    says: str,
+) -> None:
+    """As a checkpoint of a stranger may have it, or a damaged one."""
+    content = read_checkpoint(checkpoint)
+    content["data"] |= described
+    torch.save(content, tmp_path / "wrong.ckpt")
+    words = ["--ckpt", str(tmp_path / "wrong.ckpt"), "--input", str(clip), "--out", str(tmp_path / "out.gif")]
+    assert main(["sample", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+    assert not (tmp_path / "out.gif").exists()
 
 
 def test_mistakes_are_named(

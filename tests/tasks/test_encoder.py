@@ -219,7 +219,7 @@ def test_what_a_file_asks_for_is_not_done(
             assert "\n" not in str(raised.value)
     pictures = read_checkpoint(checkpoint_of("pictures"))
     write_safetensors({**pictures, "data": {"image_shape": "none"}}, tmp_path / "b.safetensors")
-    with pytest.raises(UserError, match=r"b\.safetensors does not describe its data"):
+    with pytest.raises(UserError, match=r"b\.safetensors: the data .* image cannot have the shape"):
         load_encoder(tmp_path / "b.safetensors")
     for wrong, words in [
         ({"task": ["Inpainting"]}, "is of the task"),
