@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from encoded_clips import shades, write_clip
 from PIL import Image
 from torch import Tensor
 
-from ssl_ebm.data.shards.manifest import Manifest
+from ssl_ebm.data.shards.manifest import Manifest, Stored, digest, read_manifest
 from ssl_ebm.data.shards.plan import make_plan
 from ssl_ebm.data.shards.writing import write_shards
 
@@ -20,6 +21,19 @@ from ssl_ebm.data.shards.writing import write_shards
 def pack(source: Path, out: Path, most: int = 10_000, **settings: Any) -> Manifest:
     """Shards of a few files each."""
     return write_shards(make_plan(source, settings.pop("kind", None), most), out, **settings)
+
+
+def sign(folder: Path) -> None:
+    """Gives changed files the sizes, checksums and fingerprint with which they are read: a stranger's."""
+    manifest = read_manifest(folder)
+    tables = [_signed(folder, one) for one in manifest.tables]
+    shards = [_signed(folder, one) for one in manifest.shards]
+    replace(manifest, tables=tables, shards=shards).write(folder)
+
+
+def _signed(folder: Path, one: Stored) -> Stored:
+    path = folder / one.name
+    return replace(one, size=path.stat().st_size, sha256=digest(path))
 
 
 def write_pictures(folder: Path, count: int = 24, classes: int = 3, suffix: str = ".png") -> Path:

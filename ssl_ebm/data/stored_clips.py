@@ -44,7 +44,8 @@ class StoredArrayClip:
         try:
             with self.file.open() as opened:
                 shape, dtype = announced(opened)
-                if not holds_clips((1, *shape), dtype) or math.prod(shape) > self.file.size():
+                whole = holds_clips((1, *shape), dtype) and shape[0] == self.frames
+                if not whole or math.prod(shape) > self.file.size():
                     raise ValueError(f"{dtype} of shape {shape}")
                 opened.seek(0)
                 pixels = np.lib.format.read_array(opened, allow_pickle=False)

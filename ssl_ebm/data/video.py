@@ -300,10 +300,9 @@ class VideoData(ClipData):
     def _drop_short(self, chosen: list[Listing], clips: dict[str, Clip]) -> list[Listing]:
         """The listings whose clips hold a whole window."""
         fitting = [one for one in chosen if clips[one.name].frames >= self._window(one.split)]
-        lengths = {one.name: clips[one.name].frames for one in chosen}
-        for one in fitting:
-            del lengths[one.name]
-        self._tell_short(lengths, len(fitting))
+        fits = {one.name for one in fitting}
+        short = {one.name: clips[one.name].frames for one in chosen if one.name not in fits}
+        self._tell_short(short, len(fitting))
         return fitting
 
     def _tell_short(self, frames: dict[str, int], fitting: int) -> None:

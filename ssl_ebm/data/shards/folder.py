@@ -210,6 +210,8 @@ class ShardFolder:
         if zlib.crc32(held) != clip["crc"]:
             raise UserError(f"{self.folder / TIMES} was changed, it differs from its checksum: {AGAIN}")
         count = int(clip["frames"])
+        if len(held) != 8 * count * (2 if clip["stamped"] else 1):
+            raise UserError(f"{self.folder / CLIPS} gives a clip {count} frames and other times: {AGAIN}")
         stamps = np.frombuffer(held, "<i8", count, 8 * count) if clip["stamped"] else None
         return Timeline(np.frombuffer(held, "<f8", count), stamps)
 

@@ -110,7 +110,7 @@ def read_manifest(folder: Path) -> Manifest:
         found = _from_json(content)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error}): {AGAIN}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): {AGAIN}") from error
     if found.fingerprint != fingerprint:
         raise UserError(f"{path} was changed, it does not have its fingerprint: {AGAIN}")

@@ -47,10 +47,9 @@ _AT_ONCE = 65_536  # names that are in memory at a time
 
 
 def map_records(path: Path, dtype: Any) -> NDArray[Any]:
-    """The records of a file, mapped for reading."""
-    if not path.is_file() or path.stat().st_size < np.dtype(dtype).itemsize:  # mmap refuses an empty file
-        return np.zeros(0, dtype)
-    return np.memmap(path, dtype, "r")
+    """The whole records of a file, mapped for reading."""
+    count = path.stat().st_size // np.dtype(dtype).itemsize if path.is_file() else 0
+    return np.memmap(path, dtype, "r", shape=(count,)) if count else np.zeros(0, dtype)  # mmap takes no 0
 
 
 class Strings:

@@ -9,20 +9,19 @@ import pickle
 import re
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sharded_folders import pack, write_clips, write_documents, write_pictures
+from sharded_folders import pack, sign, write_clips, write_documents, write_pictures
 
 from ssl_ebm.cli import main
 from ssl_ebm.data import ImageFolder, Text, VideoFolder
 from ssl_ebm.data.decoding import FrameFormat
 from ssl_ebm.data.shards.folder import ShardFolder
-from ssl_ebm.data.shards.manifest import digest, read_manifest
-from ssl_ebm.data.shards.tables import ITEM
+from ssl_ebm.data.shards.manifest import read_manifest
+from ssl_ebm.data.shards.tables import CLIP, ITEM
 from ssl_ebm.data.stored_clips import open_stored
 from ssl_ebm.errors import UserError
 
@@ -185,11 +184,35 @@ def test_numbers_of_an_index_that_mean_nothing(shards: Path, column: str) -> Non
             read(in_memory)
 
 
-def sign(folder: Path) -> None:
-    """The checksums and the fingerprint that a changed index needs to be read."""
-    manifest = read_manifest(folder)
-    tables = [replace(one, sha256=digest(folder / one.name)) for one in manifest.tables]
-    replace(manifest, tables=tables).write(folder)
+@pytest.mark.parametrize("table", ["items.bin", "clips.bin"])
+def test_an_index_that_ends_within_a_record(tmp_path: Path, table: str) -> None:
+    """And yet has its checksums."""
+    pack(write_clips(tmp_path / "clips"), tmp_path / "shards", kind="clips")
+    path = tmp_path / "shards" / table
+    os.truncate(path, path.stat().st_size - 3)
+    sign(tmp_path / "shards")
+    with pytest.raises(UserError, match=r"does not hold the 15 items"):
+        VideoFolder(str(tmp_path / "shards")).setup()
+
+
+@pytest.mark.parametrize("column", ["frames", "stamped"])
+def test_clips_of_an_index_that_have_no_times(tmp_path: Path, column: str) -> None:
+    """Numbers that do not go together, in an index that has its checksums."""
+    pack(write_clips(tmp_path / "clips"), tmp_path / "shards", kind="clips")
+    path = tmp_path / "shards" / "clips.bin"
+    clips = np.fromfile(path, CLIP)
+    clips[column] = ~clips[column] if column == "stamped" else clips[column] + 1000
+    clips.tofile(path)
+    sign(tmp_path / "shards")
+    with pytest.raises(UserError, match=r"clips.bin gives a clip \d+ frames and other times"):
+        VideoFolder(str(tmp_path / "shards"), cache=True).setup()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), None, "many"])
+def test_numbers_of_a_manifest_that_are_none(shards: Path, value: Any) -> None:
+    edit(shards, items=value)
+    with pytest.raises(UserError, match=r"shards.json (is damaged|was changed)"):
+        ImageFolder(str(shards)).setup()
 
 
 def test_shards_of_a_stranger_run_no_code(tmp_path: Path) -> None:
