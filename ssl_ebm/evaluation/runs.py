@@ -48,6 +48,7 @@ from ssl_ebm.tasks.signals import StopOnSignal
 
 COMMANDS = ("fit", "validate", "test", "predict")
 DEFAULT_TASK = "ssl_ebm.tasks.frame_prediction.FramePrediction"
+LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 
 
 class SaveConfig(SaveConfigCallback):
@@ -162,7 +163,15 @@ class Run(LightningCLI):
             parser.set_defaults({"model": {"class_path": DEFAULT_TASK}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except OverflowError as error:  # of jsonargparse's types, which do not say where
+            raise UserError(
+                f"a number of the settings is too large ({in_one_line(error)}): lower it"
+            ) from error
+        seed = self.setting("seed_everything")
+        if not isinstance(seed, bool | None) and not 0 <= seed <= LARGEST_SEED:
+            raise UserError(f"seed_everything is {seed}: use 0 to {LARGEST_SEED}")
 
     def setting(self, name: str) -> Any:
         """The value of a setting, such as ``run_dir`` or ``trainer.max_steps``."""
