@@ -13,6 +13,7 @@ from PIL import Image
 
 from ssl_ebm.cli import main
 from ssl_ebm.tasks import Inpainting, load_task
+from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.saving import last_checkpoint
 
 CONFIG: dict[str, Any] = {
@@ -131,6 +132,9 @@ def test_what_inpaint_cannot_do_is_one_line(
     (tmp_path / "text.png").write_text("no picture")
     checkpoint = str(last_checkpoint(compared / "latent_ebm" / "seed0"))
     baseline = str(last_checkpoint(compared / "least_squares" / "seed0"))
+    content = read_checkpoint(checkpoint)
+    content["data"]["size"] = [16, "large"]
+    torch.save(content, wrong := str(tmp_path / "wrong.ckpt"))
     for ckpt, given, hole, more, said in (
         (checkpoint, picture, small, [], "give a mask of the picture's size"),
         (checkpoint, picture, tmp_path / "nothing.png", [], "hides nothing"),
@@ -139,6 +143,7 @@ def test_what_inpaint_cannot_do_is_one_line(
         (checkpoint, tmp_path / "text.png", mask, [], "text.png cannot be read"),
         (baseline, picture, mask, ["--samples", "2"], "leave samples at 1"),
         (str(picture), picture, mask, [], "is no checkpoint"),
+        (wrong, picture, mask, [], "its pictures have the size [16, 'large']: give --size"),
     ):
         arguments = [
             "inpaint",

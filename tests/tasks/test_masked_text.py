@@ -175,5 +175,9 @@ def test_settings_and_texts_that_do_not_fit(tmp_path: Path) -> None:
         task().complete(torch.tensor([CLS, 5, SEP]))
     with pytest.raises(UserError, match="beam"):
         task().complete(torch.tensor([CLS, MASK, SEP]), beam=0)
+    wider = task()
+    with pytest.raises(UserError, match=r"the tokenizer has 10 tokens and the network 9.* at least as many"):
+        wider.tokenizer_json = tokenizer("abcde")
+    assert wider.tokenizer_json is None
     with pytest.raises(UserError, match="at least as many"):
         fit(MaskedText(NETWORK), tmp_path, 1, Pairs(size=V + 1))
