@@ -110,8 +110,9 @@ def _part(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtyp
 
 
 @lru_cache(maxsize=2)
-def _read_array(path: Path) -> NDArray[np.uint8]:
-    """All clips of a file; compressed, so it can only be read as a whole, and is read once."""
+def _read_array(path: Path, _written: tuple[int, int]) -> NDArray[np.uint8]:
+    """All clips of a file; compressed, so it can only be read as a whole, and is read once, until another is
+    written in its place."""
     _check(path)
     groups_in(path)
     try:
@@ -122,5 +123,9 @@ def _read_array(path: Path) -> NDArray[np.uint8]:
 
 
 def _load_array(path: Path) -> NDArray[np.uint8]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise BrokenClipError(in_one_line(error)) from error
     with _LOADING:
-        return _read_array(path)
+        return _read_array(path, (found.st_mtime_ns, found.st_size))

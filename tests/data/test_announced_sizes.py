@@ -191,3 +191,12 @@ def test_a_stream_without_a_decoder_is_broken(tmp_path: Path) -> None:
     path.write_bytes(content.replace(b"MJPG", b"ZZZZ"))
     with pytest.raises(BrokenClipError):
         read_timeline(path)
+
+
+def test_a_file_of_arrays_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
+    """By a process that has read the one before it."""
+    for count, shade in ((5, 99), (3, 55)):
+        np.savez(tmp_path / "arrays.npz", video=np.full((count, 4, 8, 8), shade, np.uint8))
+        last = find_clips(tmp_path)[-1]
+        assert last.name == f"arrays.npz[{count - 1}]"
+        assert open_clip(last, FrameFormat((8, 8)), None).read(0, 4).max() == shade
