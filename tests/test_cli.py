@@ -121,6 +121,7 @@ def test_fit_help_names_the_settings(capsys: pytest.CaptureFixture[str]) -> None
         ({"model.class_path": "toy_task.NoSuchTask"}, ["NoSuchTask"]),
         ({"checkpoint_every": 0}, ["checkpoint_every", "0"]),
         ({"read_timeout": 10**400}, ["a number of the settings is too large"]),
+        ({"trainer": "\0"}, ["a setting cannot be read", "null byte"]),
         ({"seed_everything": 10**30}, ["seed_everything", "use 0 to 4294967295"]),
         ({"seed_everything": -1}, ["seed_everything is -1: use 0 to 4294967295"]),
         ({"trainer.strategy": "no_such_strategy"}, ["no_such_strategy"]),

@@ -169,6 +169,8 @@ class Run(LightningCLI):
             raise UserError(
                 f"a number of the settings is too large ({in_one_line(error)}): lower it"
             ) from error
+        except ValueError as error:  # of the system, as for a name with a null byte
+            raise UserError(f"a setting cannot be read ({in_one_line(error)}): mend it") from error
         seed = self.setting("seed_everything")
         if not isinstance(seed, bool | None) and not 0 <= seed <= LARGEST_SEED:
             raise UserError(f"seed_everything is {seed}: use 0 to {LARGEST_SEED}")

@@ -43,8 +43,7 @@ def corpus(place: Place, rng: random.Random) -> None:
     else:
         content = damaged(content, rng)[0]
     path.write_bytes(content)
-    vocabulary = rng.choice((60, 120))
-    kind = rng.choice(("wordpiece", "bpe"))
+    kind, vocabulary = rng.choice((("wordpiece", 60), ("bpe", 270)))
     data = Text(
         str(path), "line", tokenizer=tokenizer, kind=kind, vocabulary=vocabulary, length=8, val_share=0.3,
         test_share=0.3, cache=str(place.here / "cache"),
