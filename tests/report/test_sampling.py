@@ -100,8 +100,8 @@ def test_the_seed_decides(checkpoint: Path, clip: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("described", "says"),
     [
-        ({"frame_rate": "fast"}, "its clips have 'fast' frames a second"),
-        ({"frame_rate": float("nan")}, "its clips have nan frames a second"),
+        ({"frame_rate": "fast"}, "its clips have 'fast' frames per second: give another"),
+        ({"frame_rate": float("nan")}, "its clips have nan frames per second: give another"),
         ({"frame_shape": [1, 0, 16]}, "its frames have the shape [1, 0, 16]: give --size"),
         ({"frame_shape": 16}, "its frames have the shape 16: give --size"),
     ],
