@@ -12,6 +12,7 @@ from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.scaling import checkpoints
 from ssl_ebm.report.benchmarks.scaling.checkpoints import checkpoint_rows
 from ssl_ebm.report.benchmarks.scaling.memory import memory_rows
+from ssl_ebm.report.benchmarks.scaling.page import appendix, demands
 from ssl_ebm.report.benchmarks.scaling.processes import (
     TOGETHER,
     frame_prediction,
@@ -24,6 +25,7 @@ from ssl_ebm.report.benchmarks.timing import Effort
 from ssl_ebm.report.entries import usable_cores
 
 SUITE = "scale"
+__all__ = ["appendix", "parts", "summary"]
 
 
 def parts(effort: Effort) -> list[Part]:
@@ -39,7 +41,14 @@ def parts(effort: Effort) -> list[Part]:
         Part("shards", 12 * (few.repeats * (effort.seconds + 0.5) + 1), partial(shard_rows, SUITE, few)),
         Part("memory", 40.0, partial(memory_rows, SUITE)),
         Part("checkpoints", 8.0 * few.repeats, partial(checkpoint_rows, SUITE, few)),
+        Part("arithmetic of the recipes", 45.0, _count),
     ]
+
+
+def _count() -> list[Row]:
+    """No measurement, but it takes a while: done here, where progress is shown, for the page."""
+    demands()
+    return []
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
