@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_ebm.networks.masked_autoencoder import MaskedAutoencoder
 from ssl_ebm.report.benchmarks.page import page
-from ssl_ebm.report.benchmarks.scaling.cluster import Cluster, Demand, limit, needs, ring_bytes, ring_seconds
+from ssl_ebm.report.benchmarks.scaling.cluster import (
+    Cluster,
+    Demand,
+    limit,
+    loaded_share,
+    needs,
+    ring_bytes,
+    ring_seconds,
+)
 from ssl_ebm.report.benchmarks.scaling.page import TITLE, section
 from ssl_ebm.report.benchmarks.scaling.recipes import RECIPES, Recipe, demand, flops_of_item
 
@@ -59,6 +68,8 @@ def test_needs_as_on_paper() -> None:
     assert few.storage == pytest.approx(1000 * 16 / 24e-3)
     assert few.cores == pytest.approx(16 / 24e-3 / 4 / 50)
     assert (few.checkpoint, few.checkpoint_seconds) == (3_000_000, 3.0)
+    assert loaded_share(few, ROUND) == 1
+    assert loaded_share(few, replace(ROUND, cores=1.0)) == pytest.approx(0.3)  # of 3.33 it asks for
     many = needs(ASKED, 16, ROUND)  # 32 items, 2 on each; 30 hops and 1.875 MB over 400 MB/s
     assert (many.step_items, many.gpu_items) == (32, 2)
     assert many.exposed == pytest.approx(30e-3 + 1.875e6 / 4e8 - 8e-3)

@@ -28,6 +28,7 @@ class Cluster:
         network_link: bytes/s that a GPU sends out of its node. One 400 Gb/s InfiniBand port a GPU (DGX H100).
         hop: seconds from one GPU to the next, whatever is sent. Assumed.
         disk: bytes/s to which a checkpoint is written. Assumed: one NVMe disk.
+        cores: of processors, for each GPU. A DGX H100 has 112 for its eight.
         efficiency: least share of the time that computes, below which a recipe has stopped scaling. A choice.
     """
 
@@ -38,6 +39,7 @@ class Cluster:
     network_link: float = 50e9
     hop: float = 5e-6
     disk: float = 2e9
+    cores: float = 14
     efficiency: float = 0.9
 
 
@@ -160,6 +162,11 @@ def needs(demand: Demand, gpus: int, cluster: Cluster | None = None) -> Needs:
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint / cluster.disk,
     )
+
+
+def loaded_share(found: Needs, cluster: Cluster | None = None) -> float:
+    """Share of the items that the GPUs could take which their processors can load."""
+    return min(1.0, (cluster or Cluster()).cores / found.cores)
 
 
 def limit(demand: Demand, cluster: Cluster | None = None) -> tuple[int, str]:

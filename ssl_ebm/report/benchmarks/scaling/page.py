@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import cache
 from html import escape
 
-from ssl_ebm.report.benchmarks.scaling.cluster import Cluster, Demand, Needs, limit, needs
+from ssl_ebm.report.benchmarks.scaling.cluster import Cluster, Demand, Needs, limit, loaded_share, needs
 from ssl_ebm.report.benchmarks.scaling.recipes import RECIPES, demand
 from ssl_ebm.report.tables import table
 
@@ -62,6 +62,11 @@ def section(recipes: Mapping[str, Demand], cluster: Cluster | None = None) -> st
         each = [needs(asked, gpus, cluster) for gpus in GPUS]
         rows = [(f"{one.gpus} GPUs", [show(one) for show in COLUMNS.values()]) for one in each]
         most, why = limit(asked, cluster)
+        loaded = loaded_share(each[0], cluster)
+        if loaded < 1:
+            why += (
+                f". On {GPUS[0]} GPUs {cluster.cores:g} cores each load {loaded:.0%} of what they could take"
+            )
         parts.append(
             f"<h3>{escape(recipe.config)}</h3><p>{asked.parameters / 1e6:.3g} million parameters, "
             f"{asked.flops / 1e9:.3g} GFLOP for an item ({recipe.unit}), a checkpoint of "

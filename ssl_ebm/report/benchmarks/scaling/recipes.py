@@ -81,8 +81,8 @@ RECIPES = (
         (512,), batch=32, accumulate=8, on=1, largest=8192,
         stored=2 * 512, items=3_300_000_000 // 512, core=11_000,
         sources="8,192 sequences a step: Liu et al., RoBERTa (2019). 3.3 billion words: Devlin et al. "
-        "(2019), a word taken for a token. Tokens are stored in 2 bytes, and a core loads 5.8 million of them a "
-        "second: measured.",
+        "(2019), a word taken for a token. Tokens are stored in 2 bytes, and a core loads 5.8 million "
+        "of them a second: measured.",
     ),
     Recipe(
         "frame_prediction/clips_large_latent_ebm", "clips",
