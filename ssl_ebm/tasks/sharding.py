@@ -8,20 +8,22 @@ turn.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from ssl_ebm.networks.transformer import Block
 
-# What is called while weights are shared out: each is a forward pass. (`representation`: by probes.)
+# What is called while weights are shared out: each is a forward pass. (`representation`: by `OnlineProbe`.)
 METHODS = ("training_step", "validation_step", "test_step", "predict_step", "representation")
 
 
@@ -43,37 +45,56 @@ class ShardedWeights(ModelParallelStrategy):
         super().setup_environment()
 
     def on_validation_start(self) -> None:
-        self._gather()
+        gather(self.model)
 
     def on_validation_end(self) -> None:
-        self._share_out()
+        share_out(self.model)
 
     def on_test_start(self) -> None:
-        self._gather()
+        gather(self.model)
 
     def on_test_end(self) -> None:
-        self._share_out()
+        share_out(self.model)
 
     def on_predict_start(self) -> None:
-        self._gather()
+        gather(self.model)
 
     def on_predict_end(self) -> None:
-        self._share_out()
+        share_out(self.model)
 
-    def _gather(self) -> None:
-        with torch.inference_mode(False), torch.no_grad():  # training goes on with the tensors made here
-            for module in self._groups():
-                module.set_reshard_after_forward(False, recurse=False)
-                module.unshard()
 
-    def _share_out(self) -> None:
-        for module in self._groups():
-            module.set_reshard_after_forward(module is not self.model, recurse=False)
-            module.reshard()
+def gather(task: nn.Module | None) -> None:
+    """Makes all weights whole, until `share_out`; all processes must call both."""
+    with torch.inference_mode(False), torch.no_grad():  # training goes on with the tensors made here
+        for group in _groups(task):
+            group.set_reshard_after_forward(False, recurse=False)
+            group.unshard()
 
-    def _groups(self) -> list[FSDPModule]:
-        assert self.model is not None
-        return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
+
+def share_out(task: nn.Module | None) -> None:
+    """Leaves to each process its part of the weights again."""
+    for group in _groups(task):
+        group.set_reshard_after_forward(group is not task, recurse=False)
+        group.reshard()
+
+
+@contextmanager
+def gathered(task: nn.Module) -> Iterator[None]:
+    """Weights are whole inside, where processes call the network differently often; all must enter. Does
+    nothing where they are whole."""
+    if not any(isinstance(weights, DTensor) for weights in task.parameters()):
+        yield
+        return
+    gather(task)
+    try:
+        yield
+    finally:
+        share_out(task)
+
+
+def _groups(task: nn.Module | None) -> list[FSDPModule]:
+    modules = [] if task is None else task.modules()
+    return [module for module in modules if isinstance(module, FSDPModule)]
 
 
 def shard(task: LightningModule, mesh: DeviceMesh) -> None:

@@ -93,23 +93,32 @@ def test_a_checkpoint_is_an_ordinary_one(launched: Launched) -> None:
 
 @pytest.mark.slow
 def test_the_fragment_by_the_command(tmp_path: Path, repository: Path) -> None:
-    """With blocks that are computed again, accumulated gradients, and pictures that one process draws."""
+    """With all that saves memory, pictures that one process draws, and probes."""
     network = described(
         "networks.patch_completion.PatchCompletion", size=16, patch=4, channels=1, width=8, depth=2, heads=2,
         decoder_width=8, decoder_depth=1, decoder_heads=2, normalised=True,
     )  # fmt: skip
+    digits = described("data.FontDigits", size=16, train_images=64, val_images=16, batch_size=BATCH)
     config = {
         "model": described("tasks.Inpainting", objective="least_squares", network=network),
-        "data": described("data.FontDigits", size=16, train_images=64, val_images=16, batch_size=BATCH),
+        "data": digits,
         "trainer": {
             "max_steps": 4, "accelerator": "cpu", "val_check_interval": 2, "check_val_every_n_epoch": None,
-            "gradient_clip_val": 1.0, "callbacks": [described("evaluation.CompletionFigures")],
+            "gradient_clip_val": 1.0, "callbacks": [
+                described("evaluation.CompletionFigures"),
+                described("evaluation.OnlineProbe", data=digits, every_n_steps=1, batch_size=8),
+                # Of 41 items process 0 has 21, in eleven batches, and process 1 has 20, in ten.
+                described(
+                    "evaluation.LinearProbe", data=digits, train_items=41, test_items=9, batch_size=2,
+                    every_n_steps=2,
+                ),
+            ],
         },
     }  # fmt: skip
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     script = str(repository / "scripts" / "launch_multi_gpu.sh")
     command = [script, "--processes", "2", "--", "fit", "--config", "config.yaml", "--run_dir", "run"]
-    for name in ("fsdp2", "checkpointing", "accumulate"):
+    for name in ("fsdp2", "checkpointing", "accumulate", "bf16"):
         command += ["--config", str(repository / "configs" / "strategies" / f"{name}.yaml")]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=thread_limit()

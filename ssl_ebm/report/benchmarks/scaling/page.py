@@ -71,7 +71,7 @@ def section(recipes: Mapping[str, Demand], cluster: Cluster | None = None) -> st
             f"<h3>{escape(recipe.config)}</h3><p>{asked.parameters / 1e6:.3g} million parameters, "
             f"{asked.flops / 1e9:.3g} GFLOP for an item ({recipe.unit}), a checkpoint of "
             f"{each[0].checkpoint / 1e6:,.0f} MB in {each[0].checkpoint_seconds:.2g} s. "
-            f"<b>Scales to {most:,} GPUs</b>; then {escape(why)}.</p>"
+            f"<b>Scales to {most:,} GPU{'s' * (most > 1)}</b>; then {escape(why)}.</p>"
             f"{table(['', *COLUMNS], rows)}<p class='read'>{escape(recipe.sources)}</p>"
         )
     assumed = ", ".join(f"{name} {value:g}" for name, value in asdict(cluster).items())
