@@ -258,3 +258,15 @@ def keep_chains(folder: Path) -> dict[str, Tensor]:
     fitter.fit(task, datamodule=PlanePoints("rings", train_points=64, batch_size=BATCH // 2))
     weights = torch.cat([p.detach().flatten() for p in task.energy.parameters()])
     return {"began": began, "ended": buffer.states, "weights": weights}
+
+
+# --- what is the same ---
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-6) -> None:
+    assert found.keys() == expected.keys()
+    sizes = [value.double().norm() for value in expected.values()]
+    size = torch.stack(sizes).norm()
+    assert size > 0
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=rtol, atol=1e-9 * float(size), msg=name)

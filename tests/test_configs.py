@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonargparse import Namespace
 
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.tasks import FramePrediction
@@ -40,8 +41,8 @@ def test_strategy_is_added_to_a_config(path: Path, tmp_path: Path, monkeypatch: 
     for name, value in changes.items():
         for key, inner in value.items() if isinstance(value, dict) else [(None, value)]:
             place = name if key is None else f"{name}.{key}"
-            assert both.config.fit[place] == inner
-            expected[place] = inner
+            found = expected[place] = both.config.fit[place]
+            assert (found.as_dict() if isinstance(found, Namespace) else found) == inner
     expected["config"] = both.config.fit["config"]
     assert both.config.fit == expected
     assert both.run_dir == alone.run_dir == Path("runs/imagenet_mae_vit_b16")

@@ -214,6 +214,6 @@ def make_parser() -> argparse.ArgumentParser:
 
     benchmark = every.add_parser("benchmark", help="measure speed, against peers where they are installed")
     benchmark.add_argument("suite", nargs="?", default=None, help="one suite (default: all)")
-    benchmark.add_argument("--out", required=True, help="folder for benchmark.json")
+    benchmark.add_argument("--out", required=True, help="folder for benchmark.html and benchmark.json")
     benchmark.set_defaults(run=commands.benchmark)
     return parser

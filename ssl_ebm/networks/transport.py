@@ -18,7 +18,7 @@ Sun, Yang, Liu, Kautz, "PWC-Net" (2018), there called cost volume.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,13 @@ class Context(NamedTuple):
     inertia: Tensor
     masks: Tensor
     sharpness: float = 1.0
+
+
+def _numbers_as_vectors(module: nn.Module, content: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Weights of older checkpoints that had no dimension: `fully_shard` takes none of these."""
+    for name in ("flow_inertia", "rest_inertia"):
+        if (key := prefix + name) in content:
+            content[key] = content[key].reshape(1)
 
 
 class TransportPredictor(nn.Module):
@@ -97,14 +104,14 @@ class TransportPredictor(nn.Module):
         kernel = shifts(radius)
         self.unet = UNet(channels * frames * cell**2 + kernel + 2, width, levels, blocks)
         self.flow = nn.Conv2d(width, kernel, 1)
-        self.flow_inertia = nn.Parameter(torch.tensor(1.0))
+        self.flow_inertia = nn.Parameter(torch.ones(1))
         self.pixels = nn.Conv2d(width, (channels + layers + 1 + channels * paints) * cell**2, 1)
         self.splits = [channels, layers + 1, channels * paints]
         self._start_simply(channels, cover)
         if faint_paints:
             self._start_faintly(channels)
         self.refinement = Refinement(channels, frames, layers + 1, detail, cell) if detail else None
-        self.rest_inertia = nn.Parameter(torch.tensor(1.0)) if detail else None
+        self.rest_inertia = nn.Parameter(torch.ones(1)) if detail else None
         self.summary = nn.Sequential(
             nn.LayerNorm(layers * (width + kernel) + 2 * width),
             nn.Linear(layers * (width + kernel) + 2 * width, features),
@@ -112,6 +119,7 @@ class TransportPredictor(nn.Module):
             nn.Linear(features, features),
         )
         self.layer_inertia = nn.Linear(features, layers)
+        self.register_load_state_dict_pre_hook(_numbers_as_vectors)
 
     @torch.no_grad()
     def _start_simply(self, channels: int, cover: float) -> None:

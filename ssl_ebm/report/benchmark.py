@@ -12,6 +12,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.progress import Display
 from ssl_ebm.report.benchmarks.machine import describe_machine, measured_device
+from ssl_ebm.report.benchmarks.page import page
 from ssl_ebm.report.benchmarks.rows import Row, as_table
 from ssl_ebm.report.benchmarks.suites import Part, Suite, find_suites
 from ssl_ebm.report.benchmarks.timing import Effort
@@ -20,7 +21,8 @@ WIDTH = 150  # columns of the table where the output is no terminal
 
 
 def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 0.25) -> list[dict[str, Any]]:
-    """Measures a suite, prints a table, and writes ``OUT/benchmark.json`` and ``OUT/machine.json``.
+    """Measures a suite, prints a table, and writes it to ``OUT/benchmark.json`` and ``benchmark.html``, and
+    what machine that was to ``machine.json``.
 
     benchmark.json is a list of rows {suite, case, dtype, ours, unit, peer, peer_name, ratio, ratio_interval,
     ceiling_share}, explained in `Row`; every rate is a median of blocks of work that took turns with the
@@ -52,7 +54,9 @@ def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 
     machine = describe_machine()
     write_whole(folder / "machine.json", json.dumps(machine, indent=2) + "\n")
     _print(rows, suites, machine)
+    write_whole(folder / "benchmark.html", page(rows, suites, machine))
     print(folder / "benchmark.json")
+    print(folder / "benchmark.html")
     return everything
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.tasks.sharding import class_of, own_part, shard
 
 LABELS = ("label", "position", "velocity")  # entries of a batch that say what probes ask for
 
@@ -76,11 +77,13 @@ class WatchedTask(LightningModule):
             `ssl_ebm.tasks.seeding.SeededSteps`.
         skip_steps: steps that may be left out because their gradient is not finite, before training stops. 0
             looks at no gradient.
+        can_be_sharded: whether it is known to train with sharded weights, see `ssl_ebm.tasks.sharding`.
         lr_reference_batch: items in the optimizer step that `lr` is for; it is scaled to the step that is
             taken, see `ssl_ebm.tasks.learning_rate`. None: `lr` as it stands.
     """
 
     sees_labels = False
+    can_be_sharded = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,6 +91,16 @@ class WatchedTask(LightningModule):
         self.draws: torch.Generator | None = None
         self.skip_steps = 0
         self.lr_reference_batch: int | None = None
+
+    def configure_model(self) -> None:
+        if self.device_mesh is None:  # no strategy that shards weights
+            return
+        if not self.can_be_sharded:
+            name = type(self).__name__
+            raise UserError(f"{name} does not train with sharded weights: use configs/strategies/ddp.yaml")
+        if self.skip_steps:
+            raise UserError("skip_steps looks at whole gradients, and these are sharded: set it to 0")
+        shard(self, self.device_mesh)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if self.sees_labels or not isinstance(batch, dict):
@@ -119,9 +132,9 @@ class WatchedTask(LightningModule):
         # A checkpoint never holds weights that a non-finite loss, or gradient, has touched.
         self.divergence.current = -1
         for weights in self.parameters():
-            self.divergence.see(weights)
+            self.divergence.see(own_part(weights))
         self._stop_if_diverged()
-        checkpoint["task"] = type(self).__name__
+        checkpoint["task"] = class_of(self).__name__
 
     def _stop_if_diverged(self) -> None:
         """Waits for the device, and for all processes: they stop together."""
@@ -144,7 +157,7 @@ class WatchedTask(LightningModule):
         """Writes what is known of it to `diverged.json` in the folder of the run; says where."""
         if batch < 0:  # weights alone, or the loss of another process
             return ""
-        found = {name: p.detach().float().norm().item() for name, p in self.named_parameters()}
+        found = {name: own_part(p).detach().float().norm().item() for name, p in self.named_parameters()}
         norms = {name: norm if math.isfinite(norm) else str(norm) for name, norm in found.items()}
         items = getattr(getattr(self.trainer, "datamodule", None), "items_of_batch", None)
         rank = f".{self.global_rank}" if self.trainer.world_size > 1 else ""

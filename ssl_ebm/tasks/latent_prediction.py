@@ -41,6 +41,8 @@ class LatentPrediction(WatchedTask):
     Shapes: x is any tensor that begins with B; y is (B, *Y).
     """
 
+    can_be_sharded = True
+
     energy: PredictiveEnergy
     inference: Inference
     prior: CodePrior | MixturePrior | None

@@ -52,6 +52,8 @@ class MaskedText(WatchedTask):
     Source: Devlin et al., "BERT" (2019); lecture (NYU Deep Learning 2020, week 7-2).
     """
 
+    can_be_sharded = True
+
     word_starts: Tensor
     ordinary: Tensor
 

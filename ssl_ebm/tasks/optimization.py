@@ -52,7 +52,7 @@ def adamw_with_cosine(
     groups: list[dict[str, Any]] = []
     lr = peak_rate(module, lr)
     for parameters, rate in rates or [(list(module.parameters()), 1.0)]:
-        trained = [p for p in parameters if p.requires_grad]
+        trained = [p for p in parameters if p.requires_grad and p.numel()]
         matrices, others = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
         groups.append({"params": matrices, "lr": lr * rate, "weight_decay": weight_decay})
         groups.append({"params": others, "lr": lr * rate, "weight_decay": 0.0})

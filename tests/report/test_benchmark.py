@@ -296,6 +296,9 @@ def test_files_and_table(
     assert machine["threads"] == torch.get_num_threads()
     assert {"cpu", "cores", "date"} <= machine.keys()
     shown = capsys.readouterr().out
+    html = (tmp_path / "new" / "folder" / "benchmark.html").read_text()
+    for words in ("a case", "3 steps/s", "2 a peer", "25%", "all is well", "1 GFLOP"):
+        assert words in html
     for words in ("a case", "2  a peer", "1.5", "25%", "all is well", machine["cpu"].split()[0], "two"):
         assert words in shown
 

@@ -12,6 +12,7 @@ from several_processes import (
     BATCH,
     MODELS,
     STEPS,
+    assert_same,
     features,
     fine_tuned,
     one_process,
@@ -41,17 +42,6 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
         torch.multiprocessing.spawn(one_process, (port, processes, folder), nprocs=processes)
         seen[processes] = [torch.load(folder / f"{processes}-{rank}.pt") for rank in range(processes)]
     return Launched(folder, seen)
-
-
-def assert_same(
-    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], rtol: float = 1e-6
-) -> None:
-    assert found.keys() == expected.keys()
-    sizes = [value.double().norm() for value in expected.values()]
-    size = torch.stack(sizes).norm()
-    assert size > 0
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=rtol, atol=1e-9 * float(size), msg=name)
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from ssl_ebm.evaluation.probing.features import (
 from ssl_ebm.evaluation.probing.probes import PENALTIES, knn_probe, linear_probe, regression_probe
 from ssl_ebm.evaluation.probing.results import Classified, Regressed, Samples
 from ssl_ebm.files import make_folder, write_whole
+from ssl_ebm.tasks.sharding import gathered
 
 Result = Classified | Regressed
 
@@ -136,7 +137,8 @@ class Probe(Callback, ABC):
             self._probe(trainer, task, "val")
 
     def _probe(self, trainer: Trainer, task: LightningModule, split: str) -> None:
-        found = self.measure(task, split)
+        with gathered(task):
+            found = self.measure(task, split)
         if trainer.is_global_zero:
             self._write(trainer, found, split)
             figures = {f"probe/{self.name}/{key}": one.value for key, one in found.figures.items()}

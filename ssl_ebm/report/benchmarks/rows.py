@@ -59,13 +59,14 @@ def as_table(rows: Sequence[Row]) -> Table:
     for column in (2, 5, 6):
         table.columns[column].justify = "right"
     for row in rows:
-        peer = "" if row.peer is None else f"{_number(row.peer)}  {row.peer_name}"
+        peer = "" if row.peer is None else f"{number(row.peer)}  {row.peer_name}"
         r = row.ratio
         ratio = "" if r is None else f"{r.value:.3g} ({r.low:.3g} to {r.high:.3g})"
         share = "" if row.ceiling_share is None else f"{row.ceiling_share:.0%}"
-        table.add_row(row.case, row.dtype, _number(row.ours), row.unit, peer, ratio, share)
+        table.add_row(row.case, row.dtype, number(row.ours), row.unit, peer, ratio, share)
     return table
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """For a person: three digits."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -14,6 +14,7 @@ SUITES = {  # modules, imported when they run
     "inpainting": "ssl_ebm.report.benchmarks.inpainting",
     "probes": "ssl_ebm.report.benchmarks.probes",
     "samplers": "ssl_ebm.report.benchmarks.samplers",
+    "scale": "ssl_ebm.report.benchmarks.scale",
     "text": "ssl_ebm.report.benchmarks.text",
 }
 

@@ -1,0 +1,1 @@
+"""What the suite "scale" measures: processes, shards, memory, checkpoints; and what many GPUs would need."""

@@ -1,0 +1,123 @@
+"""Memory and time until a first batch, against the number of items: each in a process of its own.
+
+The shards are real, written by `ssl-ebm shard`'s own code; beyond a thousand pictures they are the same shard
+under further names, so that an index of a million items takes seconds to make and no room.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_ebm.data.shards.intake import BrokenFileError, take_in
+from ssl_ebm.data.shards.merging import finish
+from ssl_ebm.data.shards.plan import Plan, make_plan
+from ssl_ebm.data.shards.tape import Tape
+from ssl_ebm.data.shards.writing import name_of
+from ssl_ebm.report.benchmarks.inpainting import write_pictures
+from ssl_ebm.report.benchmarks.rows import Row
+
+ITEMS = (1_000, 10_000, 100_000, 1_000_000)
+SHARD = 1000  # pictures in each
+STATUS = Path("/proc/self/status")
+SCRIPT = """
+import re, sys, time
+from pathlib import Path
+from ssl_ebm.data import ImageFolder
+
+def megabytes():
+    kilobytes = dict(re.findall(r"(\\w+):\\s+(\\d+) kB", Path("/proc/self/status").read_text()))
+    return [int(kilobytes[name]) * 1024 / 1e6 for name in ("VmRSS", "RssAnon", "RssFile")]
+
+def first_batch(folder):
+    data = ImageFolder(folder, size=32, in_memory=False)
+    data.setup("fit")
+    next(iter(data.train_dataloader()))
+    return data
+
+first_batch(sys.argv[2])  # imports what a first batch needs
+before, began = megabytes(), time.monotonic()
+data = first_batch(sys.argv[1])
+seconds, after = time.monotonic() - began, megabytes()
+print(seconds, after[0], after[1] - before[1], after[2] - before[2])
+"""
+
+
+def memory_rows(suite: str, items: Sequence[int] = ITEMS, shard: int = SHARD) -> Iterator[Row]:
+    """For each number of items: seconds from opening to the first batch, the process's memory (RSS), and how
+    much of it came with the items: its own, and the mapped index, whose pages processes share. Nothing where
+    the system is no Linux.
+    """
+    if not STATUS.is_file():
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plan, records = write_one_shard(folder, shard)
+        few = repeat_shard(folder, folder / "few", plan, records, 1)
+        for count in items:
+            many = repeat_shard(folder, folder / str(count), plan, records, count // shard)
+            seconds, whole, own, mapped = first_batch(many, few)
+            figures = (
+                ("memory (RSS)", whole, "MB"),
+                ("memory of the items' own", own, "MB"),
+                ("memory mapped from the index", mapped, "MB"),
+                ("until the first batch", seconds, "s"),
+            )
+            for what, figure, unit in figures:
+                yield Row(
+                    suite,
+                    f"{what}, {len(records['items']) * (count // shard):,} items",
+                    "uint8",
+                    figure,
+                    unit,
+                )
+
+
+def write_one_shard(folder: Path, pictures: int) -> tuple[Plan, dict[str, Any]]:
+    """A shard of generated pictures, ``folder/shard-000000.tar``, and its part of the index."""
+    source = folder / "pictures"
+    source.mkdir()
+    write_pictures(source, pictures)
+    plan = make_plan(source, "images", sys.maxsize)
+    with (folder / name_of(0)).open("wb") as file:
+        tape = Tape(file, 0)
+        for piece in plan.shards[0]:
+            content = take_in(piece, plan.kind)
+            assert not isinstance(content, BrokenFileError)
+            tape.add(piece, content)
+        return plan, tape.close()
+
+
+def repeat_shard(folder: Path, out: Path, plan: Plan, records: dict[str, Any], times: int) -> Path:
+    """So many shards of the same pictures under other names: links to the first one, with an index of all."""
+    parts = out / "parts"
+    parts.mkdir(parents=True)
+    lengths = records["items"]["name_end"].astype(int)
+    starts = np.cumsum(lengths) - lengths
+    for number in range(times):
+        prefix = np.frombuffer(f"{number:06}/".encode(), np.uint8)
+        names = np.insert(records["names"], np.repeat(starts, len(prefix)), np.tile(prefix, len(lengths)))
+        items = records["items"].copy()
+        items["shard"] = number
+        items["name_end"] += len(prefix)
+        items["group_end"] = items["name_end"]
+        part = {**records, "items": items, "names": names, "groups": names}
+        np.savez(parts / f"{number:06}.npz", **part)
+        os.link(folder / name_of(0), out / name_of(number))
+    finish(out, parts, plan, [name_of(number) for number in range(times)]).write(out)
+    return out
+
+
+def first_batch(folder: Path, warm_up: Path) -> list[float]:
+    """Of a process that opens a folder after another: seconds, MB of the process, MB of its own and MB mapped
+    that came with the folder."""
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(warm_up)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(word) for word in done.stdout.split()[-4:]]

@@ -1,0 +1,128 @@
+"""The suite "scale": that it measures what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_ebm.data.shards.folder import open_shards
+from ssl_ebm.data.shards.tables import ITEM
+from ssl_ebm.report.benchmarks import scale
+from ssl_ebm.report.benchmarks.scaling import checkpoints, memory, processes
+from ssl_ebm.report.benchmarks.scaling.processes import (
+    APART,
+    IDEAL,
+    ONE,
+    TOGETHER,
+    UNCONNECTED,
+    Times,
+    frame_prediction,
+    masked_autoencoder,
+    process_rows,
+)
+from ssl_ebm.report.benchmarks.scaling.shards import shard_rows
+from ssl_ebm.report.benchmarks.timing import Effort
+from ssl_ebm.tasks.checkpoints import read_checkpoint
+from ssl_ebm.tasks.saving import WholeFileIO
+
+ONCE = Effort(repeats=1, seconds=0, device=torch.device("cpu"))
+TINY = {"width": 8, "depth": 1, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
+LINUX = pytest.mark.skipif(not memory.STATUS.is_file(), reason="only Linux tells")
+
+
+# -- processes -------------------------------------------------------------------------------------------
+
+
+def test_rates_are_of_the_time_in_which_all_train() -> None:
+    # Four steps a second from 10 s to 20 s; two a second from 14 s to 24 s.
+    fast, slow = [10 + 0.25 * step for step in range(41)], [14 + 0.5 * step for step in range(21)]
+    assert Times(9.0, [fast]).steps_per_second == pytest.approx(4)
+    assert Times(9.0, [fast, slow]).steps_per_second == pytest.approx(6)
+    assert Times(9.0, [fast, slow]).first == pytest.approx(median([1, 5]))
+    paused = [*fast[:3], *(at + 7 for at in fast[3:])]  # what comes before the third step does not count
+    assert Times(9.0, [paused]).steps_per_second == pytest.approx(38 / (7 + 9.5))
+
+
+@pytest.mark.slow
+def test_one_process_and_two_are_measured_by_the_command() -> None:
+    training = masked_autoencoder(items=2, steps=3, **TINY)
+    rows = list(process_rows("scale", training, turns=1))
+    by_name = {(row.case.split(", ")[1], row.peer_name): row for row in rows if row.unit == "images/s"}
+    assert set(by_name) == {(ONE, None), (APART, IDEAL), (TOGETHER, IDEAL), (TOGETHER, UNCONNECTED)}
+    assert by_name[TOGETHER, IDEAL].peer == pytest.approx(2 * by_name[ONE, None].ours)
+    assert by_name[TOGETHER, UNCONNECTED].peer == pytest.approx(by_name[APART, IDEAL].ours)
+    first = [row.ours for row in rows if row.case.startswith("time to first step")]
+    assert len(first) == 2
+    assert all(0.5 < one < processes.PATIENCE for one in first)
+    assert len(scale.summary(rows)) >= 2
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_is_said() -> None:
+    with pytest.raises(Exception, match=r"a training of frame prediction.* failed: .*codes"):
+        processes.run_trainings(frame_prediction(steps=1, codes=0), 1)
+
+
+# -- shards ----------------------------------------------------------------------------------------------
+
+
+def test_shards_stand_beside_the_folder() -> None:
+    rows = list(shard_rows("scale", ONCE, shards=(1, 3), workers=(0, 1), pictures=200))
+    cases = [row.case for row in rows]
+    assert cases[0] == "load pictures on demand, 1 shard, 0 workers"
+    assert [case.split(", ")[2] for case in cases] == ["0 workers"] * 2 + ["1 worker"] * 2
+    assert all(int(case.split(", ")[1].split()[0]) in (3, 4) for case in cases[1::2])
+    assert all(row.ratio is not None and row.ratio.value > 0 for row in rows)
+
+
+# -- memory ----------------------------------------------------------------------------------------------
+
+
+@LINUX
+def test_repeated_shards_hold_the_pictures_of_the_first(tmp_path: Path) -> None:
+    plan, records = memory.write_one_shard(tmp_path, 20)
+    out = memory.repeat_shard(tmp_path, tmp_path / "many", plan, records, 3)
+    shards = open_shards(out, "images")
+    assert shards is not None
+    assert len(set(shards.names)) == len(shards) == 60
+    assert [int(one) for one in np.unique(shards.items["shard"])] == [0, 1, 2]
+    for row in (0, 19, 20, 59):
+        assert shards.names[row] == f"{row // 20:06}/{row % 20:04}.jpg"
+        assert shards.read(row) == (tmp_path / "pictures" / f"{row % 20:04}.jpg").read_bytes()
+
+
+@LINUX
+@pytest.mark.slow
+def test_memory_and_its_parts(tmp_path: Path) -> None:
+    rows = list(memory.memory_rows("scale", items=(100, 20_000), shard=100))
+    assert [row.case.rpartition(", ")[2] for row in rows] == ["100 items"] * 4 + ["20,000 items"] * 4
+    whole, own, mapped, seconds = (row.ours for row in rows[4:])
+    assert own + mapped < whole
+    index = 20_000 * (ITEM.itemsize + len("000000/0000.jpg")) / 1e6
+    assert 0.5 * index < mapped - rows[2].ours < 1.5 * index + 0.5
+    assert seconds > 0
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0.1, 3.0])
+def test_checkpoints_are_as_large_as_is_said(tmp_path: Path, size: float) -> None:
+    WholeFileIO().save_checkpoint(checkpoints.trained(size), tmp_path / "a.ckpt")
+    assert (tmp_path / "a.ckpt").stat().st_size / 1e6 == pytest.approx(size, rel=0.1)
+    held = read_checkpoint(tmp_path / "a.ckpt")
+    weights = sum(one.numel() for one in held["state_dict"].values())
+    state = held["optimizer_states"][0]["state"].values()
+    assert sum(one["exp_avg"].numel() + one["exp_avg_sq"].numel() for one in state) == 2 * weights
+
+
+def test_checkpoints_stand_beside_the_disk() -> None:
+    rows = list(checkpoints.checkpoint_rows("scale", ONCE, sizes=(0.5,)))
+    assert [row.peer_name for row in rows] == [checkpoints.SAVE_PEER, checkpoints.LOAD_PEER]
+    save, load = checkpoints.summary(rows)
+    assert save == f"save a checkpoint of 0.5 MB: {0.5 / rows[0].ours:.3g} s"
+    assert load.startswith("load a checkpoint of 0.5 MB")
