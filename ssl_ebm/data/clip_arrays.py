@@ -46,7 +46,11 @@ def load_row(listing: Listing) -> NDArray[np.uint8]:
         UserError: as `rows_in`.
     """
     assert isinstance(listing.path, Path)
-    return _load_array(listing.path)[listing.row]
+    assert listing.row is not None
+    video = _load_array(listing.path)
+    if listing.row >= len(video):
+        raise BrokenClipError(f"the file holds {len(video)} clips now: it was replaced")
+    return video[listing.row]
 
 
 def rows_in(path: Path) -> int | None:
