@@ -244,16 +244,17 @@ def test_the_time_left_is_that_of_the_rate_so_far(folder: Path, monkeypatch: pyt
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    """Peak memory of reading 1 MB and 15 MB of text with a tokenizer that is there, in fresh processes."""
+    """Peak memory of reading 0.6 MB and 28 MB of text with a tokenizer that is there, in fresh processes."""
     small = tmp_path / "small.txt"
-    small.write_text("\n".join(sentences(12_000)))
+    lines = sentences(12_000)  # 50 to a document: where documents begin is kept
+    small.write_text("\n".join(" ".join(lines[i : i + 50]) for i in range(0, len(lines), 50)))
     data = text(small, vocabulary=150)
     data.cache = tmp_path / "cache"
     data.setup("fit")
     assert data.tokenizer_json is not None
     (tmp_path / "t.json").write_text(data.tokenizer_json)
     peaks = []
-    for name, times in (("one.txt", 1), ("many.txt", 15)):
+    for name, times in (("one.txt", 1), ("many.txt", 45)):
         with (tmp_path / name).open("w") as file:
             for i in range(times):
                 file.write(small.read_text().replace(" ", f" {i} ", 1) + "\n")
@@ -266,4 +267,4 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         )
         made = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
         peaks.append(int(made.stdout.splitlines()[-1]) / 1024)
-    assert peaks[1] - peaks[0] < 10  # MB, of 14 MB more text
+    assert peaks[1] - peaks[0] < 13  # MB, of 27 MB more text
