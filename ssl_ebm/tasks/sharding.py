@@ -50,17 +50,8 @@ class ShardedWeights(ModelParallelStrategy):
     def on_validation_end(self) -> None:
         share_out(self.model)
 
-    def on_test_start(self) -> None:
-        gather(self.model)
-
-    def on_test_end(self) -> None:
-        share_out(self.model)
-
-    def on_predict_start(self) -> None:
-        gather(self.model)
-
-    def on_predict_end(self) -> None:
-        share_out(self.model)
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
 
 
 def gather(task: nn.Module | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -265,6 +266,10 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
             # not getrusage, which counts what the parent had before it became another process
             "print(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1])"
         )
-        made = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+        # one thread: what others hold on to differs from run to run
+        alone = {**os.environ, "RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        made = subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=alone
+        )
         peaks.append(int(made.stdout.splitlines()[-1]) / 1024)
-    assert peaks[1] - peaks[0] < 13  # MB, of 27 MB more text
+    assert peaks[1] - peaks[0] < 5  # MB, of 27 MB more text
