@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import cache
 from html import escape
 
+from ssl_ebm.report.benchmarks.rows import number
 from ssl_ebm.report.benchmarks.scaling.cluster import Cluster, Demand, Needs, limit, loaded_share, needs
 from ssl_ebm.report.benchmarks.scaling.recipes import RECIPES, demand
 from ssl_ebm.report.tables import table
@@ -24,12 +25,12 @@ COLUMNS: dict[str, Callable[[Needs], str]] = {
     "on each GPU": lambda n: f"{n.gpu_items:g}",
     "TFLOP a GPU": lambda n: f"{n.flops / 1e12:.3g}",
     "sent by a GPU, MB": lambda n: f"{n.sent / 1e6:,.0f}",
-    "computing, ms": lambda n: f"{n.compute * 1e3:.3g}",
+    "compute, ms": lambda n: f"{n.compute * 1e3:.3g}",
     "all-reduce, ms": lambda n: f"{n.reduce * 1e3:.3g}",
     "not hidden, ms": lambda n: f"{n.exposed * 1e3:.3g}",
     "of a step computes": lambda n: f"{n.efficiency:.0%}",
-    "items/s": lambda n: f"{n.rate:,.0f}",
-    "read, MB/s": lambda n: f"{n.storage / 1e6:,.0f}",
+    "1,000 items/s": lambda n: number(n.rate / 1e3),
+    "read, GB/s": lambda n: number(n.storage / 1e9),
     "loading cores a GPU": lambda n: f"{n.cores:.3g}",
     "steps an epoch": lambda n: f"{n.steps_per_epoch:,.0f}",
 }
