@@ -11,6 +11,7 @@ import torch
 
 from ssl_ebm.data.shards.folder import open_shards
 from ssl_ebm.data.shards.tables import ITEM
+from ssl_ebm.errors import UserError
 from ssl_ebm.report.benchmarks import scale
 from ssl_ebm.report.benchmarks.scaling import checkpoints, memory, processes
 from ssl_ebm.report.benchmarks.scaling.processes import (
@@ -47,9 +48,15 @@ def test_rates_are_of_the_time_in_which_all_train() -> None:
     assert Times(9.0, [paused]).steps_per_second == pytest.approx(38 / (7 + 9.5))
 
 
+def test_trainings_that_did_not_run_at_one_time_are_said() -> None:
+    one = [10 + 0.25 * step for step in range(9)]
+    with pytest.raises(UserError, match="more steps"):
+        _ = Times(9.0, [one, [at + 10 for at in one]]).steps_per_second
+
+
 @pytest.mark.slow
 def test_one_process_and_two_are_measured_by_the_command() -> None:
-    training = masked_autoencoder(items=2, steps=3, **TINY)
+    training = masked_autoencoder(items=2, steps=60, **TINY)
     rows = list(process_rows("scale", training, turns=1))
     by_name = {(row.case.split(", ")[1], row.peer_name): row for row in rows if row.unit == "images/s"}
     assert set(by_name) == {(ONE, None), (APART, IDEAL), (TOGETHER, IDEAL), (TOGETHER, UNCONNECTED)}

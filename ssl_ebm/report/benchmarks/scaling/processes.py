@@ -86,24 +86,29 @@ def frame_prediction(items: int = 32, steps: int = 60, **sizes: Any) -> Training
 class Clock(Callback):
     """Writes down when each optimizer step ended: seconds of `time.time`, which all processes share.
 
-    Trainings that are measured at one time wait for each other where they begin.
+    Trainings that are measured at one time wait for each other where the warm-up ends.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.ends: list[float] = []
-        folder = Path(os.environ[VARIABLE])
-        (folder / f"{os.getpid()}.ready").touch()
-        expected, until = int(folder.name), time.monotonic() + PATIENCE
-        while len(list(folder.glob("*.ready"))) < expected and time.monotonic() < until:
-            time.sleep(0.002)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if len(self.ends) == WARM_UP_STEPS - 1:
+            wait_for_all(Path(os.environ[VARIABLE]))
         self.ends.append(time.time())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             path = Path(os.environ[VARIABLE]) / f"{os.getpid()}.json"
             path.write_text(json.dumps(self.ends))
+
+
+def wait_for_all(folder: Path) -> None:
+    """Returns when as many processes have called it as the name of the folder says."""
+    (folder / f"{os.getpid()}.ready").touch()
+    expected, until = int(folder.name), time.monotonic() + PATIENCE
+    while len(list(folder.glob("*.ready"))) < expected and time.monotonic() < until:
+        time.sleep(0.002)
 
 
 @dataclass(frozen=True)
@@ -125,10 +130,16 @@ class Times:
 
     @property
     def steps_per_second(self) -> float:
-        """Of all together, after the warm-up, while all of them train."""
+        """Of all together, after the warm-up, while all of them train.
+
+        Raises:
+            UserError: one took no step in that time.
+        """
         begin = max(one[WARM_UP_STEPS - 1] for one in self.ends)
         end = min(one[-1] for one in self.ends)
         seen = [[at for at in one if begin <= at <= end] for one in self.ends]
+        if min(map(len, seen)) < 2:
+            raise UserError("trainings that were to run at one time did not: let them take more steps")
         return sum((len(one) - 1) / (one[-1] - one[0]) for one in seen)
 
 
