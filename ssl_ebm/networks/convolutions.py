@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
-
-Pair = tuple[int, int]
 
 
 def grow_to(features: Tensor, like: Tensor) -> Tensor:
@@ -27,57 +22,6 @@ def coordinates(like: Tensor) -> Tensor:
     columns = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
     grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
     return grid.expand(batch, -1, -1, -1)
-
-
-class _ByColumns(torch.autograd.Function):
-    """A convolution whose gradient in x is one matrix product, whose columns are then added up in place."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, weight, bias, stride, padding)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        stride, padding = ctx.stride, ctx.padding
-        of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
-        found: list[Tensor | None] = [None] * 5
-        if of_x:
-            columns = weight.flatten(1).t() @ gradient.flatten(2)  # (B, C k k, places)
-            size, side = tuple(x.shape[2:]), tuple(weight.shape[2:])
-            found[0] = F.fold(columns, size, side, padding=padding, stride=stride)
-        if of_weight:
-            found[1] = conv2d_weight(x, list(weight.shape), gradient, stride, padding)
-        if of_bias:
-            found[2] = gradient.sum((0, 2, 3))
-        return tuple(found)
-
-
-class FewChannelConv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` of pictures, for energies whose gradient in the picture is wanted.
-
-    On a processor oneDNN's gradient in an input of one or three channels costs sixteen times the convolution;
-    as a matrix product it costs three times. The gradient has gradients of every order.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        simple = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
-        if (
-            x.requires_grad
-            and x.device.type == "cpu"
-            and x.dtype == self.weight.dtype
-            and simple
-            and not isinstance(self.padding, str)
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
-        ):
-            made: Tensor = _ByColumns.apply(x, self.weight, self.bias, self.stride, self.padding)
-            return made
-        return super().forward(x)
 
 
 class ResidualBlock(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.networks.convolutions import FewChannelConv2d
+from ssl_ebm.networks.few_channels import FewChannelConv2d
 from ssl_ebm.networks.onednn import Linear
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_ebm.networks.convolutions import FewChannelConv2d, UNet, coordinates, grow_to
+from ssl_ebm.networks.convolutions import UNet, coordinates, grow_to
 
 
 def test_coordinates_run_from_edge_to_edge() -> None:
@@ -39,27 +39,3 @@ def test_levels_and_blocks_are_those_asked_for() -> None:
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     # a stem, and two in each of three blocks at three levels down and two up
     assert len(convolutions) == 1 + 2 * 3 * (3 + 2)
-
-
-@pytest.mark.parametrize("size", [(9, 12), (8, 8)])
-@pytest.mark.parametrize(("channels", "side"), [(1, 5), (3, 3)])
-def test_a_convolution_of_pictures_is_torchs_with_its_gradients_of_every_order(
-    size: tuple[int, int], channels: int, side: int
-) -> None:
-    torch.manual_seed(0)
-    ours = FewChannelConv2d(channels, 4, side, stride=2, padding=side // 2).double()
-    x = torch.randn(2, channels, *size, dtype=torch.float64, requires_grad=True)
-    made = ours(x)
-    assert type(made.grad_fn).__name__ == "_ByColumnsBackward"
-    theirs = torch.nn.functional.conv2d(x, ours.weight, ours.bias, 2, side // 2)
-    torch.testing.assert_close(made, theirs)
-    wanted = [x, ours.weight, ours.bias]
-    first = torch.autograd.grad(made.pow(3).sum(), wanted, create_graph=True)
-    expected = torch.autograd.grad(theirs.pow(3).sum(), wanted, create_graph=True)
-    second = torch.autograd.grad(first[0].square().sum(), wanted[:2])
-    for a, b in zip(
-        [*first, *second],
-        [*expected, *torch.autograd.grad(expected[0].square().sum(), wanted[:2])],
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)

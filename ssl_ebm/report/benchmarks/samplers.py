@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_ebm.energy.autograd import frozen
 from ssl_ebm.energy.sampling import Hmc, Langevin, Sampler
 from ssl_ebm.networks import ImageEnergy, PointEnergy
-from ssl_ebm.networks.convolutions import FewChannelConv2d
+from ssl_ebm.networks.few_channels import FewChannelConv2d
 from ssl_ebm.networks.onednn import Linear
 from ssl_ebm.report.benchmarks.neighbour import Neighbour
 from ssl_ebm.report.benchmarks.rows import Row
