@@ -43,6 +43,7 @@ class Campaign:
         self.targets = {name: target for name, (target, _) in chosen.items()}
         self.journal = out / "journal.jsonl"
         self.started = out / "started"
+        self.noise = out / "noise.txt"
 
     def kind_of(self, case: int) -> str:
         return random.Random(f"{self.seed}/{case}/kind").choices(self.names, self.weights)[0]
@@ -51,7 +52,7 @@ class Campaign:
         """In a child: writes an outcome for each case."""
         from ssl_ebm.errors import UserError
 
-        silence(self.out / "noise.txt")
+        silence(self.noise)
         limit_memory()
         with self.journal.open("a") as journal:
             for case in cases:
@@ -94,13 +95,18 @@ class Campaign:
             self.started.write_text(str(row["case"]))
             ended = in_a_child(lambda alone=alone: self.run(alone, bases), self.silence_of)  # type: ignore[misc]
             if ended is None:
+                among_others = row["said"]
                 row.clear()
-                row |= self.rows()[0]
+                row |= self.rows()[0] | {"among_others": among_others}
             else:
-                row["said"] = ended
-                self.keep(row["case"], ended)
-            row["alone"] = True
+                row["said"] = self.last_words(ended)
+                self.keep(row["case"], row["said"])
         self.journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def last_words(self, ended: str) -> str:
+        """How a child ended, and the end of what it printed: a crash says where it was."""
+        printed, _, _ = self.noise.read_text(errors="replace").partition("\nExtension modules: ")
+        return f"{ended}\n{printed[-4000:]}"
 
     def silence_of(self) -> float:
         """Seconds since a case was begun."""
@@ -138,7 +144,7 @@ def campaign(out: Path, cases: range, seed: int, kinds: list[str]) -> dict[str, 
         )
         at = batch.stop
         if ended is not None:
-            case = int(campaign.started.read_text())
+            case, ended = int(campaign.started.read_text()), campaign.last_words(ended)
             with campaign.journal.open("a") as journal:
                 row = {"case": case, "kind": campaign.kind_of(case), "outcome": "failed", "said": ended}
                 journal.write(json.dumps(row) + "\n")
@@ -157,7 +163,7 @@ def campaign(out: Path, cases: range, seed: int, kinds: list[str]) -> dict[str, 
         "of_each_kind": {
             name: Counter(row["outcome"] for row in rows if row["kind"] == name) for name in campaign.names
         },
-        "repeated_alone": [row["case"] for row in rows if row.get("alone")],
+        "passed_alone": {row["case"]: row["among_others"] for row in rows if "among_others" in row},
         "longest_seconds": max(row.get("seconds", children.PATIENCE) for row in rows),
         "seconds": round(time.monotonic() - begun, 1),
         "seed": seed,

@@ -54,8 +54,8 @@ def limit_memory() -> None:
 
 
 def silence(log: Path) -> None:
-    """What C and Rust print goes to a file; warnings, and where a process crashed, are not of interest."""
-    faulthandler.disable()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    """What C and Rust print goes to a new file, and where the process crashes; warnings go nowhere."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(file, 2)
+    faulthandler.enable(file, all_threads=False)
     warnings.simplefilter("ignore")

@@ -83,7 +83,25 @@ def test_a_planted_fault_is_found(
     assert report["failed"] == [case for case in range(4) if kinds[case] == "fault"]
     assert report["outcomes"]["refused"] == kinds.count("well")
     first = report["failed"][0]
-    assert (tmp_path / "failures" / str(first) / "said.txt").read_text().startswith("fault\n")
+    said = (tmp_path / "failures" / str(first) / "said.txt").read_text()
+    assert said.startswith("fault\n")
+    assert fault is not _dies or ("Fatal Python error: Aborted" in said and "in _dies" in said)
+
+
+def test_what_fails_only_among_others_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = []
+
+    def dies_second(place: Place, rng: random.Random) -> None:
+        before.append(place)
+        if len(before) == 2:
+            os.abort()
+
+    monkeypatch.setattr(targets, "TARGETS", {"one": (dies_second, 1)})
+    (tmp_path / "bases").mkdir()
+    report = fuzz.campaign(tmp_path, range(3), 0, [])
+    assert report["failed"] == []
+    assert list(report["passed_alone"]) == [1]
+    assert "in dies_second" in report["passed_alone"][1]
 
 
 def test_a_case_is_a_function_of_its_number() -> None:
