@@ -1,17 +1,12 @@
 """One run of a Trainer from YAML files and overrides: ``fit``, ``validate``, ``test`` and ``predict``."""
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import set_parsing_settings
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -20,15 +15,17 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from ssl_ebm.data.loading import READ_TIMEOUT, StreamData
+from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
 from ssl_ebm.evaluation.failures import remedy_for
 from ssl_ebm.evaluation.lock import only_run_in
-from ssl_ebm.evaluation.loggers import WandbMode, make_loggers
+from ssl_ebm.evaluation.loggers import make_loggers
 from ssl_ebm.evaluation.progress import ProgressLines
 from ssl_ebm.evaluation.provenance import RunRecord
-from ssl_ebm.evaluation.trust import FLAG, check_configs, names_foreign_code
+from ssl_ebm.evaluation.quiet import quieten
+from ssl_ebm.evaluation.run_settings import add_settings, launched_settings, leave_descriptions
+from ssl_ebm.evaluation.trust import check_configs, names_foreign_code
 from ssl_ebm.files import whole
 from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint
@@ -67,7 +64,7 @@ class Run(LightningCLI):
     """Model, data and trainer, built from the arguments of a command; ``execute`` runs it.
 
     The settings are those of LightningCLI (``seed_everything``, ``trainer``, and ``model`` and ``data``,
-    whose classes are chosen by ``class_path``) and those of ``add_arguments_to_parser``.
+    whose classes are chosen by ``class_path``) and those of `add_settings`.
 
     Args:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
@@ -84,7 +81,7 @@ class Run(LightningCLI):
         self.command = command
         self.arguments = check_configs(arguments)
         quieten()
-        _leave_descriptions()
+        leave_descriptions()
         keep_freed_memory()
         super().__init__(
             model_class=LightningModule,
@@ -105,59 +102,7 @@ class Run(LightningCLI):
         return {self.command: {*LightningCLI.subcommands()[self.command], "weights_only"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--run_dir",
-            type=str | None,
-            default=None,
-            help="Folder of checkpoints, settings and logs (default: runs/NAME, NAME.yaml the first config).",
-        )
-        parser.add_argument(
-            "--checkpoint_every",
-            type=PositiveInt,
-            default=500,
-            help="Optimizer steps between two checkpoints.",
-        )
-        parser.add_argument(
-            "--wandb",
-            type=WandbMode,
-            default="off",
-            help="Log to Weights & Biases too: not at all, to local files, or to its server.",
-        )
-        parser.add_argument(
-            "--skip_steps",
-            type=NonNegativeInt,
-            default=0,
-            help="Steps that may be left out for a gradient that is not finite, before training stops.",
-        )
-        parser.add_argument(
-            "--lr_reference_batch",
-            type=PositiveInt | None,
-            default=None,
-            help="Items in the optimizer step that model.lr is for: scaled to the step that is taken.",
-        )
-        parser.add_argument(
-            "--read_timeout",
-            type=PositiveFloat,
-            default=READ_TIMEOUT,
-            help="Seconds that training waits for the workers that load data, before it stops.",
-        )
-        parser.add_argument(
-            "--activation_checkpointing",
-            type=bool,
-            default=False,
-            help="Transformer blocks compute activations again for the gradient, to save memory.",
-        )
-        parser.add_argument(
-            "--compile",
-            type=str | None,
-            default=None,
-            help="Compile the transformer blocks by this backend of torch.compile, such as inductor.",
-        )
-        parser.add_argument(
-            FLAG,
-            action="store_true",
-            help="Let config files name classes of any package; counts on the command line alone.",
-        )
+        add_settings(parser)
         # Only where it is needed: the parser would carry the defaults of one class over to another.
         if not names_a_task(self.arguments):
             parser.set_defaults({"model": {"class_path": DEFAULT_TASK}})
@@ -248,7 +193,7 @@ class Run(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.command]["trainer"]
-        kwargs |= {"default_root_dir": str(self.run_dir), **_launched_settings(config)}
+        kwargs |= {"default_root_dir": str(self.run_dir), **launched_settings(config)}
         if config["logger"] in (None, True):
             kwargs["logger"] = self._loggers()
         seed, resumed_from = self.setting("seed_everything"), self.setting("ckpt_path")
@@ -330,42 +275,3 @@ def _prepare_folder(run_dir: Path, resumed_from: str | None) -> None:
             rank_zero_info(f"{run_dir} holds an earlier run: its checkpoints are now in {aside}")
     elif Path(resumed_from) == previous_checkpoint(run_dir) and last.exists():
         os.replace(last, last.with_name("aside.ckpt"))
-
-
-def _launched_settings(config: Any) -> dict[str, Any]:
-    """Devices, nodes and strategy as torchrun or srun says: one YAML serves any number of processes."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // local
-    elif SLURMEnvironment.detect():
-        nodes = int(os.environ.get("SLURM_NNODES", "1"))
-        local = int(os.environ["SLURM_NTASKS"]) // nodes
-    else:
-        return {}
-    strategy = "ddp" if config["strategy"] == "auto" else config["strategy"]
-    return {"devices": local, "num_nodes": nodes, "strategy": strategy}
-
-
-def _leave_descriptions() -> None:
-    """The parser makes objects where a type asks for one; a task makes those that are described to it.
-
-    Versions below 4.51 do so; above, it is a setting (and the default from 5.0 on).
-    """
-    if "instantiate_subclass_spec_in_any" in signature(set_parsing_settings).parameters:
-        set_parsing_settings(instantiate_subclass_spec_in_any=False)
-
-
-def quieten() -> None:
-    """Drops the advice and small talk that Lightning prints at every start; its warnings stay."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).addFilter(_worth_printing)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    # Tasks take the labels out of a batch, whatever the data.
-    warnings.filterwarnings("ignore", message=".*You have overridden `on_before_batch_transfer`.*")
-
-
-def _worth_printing(record: logging.LogRecord) -> bool:
-    small_talk = ("💡", "GPU available", "TPU available", "HPU available", "Seed set to", "Restoring states")
-    return not any(phrase in record.getMessage() for phrase in small_talk)

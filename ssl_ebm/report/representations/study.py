@@ -13,7 +13,7 @@ import torch
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.provenance import versions
-from ssl_ebm.evaluation.runs import quieten
+from ssl_ebm.evaluation.quiet import quieten
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.progress import Display
 from ssl_ebm.report.provenance import describe_device

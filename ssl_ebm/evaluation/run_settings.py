@@ -1,0 +1,96 @@
+"""Settings of a run that Lightning's command line does not have."""
+
+from __future__ import annotations
+
+import os
+from inspect import signature
+from typing import Any
+
+from jsonargparse import set_parsing_settings
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.cli import LightningArgumentParser
+
+from ssl_ebm.data.loading import READ_TIMEOUT
+from ssl_ebm.evaluation.loggers import WandbMode
+from ssl_ebm.evaluation.trust import FLAG
+
+
+def add_settings(parser: LightningArgumentParser) -> None:
+    """Folder, checkpoints, logging, tolerance of faults, and what to save memory or time by."""
+    parser.add_argument(
+        "--run_dir",
+        type=str | None,
+        default=None,
+        help="Folder of checkpoints, settings and logs (default: runs/NAME, NAME.yaml the first config).",
+    )
+    parser.add_argument(
+        "--checkpoint_every",
+        type=PositiveInt,
+        default=500,
+        help="Optimizer steps between two checkpoints.",
+    )
+    parser.add_argument(
+        "--wandb",
+        type=WandbMode,
+        default="off",
+        help="Log to Weights & Biases too: not at all, to local files, or to its server.",
+    )
+    parser.add_argument(
+        "--skip_steps",
+        type=NonNegativeInt,
+        default=0,
+        help="Steps that may be left out for a gradient that is not finite, before training stops.",
+    )
+    parser.add_argument(
+        "--lr_reference_batch",
+        type=PositiveInt | None,
+        default=None,
+        help="Items in the optimizer step that model.lr is for: scaled to the step that is taken.",
+    )
+    parser.add_argument(
+        "--read_timeout",
+        type=PositiveFloat,
+        default=READ_TIMEOUT,
+        help="Seconds that training waits for the workers that load data, before it stops.",
+    )
+    parser.add_argument(
+        "--activation_checkpointing",
+        type=bool,
+        default=False,
+        help="Transformer blocks compute activations again for the gradient, to save memory.",
+    )
+    parser.add_argument(
+        "--compile",
+        type=str | None,
+        default=None,
+        help="Compile the transformer blocks by this backend of torch.compile, such as inductor.",
+    )
+    parser.add_argument(
+        FLAG,
+        action="store_true",
+        help="Let config files name classes of any package; counts on the command line alone.",
+    )
+
+
+def launched_settings(config: Any) -> dict[str, Any]:
+    """Devices, nodes and strategy as torchrun or srun says: one YAML serves any number of processes."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // local
+    elif SLURMEnvironment.detect():
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        local = int(os.environ["SLURM_NTASKS"]) // nodes
+    else:
+        return {}
+    strategy = "ddp" if config["strategy"] == "auto" else config["strategy"]
+    return {"devices": local, "num_nodes": nodes, "strategy": strategy}
+
+
+def leave_descriptions() -> None:
+    """The parser makes objects where a type asks for one; a task makes those that are described to it.
+
+    Versions below 4.51 do so; above, it is a setting (and the default from 5.0 on).
+    """
+    if "instantiate_subclass_spec_in_any" in signature(set_parsing_settings).parameters:
+        set_parsing_settings(instantiate_subclass_spec_in_any=False)
