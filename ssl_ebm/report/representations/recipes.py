@@ -57,7 +57,8 @@ class Recipe:
     Attributes:
         name: of the task.
         title: what it is, for a reader.
-        pretexts: by name of the objective, the task by class_path and init_args: the same network in all.
+        pretexts: by name of the objective, the task by class_path and init_args: the same network in all,
+            but for what z needs.
         data: that pretexts are trained on, without labels: a DataModule by class_path and init_args.
         labelled: the same items with labels, for probes and fine-tuning.
         pretraining: of each pretext and seed.
@@ -132,23 +133,30 @@ def frames() -> Recipe:
 
 def images(folder: str) -> Recipe:
     """Small pictures in class folders: fill in three quarters of the patches."""
-    network = _described(
-        "ssl_ebm.networks.patch_completion.PatchCompletion",
-        size=32, patch=4, width=96, depth=4, heads=3, decoder_width=64, decoder_depth=1, decoder_heads=2,
-        normalised=True,
-    )  # fmt: skip
+    sizes = {
+        "size": 32, "patch": 4, "width": 96, "depth": 4, "heads": 3, "decoder_width": 64, "decoder_depth": 1,
+        "decoder_heads": 2, "normalised": True,
+    }  # fmt: skip
+    ebm = {"codes": 16, "beta": 1 / 30, "initial_temperature": 600.0, "prior_weight": 30.0}
     shared = {
         "mask": _described("ssl_ebm.data.masks.RandomPatches", ratio=0.75, patch=4),
         "lr": 2e-3, "weight_decay": 0.05, "warmup_steps": 150, "second_momentum": 0.95,
     }  # fmt: skip
+
+    def inpainting(objective: str, parts: int = 0, **settings: Any) -> Description:
+        drawn = {"parts": parts} if parts else {}
+        network = _described("ssl_ebm.networks.patch_completion.PatchCompletion", **sizes, **drawn)
+        return _described(
+            "ssl_ebm.tasks.Inpainting", objective=objective, network=network, **shared, **settings
+        )
+
     pictures = {"folder": str(Path(folder).absolute()), "size": 32, "flip": True, "batch_size": 64}
     return Recipe(
         name="images",
         title="the hidden patches of a picture",
         pretexts={
-            "least_squares": _described(
-                "ssl_ebm.tasks.Inpainting", objective="least_squares", network=network, **shared
-            )
+            "least_squares": inpainting("least_squares"),
+            "latent_ebm": inpainting("latent_ebm", parts=16, **ebm),
         },
         data=_described("ssl_ebm.data.ImageFolder", **pictures, crop=0.2),
         labelled=_described("ssl_ebm.data.ImageFolder", **pictures, crop=0.5),

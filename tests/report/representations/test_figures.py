@@ -46,7 +46,7 @@ def results(recipe: Any, gain: float, seeds: tuple[int, ...] = (0, 1, 2)) -> dic
 def test_verdicts_follow_the_interval(gain: float, verdict: str) -> None:
     recipe = images("nowhere")
     bars = judge({"tasks": {"images": figures_of(recipe, (0, 1, 2), results(recipe, gain))}})
-    assert len(bars) == 2  # shares
+    assert len(bars) == 2 * 2  # pretexts, shares
     assert {bar["verdict"] for bar in bars} == {verdict}
 
 
