@@ -40,27 +40,28 @@ def normal(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
     """Standard normal numbers, drawn on the generator's device and moved, or where they stay without one."""
-    origin = generator.device if generator is not None else device
-
-    def draw(*sizes: int) -> Tensor:
-        return torch.randn(sizes, generator=generator, device=origin, dtype=dtype)
-
-    return _drawn(shape, generator, draw).to(device)
+    return _drawn(torch.randn, shape, dtype, device, generator)
 
 
 def uniform(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str, generator: torch.Generator | None
 ) -> Tensor:
     """Uniform numbers in [0, 1), drawn as those of `normal` are."""
-    origin = generator.device if generator is not None else device
-
-    def draw(*sizes: int) -> Tensor:
-        return torch.rand(sizes, generator=generator, device=origin, dtype=dtype)
-
-    return _drawn(shape, generator, draw).to(device)
+    return _drawn(torch.rand, shape, dtype, device, generator)
 
 
-def _drawn(shape: tuple[int, ...], generator: torch.Generator | None, draw: Callable[..., Tensor]) -> Tensor:
-    if not shape:
-        return draw()
-    return for_items(shape[0], generator, lambda count: draw(count, *shape[1:]))
+def _drawn(
+    draw: Callable[..., Tensor],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device | str,
+    generator: torch.Generator | None,
+) -> Tensor:
+    if generator is None:  # in every step of a chain: without a detour
+        return draw(shape, dtype=dtype, device=device)
+
+    def of(*sizes: int) -> Tensor:
+        return draw(sizes, generator=generator, device=generator.device, dtype=dtype)
+
+    made = for_items(shape[0], generator, lambda count: of(count, *shape[1:])) if shape else of()
+    return made.to(device)

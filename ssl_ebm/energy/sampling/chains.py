@@ -80,14 +80,13 @@ class Sampler(Protocol):
 
 
 def energy_and_gradient(energy: EnergyOfState, state: Tensor) -> tuple[Tensor, Tensor]:
-    """E (N,) and dE/dstate (N, *S), both without graph."""
+    """E (N,) and dE/dstate (N, *S), both without graph. Gradients are enabled where it is called."""
     state = state.detach().requires_grad_()
-    with torch.enable_grad():
-        energies = checked_shape(energy(state), state)
-        if not energies.requires_grad:  # an energy that is the same everywhere
-            return energies, torch.zeros_like(state)
-        (gradient,) = torch.autograd.grad(energies.sum(), state, materialize_grads=True)
-    return energies.detach(), gradient
+    energies = checked_shape(energy(state), state)
+    if not energies.requires_grad:  # an energy that is the same everywhere
+        return energies, torch.zeros_like(state)
+    (gradient,) = torch.autograd.grad(energies, state, torch.ones_like(energies), allow_unused=True)
+    return energies.detach(), torch.zeros_like(state) if gradient is None else gradient
 
 
 def checked_shape(energies: Tensor, state: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class Langevin:
         """Moves the chains; see `Sampler.sample`."""
         record = Record(type(self).__name__, start, steps, record_every)
         state, size = start.detach().clone(), 0.0
-        with frozen(energy):
+        with frozen(energy), torch.enable_grad():
             for step in range(steps):
                 size, noise = at(self.step_size, step), at(self.noise, step)
                 energies, gradient = energy_and_gradient(energy, state)

@@ -106,7 +106,7 @@ class _Metropolis:
         size = torch.full((), self.step_size, dtype=start.dtype, device=start.device)
         adaptation = DualAveraging(size, self.best_target if self.target is None else self.target)
         accepted = start.new_zeros(len(start))
-        with frozen(energy):
+        with frozen(energy), torch.enable_grad():
             point = self.begin(energy, start.detach().clone())
             for step in range(-self.warmup, steps):
                 if step >= 0:
