@@ -105,7 +105,8 @@ class Campaign:
 
     def last_words(self, ended: str) -> str:
         """How a child ended, and the end of what it printed: a crash says where it was."""
-        printed, _, _ = self.noise.read_text(errors="replace").partition("\nExtension modules: ")
+        printed = self.noise.read_text(errors="replace") if self.noise.is_file() else ""
+        printed, _, _ = printed.partition("\nExtension modules: ")
         return f"{ended}\n{printed[-4000:]}"
 
     def silence_of(self) -> float:
@@ -163,7 +164,11 @@ def campaign(out: Path, cases: range, seed: int, kinds: list[str]) -> dict[str, 
         "of_each_kind": {
             name: Counter(row["outcome"] for row in rows if row["kind"] == name) for name in campaign.names
         },
-        "passed_alone": {row["case"]: row["among_others"] for row in rows if "among_others" in row},
+        "passed_alone": {
+            row["case"]: row["among_others"]
+            for row in rows
+            if row["outcome"] != "failed" and "among_others" in row
+        },
         "longest_seconds": max(row.get("seconds", children.PATIENCE) for row in rows),
         "seconds": round(time.monotonic() - begun, 1),
         "seed": seed,
