@@ -47,10 +47,16 @@ def in_a_child(work: Callable[[], None], patience: Callable[[], float] | None = 
         time.sleep(0.02)
 
 
-def limit_memory() -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+def address_space() -> int:
+    """Bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def limit_memory() -> int:
+    """Lets this process have `MEMORY` bytes more than it has now, and returns those."""
+    begun_with = address_space()
+    resource.setrlimit(resource.RLIMIT_AS, (begun_with + MEMORY, begun_with + MEMORY))
+    return begun_with
 
 
 def silence(log: Path) -> None:

@@ -104,6 +104,25 @@ def test_what_fails_only_among_others_is_told(tmp_path: Path, monkeypatch: pytes
     assert "in dies_second" in report["passed_alone"][1]
 
 
+def test_who_takes_much_memory_has_no_case_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "MEMORY", 2**30)
+    kept, processes = [], tmp_path / "processes"
+
+    def takes(place: Place, rng: random.Random) -> None:
+        with processes.open("a") as file:
+            print(os.getpid(), file=file)
+        kept.append(np.empty(2**28 + 2**26, np.uint8))  # two are more than half
+
+    monkeypatch.setattr(targets, "TARGETS", {"one": (takes, 1)})
+    (tmp_path / "bases").mkdir()
+    report = fuzz.campaign(tmp_path, range(6), 0, [])
+    assert report["outcomes"] == {"accepted": 6}
+    assert report["cases"] == 6
+    one_process_each = processes.read_text().split()
+    assert len(set(one_process_each)) == 3
+    assert one_process_each[::2] == one_process_each[1::2]
+
+
 def test_a_case_is_a_function_of_its_number() -> None:
     content = bytes(range(256)) * 8
     tree = {"model": {"class_path": "a.B", "init_args": {"width": 3, "rates": [1, 2]}}}
