@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -163,3 +165,18 @@ def test_proposals_that_are_not_finite_are_refused(sampler: Sampler) -> None:
 def test_mistakes_are_said_in_a_line(make: object, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("beyond", [-math.inf, math.inf, math.nan])
+def test_no_chain_goes_where_the_energy_is_not_finite(beyond: float) -> None:
+    """A flat energy below 1, and none above."""
+
+    def energy(y: Tensor) -> Tensor:
+        return torch.where(y[:, 0] < 1, 0.0, beyond)
+
+    generator = torch.Generator().manual_seed(0)
+    start = torch.linspace(-1, 0.9, 200)[:, None]
+    found = Metropolis(0.5).sample(energy, start, 40, generator)
+    assert (found.state < 1).all()
+    assert 0.5 < float(found.acceptance.mean()) < 1
+    assert float(found.acceptance.min()) < float(found.acceptance.max()) <= 1
