@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz import children
-from fuzz.children import NO_END, address_space, in_a_child, limit_memory, silence
+from fuzz.children import NO_END, address_space, in_a_child, limit_memory, silence, tell_crashes
 
 BATCH = 100  # cases of a child process
 
@@ -61,6 +61,7 @@ class Campaign:
         with self.journal.open("a") as journal:
             for case in cases:
                 self.started.write_text(str(case))
+                tell_crashes()
                 begun, found, said = time.monotonic(), "accepted", ""
                 try:
                     self.once(case, bases)
@@ -112,8 +113,8 @@ class Campaign:
     def last_words(self, ended: str) -> str:
         """How a child ended, and the end of what it printed: a crash says where it was."""
         printed = self.noise.read_text(errors="replace") if self.noise.is_file() else ""
-        printed, _, _ = printed.partition("\nExtension modules: ")
-        return f"{ended}\n{printed[-4000:]}"
+        before, crash, where = printed.rpartition("Fatal Python error: ")
+        return f"{ended}\n{before[-2000:]}{crash}{where[:4000]}"
 
     def silence_of(self) -> float:
         """Seconds since a case was begun."""

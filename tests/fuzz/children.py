@@ -60,8 +60,14 @@ def limit_memory() -> int:
 
 
 def silence(log: Path) -> None:
-    """What C and Rust print goes to a new file, and where the process crashes; warnings go nowhere."""
+    """What C and Rust print goes to a new file; warnings go nowhere."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(file, 2)
-    faulthandler.enable(file, all_threads=False)
     warnings.simplefilter("ignore")
+
+
+def tell_crashes() -> None:
+    """A crash prints where it was. To be called again after a training: Lightning puts the handlers of all
+    signals back to those that Python knows of, and those of faulthandler are none of them."""
+    faulthandler.disable()  # else it takes them for installed
+    faulthandler.enable(2, all_threads=False)

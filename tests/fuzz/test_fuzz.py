@@ -1,6 +1,7 @@
 """A share of the fuzzing in CI; and that the fuzzing sees the faults it is there for."""
 
 import json
+import mmap
 import os
 import random
 import subprocess
@@ -111,7 +112,7 @@ def test_who_takes_much_memory_has_no_case_after_it(tmp_path: Path, monkeypatch:
     def takes(place: Place, rng: random.Random) -> None:
         with processes.open("a") as file:
             print(os.getpid(), file=file)
-        kept.append(np.empty(2**28 + 2**26, np.uint8))  # two are more than half
+        kept.append(mmap.mmap(-1, 2**28 + 2**26))  # two are more than half
 
     monkeypatch.setattr(targets, "TARGETS", {"one": (takes, 1)})
     (tmp_path / "bases").mkdir()
