@@ -12,7 +12,3 @@ configs=configs/frame_prediction
     --config "$configs/quickstart_least_squares.yaml" \
     --config "$configs/quickstart_latent_ebm.yaml" \
     --seeds 0 1 2 --out runs/quickstart "$@"
-
-echo
-echo "report:  $PWD/runs/quickstart/report.html"
-echo "results: $PWD/runs/quickstart/results.json"
