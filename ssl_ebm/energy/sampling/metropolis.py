@@ -110,18 +110,17 @@ class _Metropolis:
             point = self.begin(energy, start.detach().clone())
             for step in range(-self.warmup, steps):
                 if step >= 0:
-                    record.before(step, point.energy / self.beta)
+                    record.before(step, point.energy if self.beta == 1 else point.energy / self.beta)
                 proposed, log_ratio = self.propose(energy, point, size, generator)
-                possible = proposed.energy.isfinite() & ~log_ratio.isnan()
-                log_ratio = torch.where(possible, log_ratio.clamp_max(0), -math.inf)
-                taken = uniform_like(log_ratio, generator).log() < log_ratio
+                probability = _acceptance(proposed.energy, log_ratio)
+                taken = uniform_like(probability, generator) < probability
                 point = Point(*(_choose(taken, new, old) for new, old in zip(proposed, point, strict=True)))
                 if step < 0:
-                    size = adaptation.update(log_ratio.exp().mean())
+                    size = adaptation.update(probability.mean())
                     if step == -1:
                         size = adaptation.average()
                 else:
-                    accepted += log_ratio.exp()
+                    accepted += probability
                     record.after(step, point.state)
         return record.chains(point.state, accepted / steps, size, check)
 
@@ -236,9 +235,9 @@ class Hmc(_Metropolis):
         momentum = first.addcmul(point.gradient, size, value=-0.5)
         new = self.energy_and_gradient(energy, point.state.addcmul(momentum, size))
         for _ in range(self.leapfrog_steps - 1):
-            momentum = momentum.addcmul(new.gradient, size, value=-1)
+            momentum.addcmul_(new.gradient, size, value=-1)
             new = self.energy_and_gradient(energy, new.state.addcmul(momentum, size))
-        momentum = momentum.addcmul(new.gradient, size, value=-0.5)
+        momentum.addcmul_(new.gradient, size, value=-0.5)
         kinetic = 0.5 * (_square(first) - _square(momentum))
         return Proposal(new, point.energy - new.energy + kinetic)
 
@@ -276,6 +275,12 @@ class DualAveraging:
     def average(self) -> Tensor:
         """The step size to keep."""
         return self.log_average.exp()
+
+
+def _acceptance(proposed: Tensor, log_ratio: Tensor) -> Tensor:
+    """min(1, exp(log_ratio)), and 0 where that or the proposed energy is not a number to go to: (N,) each."""
+    probability = log_ratio.clamp_max(0).exp_().nan_to_num_(0.0)
+    return torch.where(proposed > -math.inf, probability, 0.0)
 
 
 def _choose(taken: Tensor, new: Tensor, old: Tensor) -> Tensor:
