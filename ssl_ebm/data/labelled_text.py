@@ -115,8 +115,8 @@ class LabelledDocuments(StreamData):
     def __init__(
         self,
         path: str,
-        text_column: str = "text",
-        label_column: str = "label",
+        text_column: str | int = "text",
+        label_column: str | int = "label",
         length: int | None = None,
         val_share: float = 0.1,
         test_share: float = 0.2,
@@ -126,7 +126,7 @@ class LabelledDocuments(StreamData):
     ) -> None:
         super().__init__(batch_size, workers, seed)
         check_least(length=(8 if length is None else length, 8))
-        self.corpus = Corpus(path, "file", text_column, label_column, val_share, test_share, seed)
+        self.corpus = Corpus(path, "file", str(text_column), str(label_column), val_share, test_share, seed)
         self.length = length
         self.tokenizer_json: str | None = None
         self.classes: list[str] = []

@@ -87,7 +87,7 @@ class Text(StreamData):
         self,
         path: str,
         unit: Unit = "paragraph",
-        text_column: str = "text",
+        text_column: str | int = "text",
         tokenizer: str | None = None,
         kind: Kind = "wordpiece",
         vocabulary: int = 8192,
@@ -101,7 +101,7 @@ class Text(StreamData):
     ) -> None:
         super().__init__(batch_size, workers, seed)
         check_least(vocabulary=(vocabulary, 6), length=(length, 8))
-        self.corpus = Corpus(path, unit, text_column, None, val_share, test_share, seed)
+        self.corpus = Corpus(path, unit, str(text_column), None, val_share, test_share, seed)
         self.given, self.kind, self.vocabulary, self.length = tokenizer, kind, vocabulary, length
         self.cache = Path(cache) if cache else _user_cache()
         self._folder: Path | None = None

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_ebm.data import LabelledDocuments
+from ssl_ebm.data import LabelledDocuments, Text
 from ssl_ebm.data.documents import Corpus
 from ssl_ebm.data.tokenizing import train_tokenizer
 from ssl_ebm.errors import UserError
+from ssl_ebm.report.data_arguments import make_data
 
 WORDS = {"pos": ["good", "fine", "great"], "neg": ["bad", "poor", "awful"]}
 TOKENIZER = train_tokenizer(lambda: iter([" ".join([*WORDS["pos"], *WORDS["neg"]])] * 20), 45).to_str()
@@ -142,3 +143,21 @@ def test_predictions_are_of_what_has_no_label_and_else_of_the_test(tmp_path: Pat
     assert all("label" not in batch for batch in data.predict_dataloader())
     (tmp_path / "test.csv").write_text("\n".join(["text,label", *rows[:6], f"{review('neg', 99)},"]))
     assert len(labelled(tmp_path, "predict").test_dataset) == 1  # an empty cell
+
+
+def test_columns_are_numbers_on_the_command_line(tmp_path: Path) -> None:
+    lines = [f"{label},{number},{review(label, number)}" for number in range(40) for label in WORDS]
+    (tmp_path / "reviews.csv").write_text("\n".join(lines) + "\n")
+    path = str(tmp_path / "reviews.csv")
+    settings = ["--data.path", path, "--data.text_column", "3", "--data.label_column", "1"]
+
+    labelled = make_data("ssl_ebm.data.LabelledDocuments", settings)
+    assert isinstance(labelled, LabelledDocuments)
+    labelled.use_tokenizer(TOKENIZER, 16)
+    labelled.setup("fit")
+    assert labelled.classes == ["neg", "pos"]
+
+    unlabelled = make_data("ssl_ebm.data.Text", settings[:4])
+    assert isinstance(unlabelled, Text)
+    texts = {document.text for document in unlabelled.corpus.documents()}
+    assert texts == {review(label, number) for number in range(40) for label in WORDS}
