@@ -19,7 +19,8 @@ from ssl_ebm.data.loading import StreamData
 from ssl_ebm.data.special_tokens import SPECIAL
 from ssl_ebm.energy.objectives import PersistentContrastiveDivergence
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.probing.features import Frozen, extract
+from ssl_ebm.evaluation.probing.features import extract
+from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.tasks import DensityEstimation, FineTuning, Inpainting, MaskedText
 from ssl_ebm.tasks.saving import LastCheckpoint
 from ssl_ebm.tasks.seeding import SeededSteps

@@ -118,10 +118,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--kind", nargs="+", choices=("linear", "knn", "attentive", "regression"),
         default=["linear", "knn"], help="probes (default: linear knn)",
     )  # fmt: skip
-    probe.add_argument("--layer", help="a module such as encoder.blocks.3 (default: the representation)")
+    probe.add_argument(
+        "--layer",
+        help="a module such as encoder.blocks.3, or several: blocks.2+blocks.3 (default: the representation)",
+    )
     probe.add_argument(
         "--pooling", choices=("mean", "first", "grid"), default="mean",
-        help="of its tokens; grid: means over 4 x 4 parts of a map (default: mean)",
+        help="of its tokens; grid: means over 4 x 4 parts of a map or of patches (default: mean)",
     )  # fmt: skip
     probe.add_argument("--split", choices=("val", "test"), default="test", help="measured on (default: test)")
     probe.add_argument(

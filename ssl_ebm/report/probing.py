@@ -16,15 +16,8 @@ from ssl_ebm.data.loading import check_least
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.probing.attentive import attentive_probe
-from ssl_ebm.evaluation.probing.features import (
-    Frozen,
-    Pooling,
-    RawInputs,
-    chosen_items,
-    extract,
-    ready,
-    target_names,
-)
+from ssl_ebm.evaluation.probing.features import RawInputs, chosen_items, extract, ready, target_names
+from ssl_ebm.evaluation.probing.frozen import Frozen, Pooling
 from ssl_ebm.evaluation.probing.probes import knn_probe, linear_probe, regression_probe
 from ssl_ebm.evaluation.probing.results import Classified, Samples
 from ssl_ebm.evaluation.probing.spread import rank_me

@@ -8,7 +8,8 @@ from ssl_ebm.evaluation.probing.callbacks import (
     Probe,
     RegressionProbe,
 )
-from ssl_ebm.evaluation.probing.features import Frozen, extract
+from ssl_ebm.evaluation.probing.features import extract
+from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.monitors import CollapseMonitor, OnlineProbe
 from ssl_ebm.evaluation.probing.probes import knn_probe, linear_probe, regression_probe
 from ssl_ebm.evaluation.probing.results import Classified, Regressed, Samples

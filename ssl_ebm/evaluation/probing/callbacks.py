@@ -15,14 +15,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from ssl_ebm.data.loading import check_least
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.probing.attentive import attentive_probe
-from ssl_ebm.evaluation.probing.features import (
-    Frozen,
-    Pooling,
-    chosen_items,
-    extract,
-    ready,
-    target_names,
-)
+from ssl_ebm.evaluation.probing.features import chosen_items, extract, ready, target_names
+from ssl_ebm.evaluation.probing.frozen import Frozen, Pooling
 from ssl_ebm.evaluation.probing.probes import PENALTIES, knn_probe, linear_probe, regression_probe
 from ssl_ebm.evaluation.probing.results import Classified, Regressed, Samples
 from ssl_ebm.files import make_folder, write_whole

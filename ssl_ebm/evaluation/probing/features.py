@@ -1,101 +1,25 @@
-"""Features of a frozen task: of any layer, pooled, for chosen items, shared out over processes."""
+"""Features of chosen items, of a frozen task or raw, shared out over processes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch import Tensor
 from torch.utils.data import Subset
 
 from ssl_ebm.data.labelled_text import LabelledDocuments
 from ssl_ebm.data.loading import OrderedLoader, StreamData
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.isolation import generator_for, isolated
+from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.results import Samples
 from ssl_ebm.tasks.masked_text import MaskedText
 
-Pooling = Literal["mean", "first", "grid", "none"]
-GRID = 4  # rows and columns of a grid
-SHOWN = 12  # layers that a message names
 MOST_VALUES = 2**31  # that are held in memory at once
-
-
-class Frozen:
-    """A task as a function of a batch, in evaluation mode, without gradients.
-
-    Args:
-        task: has `inputs` and `representation`.
-        layer: name of a module in the task, or its end, such as encoder.blocks.3, whose output is taken;
-            null: what `representation` returns.
-        pooling: what is made of a layer's tokens (B, T, D): their mean (of text without padding), the first,
-            or none (they stay). Maps (B, C, H, W) count as tokens, one for each place; of them "grid" keeps
-            where things are: means over 4 x 4 parts of the map, (B, 16 C). For a layer alone.
-
-    Raises:
-        UserError: a task without a representation, a layer that is not there, a pooling without a layer.
-    """
-
-    def __init__(self, task: LightningModule, layer: str | None = None, pooling: Pooling = "mean") -> None:
-        if not hasattr(task, "representation") or not hasattr(task, "inputs"):
-            raise UserError(f"{type(task).__name__} has no representation: there is nothing to probe")
-        if pooling not in get_args(Pooling):
-            raise UserError(f"pooling is {pooling!r}: use one of {', '.join(get_args(Pooling))}")
-        if pooling == "grid" and layer is None:
-            raise UserError("pooling is grid, which is for the maps of a layer: give one, too")
-        self.task: Any = task
-        self.layer, self.pooling = layer, pooling
-        self._module = None if layer is None else _module(task, layer)
-
-    def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """(B, D) float, or (B, T, D) where nothing is pooled."""
-        inputs = self.task.inputs(batch).to(self.task.device)
-        if self._module is None:
-            whole: Tensor = self.task.representation(inputs).float()
-            return whole[:, None] if self.pooling == "none" else whole
-        seen: list[Any] = []
-        handle = self._module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-        try:
-            self.task.representation(inputs)
-        finally:
-            handle.remove()
-        if not seen or not isinstance(seen[-1], Tensor):
-            raise UserError(f"layer {self.layer} gives no tensor when pictures pass: choose another one")
-        output = seen[-1].float()
-        if self.pooling == "grid":
-            return self._grid(output, len(inputs))
-        return self._pooled(self._tokens(output, len(inputs)), inputs)
-
-    def _grid(self, maps: Tensor, count: int) -> Tensor:
-        if maps.ndim != 4 or len(maps) != count:
-            shape = tuple(maps.shape)
-            raise UserError(f"layer {self.layer} gives {shape} for {count} items, no map: use pooling mean")
-        return adaptive_avg_pool2d(maps, GRID).flatten(1)
-
-    def _tokens(self, output: Tensor, count: int) -> Tensor:
-        """(B, T, D)."""
-        if output.ndim < 2 or len(output) % count:
-            raise UserError(
-                f"layer {self.layer} gives {tuple(output.shape)} for {count} items: choose another"
-            )
-        if output.ndim > 3:
-            output = output.flatten(2).transpose(1, 2)
-        several = output.unflatten(0, (count, -1))  # frames of a clip pass one by one
-        return several.flatten(1, -2) if several.ndim > 3 else several
-
-    def _pooled(self, tokens: Tensor, inputs: Tensor) -> Tensor:
-        if self.pooling == "none":
-            return tokens
-        if self.pooling == "first":
-            return tokens[:, 0]
-        if isinstance(self.task, MaskedText) and tokens.shape[1] == inputs.shape[1]:
-            weight = (inputs != self.task.special.pad).to(tokens)[..., None]
-            return (tokens * weight).sum(1) / weight.sum(1).clamp_min(1)
-        return tokens.mean(1)
 
 
 class RawInputs:
@@ -125,18 +49,6 @@ class RawInputs:
             flat = torch.nn.functional.avg_pool2d(inputs.flatten(0, -4) if inputs.ndim > 4 else inputs, 2)
             inputs = flat.unflatten(0, inputs.shape[: inputs.ndim - 3])
         return inputs.flatten(1)
-
-
-def _module(task: LightningModule, name: str) -> nn.Module:
-    """The only module of this name, or whose name ends so."""
-    modules = {key: module for key, module in task.named_modules() if key}
-    found = [key for key in modules if key == name] or [key for key in modules if key.endswith(f".{name}")]
-    if len(found) == 1:
-        return modules[found[0]]
-    if found:
-        raise UserError(f"{len(found)} layers end in {name!r}: use one of {', '.join(found[:SHOWN])}")
-    blocks = [key for key in modules if key.rsplit(".", 1)[-1].isdigit()] or list(modules)
-    raise UserError(f"there is no layer {name!r}: use one of {', '.join(blocks[:SHOWN])}, ...")
 
 
 def ready(data: Any, task: Any) -> StreamData:

@@ -17,7 +17,8 @@ from ssl_ebm.data.loading import check_least
 from ssl_ebm.evaluation.callbacks import validation_set
 from ssl_ebm.evaluation.isolation import isolated
 from ssl_ebm.evaluation.prediction import load_items
-from ssl_ebm.evaluation.probing.features import Frozen, Pooling, chosen_items, extract, ready
+from ssl_ebm.evaluation.probing.features import chosen_items, extract, ready
+from ssl_ebm.evaluation.probing.frozen import Frozen, Pooling
 from ssl_ebm.evaluation.probing.spread import alignment, deviation, lidar, rank_me, uniformity
 
 COLLAPSED = 0.1  # share of the directions that features use: below, a warning says so

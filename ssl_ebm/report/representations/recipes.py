@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.probing.features import Pooling
+from ssl_ebm.evaluation.probing.frozen import Pooling
 
 Description = dict[str, Any]
 

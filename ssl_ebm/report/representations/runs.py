@@ -19,7 +19,8 @@ from lightning.pytorch.callbacks import Callback
 from ssl_ebm.data.labelled_share import LabelledShare
 from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.probing.features import Frozen, RawInputs, extract, target_names
+from ssl_ebm.evaluation.probing.features import RawInputs, extract, target_names
+from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.probes import linear_probe, regression_probe
 from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.files import make_folder, sha256_of, write_whole

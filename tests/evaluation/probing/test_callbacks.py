@@ -7,7 +7,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
@@ -177,46 +176,6 @@ def test_probed_pictures_are_not_augmented() -> None:
     plain.setup()
     ours, theirs = (extract(Frozen(task), one.train_dataset, range(20)) for one in (data, plain))
     assert torch.equal(ours.features, theirs.features)
-
-
-def test_layers_and_pooling() -> None:
-    torch.manual_seed(0)
-    task = Inpainting(objective="least_squares", network=PATCHES, mask=RANDOM).eval()
-    batch = {"image": torch.rand(3, 1, 16, 16)}
-    encoder: Any = task.encoder
-    with torch.no_grad():
-        tokens = encoder.blocks[0](encoder._pos_embed(encoder.patch_embed(batch["image"])))
-        torch.testing.assert_close(Frozen(task, BLOCK, "none")(batch), tokens)
-        torch.testing.assert_close(Frozen(task, BLOCK, "first")(batch), tokens[:, 0])
-        torch.testing.assert_close(Frozen(task, BLOCK)(batch), tokens.mean(1))
-        maps = Frozen(task, "patch_embed.proj")(batch)
-        torch.testing.assert_close(maps, encoder.patch_embed.proj(batch["image"]).mean((2, 3)))
-    assert not encoder.blocks[0]._forward_hooks
-
-
-def test_padding_is_not_pooled() -> None:
-    task = MaskedText(TEXT).eval()
-    short = torch.tensor([[2, 20, 30, 3]])
-    padded = torch.nn.functional.pad(short, (0, 5))
-    with torch.no_grad():
-        found = [Frozen(task, "blocks.0")({"tokens": one}) for one in (short, padded)]
-    torch.testing.assert_close(*found)
-
-
-def test_a_grid_keeps_where_things_are() -> None:
-    task = FramePrediction(context_frames=3, width=16, codes=8, features=16).eval()
-    video = torch.rand(2, 3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    maps: list[torch.Tensor] = []
-    stage: Any = task.energy.predictor.unet.down_stages[0]  # type: ignore[union-attr]
-    with torch.no_grad(), stage.register_forward_hook(lambda *seen: maps.append(seen[2])):
-        found = Frozen(task, "unet.down_stages.0", "grid")({"video": video})
-    [fine] = maps  # (2, 16, 8, 8): blocks of 2 x 2 are averaged
-    wanted = np.array(fine).reshape(2, 16, 4, 2, 4, 2).mean((3, 5)).reshape(2, -1)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
-    with pytest.raises(UserError, match="is for the maps of a layer: give one"):
-        Frozen(task, None, "grid")
-    with pytest.raises(UserError, match="no map: use pooling mean"):
-        Frozen(task, "summary.3", "grid")({"video": video})
 
 
 def test_targets_are_those_of_the_last_frame_that_is_seen() -> None:

@@ -1,0 +1,98 @@
+"""Features of frozen layers: of several at once, and pooled in every way."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.probing import Frozen
+from ssl_ebm.tasks import FramePrediction, Inpainting, MaskedText
+
+TEXT = {
+    "class_path": "ssl_ebm.networks.text.TextEncoder",
+    "init_args": {"vocabulary": 120, "width": 16, "depth": 1, "heads": 2, "length": 16},
+}
+BLOCK = "encoder.blocks.0"
+
+
+def inpainting(size: int = 16) -> Inpainting:
+    torch.manual_seed(0)
+    network = {
+        "class_path": "ssl_ebm.networks.patch_completion.PatchCompletion",
+        "init_args": {
+            "size": size, "channels": 1, "width": 24, "depth": 2, "heads": 2, "decoder_width": 16,
+            "decoder_depth": 1, "decoder_heads": 2,
+        },
+    }  # fmt: skip
+    mask = {"class_path": "ssl_ebm.data.masks.RandomPatches", "init_args": {"ratio": 0.75, "patch": 4}}
+    return Inpainting(objective="least_squares", network=network, mask=mask).eval()
+
+
+def test_layers_and_pooling() -> None:
+    task = inpainting()
+    batch = {"image": torch.rand(3, 1, 16, 16)}
+    encoder: Any = task.encoder
+    with torch.no_grad():
+        tokens = encoder.blocks[0](encoder._pos_embed(encoder.patch_embed(batch["image"])))
+        torch.testing.assert_close(Frozen(task, BLOCK, "none")(batch), tokens)
+        torch.testing.assert_close(Frozen(task, BLOCK, "first")(batch), tokens[:, 0])
+        torch.testing.assert_close(Frozen(task, BLOCK)(batch), tokens.mean(1))
+        maps = Frozen(task, "patch_embed.proj")(batch)
+        torch.testing.assert_close(maps, encoder.patch_embed.proj(batch["image"]).mean((2, 3)))
+    assert not encoder.blocks[0]._forward_hooks
+
+
+def test_several_layers_side_by_side() -> None:
+    task, text = inpainting(), MaskedText(TEXT).eval()
+    batch = {"image": torch.rand(3, 1, 16, 16)}
+    words = {"tokens": torch.tensor([[2, 20, 30, 3, 0, 0]])}
+    with torch.no_grad():
+        for model, item, one, other in (
+            (task, batch, BLOCK, "encoder.blocks.1"),
+            (text, words, "network.tokens", "blocks.0"),
+        ):
+            found = Frozen(model, f"{one}+{other}")(item)
+            assert torch.equal(found, torch.cat([Frozen(model, one)(item), Frozen(model, other)(item)], 1))
+        with pytest.raises(UserError, match="do not have as many tokens each"):
+            Frozen(task, f"{BLOCK}+patch_embed.proj", "none")(batch)
+    with pytest.raises(UserError, match=r"there is no layer 'blocks\.7'"):
+        Frozen(task, f"{BLOCK}+blocks.7")
+
+
+def test_padding_is_not_pooled() -> None:
+    task = MaskedText(TEXT).eval()
+    short = torch.tensor([[2, 20, 30, 3]])
+    padded = torch.nn.functional.pad(short, (0, 5))
+    with torch.no_grad():
+        found = [Frozen(task, "blocks.0")({"tokens": one}) for one in (short, padded)]
+    torch.testing.assert_close(*found)
+
+
+def test_a_grid_keeps_where_things_are() -> None:
+    task = FramePrediction(context_frames=3, width=16, codes=8, features=16).eval()
+    video = torch.rand(2, 3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    maps: list[torch.Tensor] = []
+    stage: Any = task.energy.predictor.unet.down_stages[0]  # type: ignore[union-attr]
+    with torch.no_grad(), stage.register_forward_hook(lambda *seen: maps.append(seen[2])):
+        found = Frozen(task, "unet.down_stages.0", "grid")({"video": video})
+    [fine] = maps  # (2, 16, 8, 8): blocks of 2 x 2 are averaged
+    wanted = np.array(fine).reshape(2, 16, 4, 2, 4, 2).mean((3, 5)).reshape(2, -1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="is for the maps of a layer: give one"):
+        Frozen(task, None, "grid")
+    with pytest.raises(UserError, match="no map: use pooling mean"):
+        Frozen(task, "summary.3", "grid")({"video": video})
+
+
+def test_a_grid_of_patches_leaves_the_class_token_out() -> None:
+    task, batch = inpainting(32), {"image": torch.rand(2, 1, 32, 32)}
+    with torch.no_grad():
+        tokens = Frozen(task, BLOCK, "none")(batch)
+        found = Frozen(task, BLOCK, "grid")(batch)
+    patches = np.array(tokens[:, 1:]).reshape(
+        2, 4, 2, 4, 2, 24
+    )  # 8 x 8 of them: blocks of 2 x 2 are averaged
+    wanted = patches.mean((2, 4)).transpose(0, 3, 1, 2).reshape(2, -1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
