@@ -135,7 +135,7 @@ def test_a_masked_autoencoder_counts_what_it_sees() -> None:
     forward = embed + blocks(17, 192, 6) + 17 * 192 * 96 + blocks(65, 96, 2) + 64 * 96 * 48 + 64 * 96 * 2
     levels = 64 * 96 * 2  # whose gradient ends at the head
     assert found.flops == pytest.approx(2 * (3 * forward - twice - levels), rel=0.01)
-    assert found.step == 64
+    assert found.step == 128
 
 
 def settings_of(model: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def described(path: str, **arguments: Any) -> dict[str, Any]:
 
 
 def masked_autoencoder(items: int = 64, steps: int = 30, **sizes: Any) -> Training:
-    """The recipe of configs/inpainting/pictures_mae.yaml on digits, which need no file."""
+    """The network of configs/inpainting/pictures_mae.yaml on digits, which need no file."""
     sizes = {"size": 32, "patch": 4, "channels": 1, **sizes}
     network = described("networks.patch_completion.PatchCompletion", normalised=True, **sizes)
     mask = described("data.masks.RandomPatches", ratio=0.75, patch=4)

@@ -99,7 +99,7 @@ RECIPES = (
     Recipe(
         "inpainting/pictures_mae", "images",
         mae(32, 4, width=192, depth=6, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3),
-        (3, 32, 32), batch=64, accumulate=1, on=1, largest=4096,
+        (3, 32, 32), batch=128, accumulate=1, on=1, largest=4096,
         stored=3072, items=50_000, core=2800,
         sources="As the large one; CIFAR-10; 2,800 pictures/s decoded by a core: measured.",
     ),
