@@ -27,7 +27,15 @@ from ssl_ebm.report.benchmarks.inference_cost import (
 from ssl_ebm.report.benchmarks.loading_rates import Loading, loading_rows, write_clips
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.suites import Part
-from ssl_ebm.report.benchmarks.timing import Effort, Rates, Work, matmul, matmul_flops, median_interval
+from ssl_ebm.report.benchmarks.timing import (
+    Effort,
+    Rates,
+    Work,
+    matmul,
+    matmul_flops,
+    median_interval,
+    ratio_over_processes,
+)
 from ssl_ebm.report.benchmarks.training_loops import (
     WARM_UP_STEPS,
     BareLoop,
@@ -137,6 +145,12 @@ def test_interval_of_a_median_holds_the_truth_as_often_as_it_says(count: int) ->
     least = 1 - 2 * binom.cdf(binom.ppf(0.025, count, 0.5) - 1, count, 0.5)  # its exact coverage
     assert least >= 0.95
     assert hits == pytest.approx(least, abs=4 * math.sqrt(0.05 * 0.95 / 4000))
+
+
+def test_processes_that_differ_are_not_hidden_by_their_many_turns() -> None:
+    # 100 turns each, all the same within a process: over turns the interval would have no width.
+    found = [Rates({"a": [ratio] * 100, "b": [1.0] * 100}) for ratio in (0.8, 0.9, 1.0, 1.1, 1.2)]
+    assert ratio_over_processes(found, "a", "b") == Interval(1.0, 0.8, 1.2)
 
 
 @pytest.mark.parametrize("onednn", [False, True])

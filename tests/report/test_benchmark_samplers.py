@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_ebm.networks import ImageEnergy, PointEnergy
 from ssl_ebm.report.benchmarks import samplers
-from ssl_ebm.report.benchmarks.neighbour import Neighbour
+from ssl_ebm.report.benchmarks.neighbour import Neighbour, in_processes
 from ssl_ebm.report.benchmarks.samplers import BARE, HMC, LANGEVIN, PEER, Chain, Target, sampler_rows
 from ssl_ebm.report.benchmarks.timing import Effort, Work
 
@@ -109,3 +109,19 @@ def test_a_neighbour_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match="ValueError: no such work"):
         ONCE.rate(Neighbour(fail).work, 1)
     assert not multiprocessing.active_children()
+
+
+def who_and_threads() -> tuple[int, int]:
+    return os.getpid(), torch.get_num_threads()
+
+
+def test_each_measurement_has_a_process_and_our_number_of_threads() -> None:
+    found = list(in_processes(who_and_threads, 2))
+    assert len({os.getpid(), *(pid for pid, _ in found)}) == 3
+    assert {threads for _, threads in found} == {torch.get_num_threads()}
+    assert not multiprocessing.active_children()
+
+
+def test_a_measurement_that_fails_elsewhere_is_raised_here() -> None:
+    with pytest.raises(ValueError, match="no such work"):
+        list(in_processes(fail, 1))

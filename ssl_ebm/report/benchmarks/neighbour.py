@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import TypeVar
 
 import torch
 
 from ssl_ebm.report.benchmarks.timing import Work
+
+Found = TypeVar("Found")
 
 
 class Neighbour:
@@ -54,6 +58,20 @@ class Neighbour:
         assert self._process is not None
         self._pipe.close()
         self._process.join()
+
+
+def in_processes(measure: Callable[[], Found], count: int) -> Iterator[Found]:
+    """What a measurement finds in each of `count` fresh processes, one after the other.
+
+    Args:
+        measure: a function of a module, or a partial of one; it has as many threads there as we have here.
+            What it raises there is raised here.
+    """
+    context = multiprocessing.get_context("spawn")
+    threads = torch.get_num_threads()
+    with ProcessPoolExecutor(1, context, torch.set_num_threads, (threads,), max_tasks_per_child=1) as pool:
+        for _ in range(count):
+            yield pool.submit(measure).result()
 
 
 def _serve(make: Callable[[], Work], pipe: Connection, threads: int) -> None:

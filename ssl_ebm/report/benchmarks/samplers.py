@@ -1,9 +1,11 @@
 """Suite "samplers": steps of Markov chains on a small network over the plane, and on images.
 
 - Langevin dynamics, and HMC with 5 leapfrog steps: chain-steps per second, a step of one chain each.
-- Beside a bare loop whose parameters are frozen, and torchebm where it is installed: on the same energy, and
-  on the same network in torch's own layers, as its user would write it. All in one process, which keeps freed
-  memory as all commands do; torchebm also as it comes, in fresh processes that do not.
+- Beside a bare loop whose parameters are frozen: both in each of several processes, for the two are so close
+  that a process' luck with its memory decides.
+- Beside torchebm where it is installed: on the same energy, and on the same network in torch's own layers, as
+  its user would write it. All in one process, which keeps freed memory as all commands do; torchebm also as
+  it comes, in fresh processes that do not.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from statistics import median
 from typing import Any
 
 import torch
@@ -24,13 +27,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_ebm.energy.autograd import frozen
 from ssl_ebm.energy.sampling import Hmc, Langevin, Sampler
+from ssl_ebm.evaluation.statistics import Interval
 from ssl_ebm.networks import ImageEnergy, PointEnergy
 from ssl_ebm.networks.few_channels import FewChannelConv2d
 from ssl_ebm.networks.onednn import Linear
-from ssl_ebm.report.benchmarks.neighbour import Neighbour
+from ssl_ebm.report.benchmarks.neighbour import Neighbour, in_processes
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.suites import Part
-from ssl_ebm.report.benchmarks.timing import Effort, Rates, Work, matmul, matmul_flops, repeated
+from ssl_ebm.report.benchmarks.timing import (
+    Effort,
+    Rates,
+    Work,
+    matmul,
+    matmul_flops,
+    ratio_over_processes,
+    repeated,
+)
 from ssl_ebm.tasks.memory import keep_freed_memory
 
 SUITE = "samplers"
@@ -105,7 +117,8 @@ TARGETS = (
 def parts(effort: Effort) -> list[Part]:
     """What the suite measures, in order."""
     keep_freed_memory()
-    seconds = 2 + 5 * (effort.repeats * effort.seconds + 0.5)
+    seconds = 2 + 4 * (effort.repeats * effort.seconds + 0.5)
+    seconds += effort.repeats * (PROCESS_SECONDS + 2 * effort.repeats * effort.seconds / SHORTER)
     if find_spec(PEER):
         seconds += effort.repeats / 2 * (PROCESS_SECONDS + 2 * effort.seconds)
     return [
@@ -119,10 +132,8 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
     """Rows of one sampler on one energy, beside every peer."""
     device = effort.device
     energy, start = target.energy(device), target.start(device)
-    sampler = chain.ours()
-    ours = repeated(lambda: sampler.sample(energy, start, chain.steps))
+    ours = our_work(target, chain, device)
     works = {"ours": ours, "ceiling": matmul(torch.float32, device)}
-    works[BARE] = repeated(partial(bare_loop(chain), energy, start, chain.steps))
     if peer := _peer():
         works[peer] = peer_work(target, chain, device)
         works[ON_OURS] = peer_work(target, chain, device, ours=True)
@@ -132,26 +143,46 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
     unit = len(start) * chain.steps  # chain-steps in a unit of work
     flops = chain.steps * chain.gradients * flops_of_gradient(energy, start)
 
-    def row(rates: Rates, other: str, name: str) -> Row:
+    def row(ours: float, other: float, name: str, ratio: Interval) -> Row:
         return Row(
             SUITE,
             f"{chain.name}, {target.name}",
             "float32",
-            rates["ours"] * unit,
+            ours * unit,
             "chain-steps/s",
-            rates[other] * unit,
+            other * unit,
             name,
-            rates.ratio("ours", other),
-            rates["ours"] * flops / ceiling,
+            ratio,
+            ours * flops / ceiling,
         )
 
-    yield row(rates, BARE, BARE)
+    def row_of(rates: Rates, other: str, name: str) -> Row:
+        return row(rates["ours"], rates[other], name, rates.ratio("ours", other))
+
+    brief = Effort(effort.repeats, effort.seconds / SHORTER, device)
+    beside = list(in_processes(partial(beside_bare_loop, brief, target, chain), effort.repeats))
+    our_rate, bare_rate = (median(rates[name] for rates in beside) for name in ("ours", BARE))
+    yield row(our_rate, bare_rate, BARE, ratio_over_processes(beside, "ours", BARE))
     if peer:
-        yield row(rates, peer, peer)
-        yield row(rates, ON_OURS, f"{peer}{ON_OURS}")
+        yield row_of(rates, peer, peer)
+        yield row_of(rates, ON_OURS, f"{peer}{ON_OURS}")
         apart = Neighbour(partial(peer_work, target, chain, device))
         few = Effort(max(1, effort.repeats // 2), effort.seconds, device)
-        yield row(few.rates({"ours": ours, "apart": apart.work}), "apart", f"{peer}{AS_IT_COMES}")
+        yield row_of(few.rates({"ours": ours, "apart": apart.work}), "apart", f"{peer}{AS_IT_COMES}")
+
+
+def our_work(target: Target, chain: Chain, device: torch.device) -> Work:
+    """A unit of work of this package's sampler."""
+    energy, start, sampler = target.energy(device), target.start(device), chain.ours()
+    return repeated(lambda: sampler.sample(energy, start, chain.steps))
+
+
+def beside_bare_loop(effort: Effort, target: Target, chain: Chain) -> Rates:
+    """Our sampler and the bare loop in turn, to be run in a process of its own."""
+    keep_freed_memory()
+    energy, start = target.energy(effort.device), target.start(effort.device)
+    bare = repeated(partial(bare_loop(chain), energy, start, chain.steps))
+    return effort.rates({"ours": our_work(target, chain, effort.device), BARE: bare})
 
 
 def _peer() -> str | None:

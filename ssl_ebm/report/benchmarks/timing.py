@@ -77,6 +77,15 @@ class Rates:
         return median_interval([a / b for a, b in zip(self.turns[name], self.turns[peer], strict=True)])
 
 
+def ratio_over_processes(found: Sequence[Rates], name: str, peer: str) -> Interval:
+    """How many times the peer's rate, over processes that measured both.
+
+    The median over the processes, with its 95 % interval. All turns of a process share its luck with where
+    its memory lies, of which an interval over turns says nothing.
+    """
+    return median_interval([rates.ratio(name, peer).value for rates in found])
+
+
 def median_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """The median and its interval between two order statistics, which assumes no distribution.
 
