@@ -163,6 +163,12 @@ def test_mistakes_are_said_in_a_line(make: object, words: str) -> None:
         make()  # type: ignore[operator]
 
 
+def test_numbers_whose_sum_overflows_are_finite() -> None:
+    """The check adds them up first; two of these are infinity in float32."""
+    large = torch.full((4, 1), 3e38)
+    assert torch.equal(Descent(1.0).sample(lambda y: 0 * y[:, 0], large, 1).state, large)
+
+
 def test_inference_mode_is_refused_with_the_way_out() -> None:
     sampler: Sampler = Langevin(0.1)
     with torch.inference_mode(), pytest.raises(UserError, match="inference_mode=False"):
