@@ -48,5 +48,11 @@ def make_data(data: str, settings: Sequence[str]) -> LightningDataModule:
         name, *words = one.words
         if not name.startswith("--data.") or len(words) != 1:
             raise UserError(f"unrecognized arguments: {' '.join(one.words)} (settings begin with --data.)")
-        given[name.removeprefix("--data.")] = yaml.safe_load(words[0])
+        given[name.removeprefix("--data.")] = _value(words[0])
     return build({"class_path": described["class_path"], "init_args": given}, LightningDataModule, "data")
+
+
+def _value(word: str) -> object:
+    """As YAML reads it, but a number that it would write otherwise, as the column 010, stays a word."""
+    value = yaml.safe_load(word)
+    return word if type(value) is int and str(value) != word else value

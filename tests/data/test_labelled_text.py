@@ -157,6 +157,10 @@ def test_columns_are_numbers_on_the_command_line(tmp_path: Path) -> None:
     labelled.setup("fit")
     assert labelled.classes == ["neg", "pos"]
 
+    octal = make_data("ssl_ebm.data.Text", [*settings[:3], "010"])
+    assert isinstance(octal, Text)
+    assert octal.corpus.text_column == "010"
+
     unlabelled = make_data("ssl_ebm.data.Text", settings[:4])
     assert isinstance(unlabelled, Text)
     texts = {document.text for document in unlabelled.corpus.documents()}

@@ -71,7 +71,7 @@ class Sampler(Protocol):
             steps: 1 or more.
             generator: of all random numbers; None: the global one of the state's device.
             record_every: steps between two recorded states; 0: none is recorded.
-            check: raise for what is not finite, which waits for the device once, at the end. False: it is
+            check: raise for what is not finite, which waits for the device at the end. False: it is
                 left in the chains, where a training's loss will show it.
 
         Raises:

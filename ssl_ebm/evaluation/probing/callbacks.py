@@ -39,8 +39,7 @@ class Probe(Callback, ABC):
     Args:
         data: labelled data; need not be that of the training.
         name: of the probe, in logs and files; null: that of its kind.
-        layer: name of a module in the task; null: the task's `representation`.
-        pooling: of a layer's tokens; see `Frozen`.
+        layer, pooling: what the features are; see `Frozen`. null: the task's `representation`.
         every_n_epochs, every_n_steps: when to probe before the end of the training; 0: not at all.
         train_items, test_items: how many are drawn at most; null: all.
         batch_size: items that pass at once.

@@ -33,7 +33,8 @@ class Frozen:
             (B, 16 C). For a layer alone.
 
     Raises:
-        UserError: a task without a representation, a layer that is not there, a pooling without a layer.
+        UserError: a task without a representation, a layer that is not there or given twice, a pooling
+            without a layer.
     """
 
     def __init__(self, task: LightningModule, layer: str | None = None, pooling: Pooling = "mean") -> None:
@@ -47,6 +48,8 @@ class Frozen:
         self.layer, self.pooling = layer, pooling
         names = [] if layer is None else layer.split("+")
         self._modules = {name: _module(task, name) for name in names}
+        if len({id(module) for module in self._modules.values()}) < len(names):
+            raise UserError(f"layers {layer} name one layer twice: give each once")
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """(B, D) float, or (B, T, D) where nothing is pooled."""

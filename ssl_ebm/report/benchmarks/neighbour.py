@@ -69,8 +69,8 @@ def in_processes(measure: Callable[[], Found], count: int) -> Iterator[Found]:
     """
     context = multiprocessing.get_context("spawn")
     threads = torch.get_num_threads()
-    with ProcessPoolExecutor(1, context, torch.set_num_threads, (threads,), max_tasks_per_child=1) as pool:
-        for _ in range(count):
+    for _ in range(count):
+        with ProcessPoolExecutor(1, context, torch.set_num_threads, (threads,)) as pool:
             yield pool.submit(measure).result()
 
 

@@ -132,7 +132,7 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
     """Rows of one sampler on one energy, beside every peer."""
     device = effort.device
     energy, start = target.energy(device), target.start(device)
-    ours = our_work(target, chain, device)
+    ours = our_work(energy, start, chain)
     works = {"ours": ours, "ceiling": matmul(torch.float32, device)}
     if peer := _peer():
         works[peer] = peer_work(target, chain, device)
@@ -171,9 +171,9 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
         yield row_of(few.rates({"ours": ours, "apart": apart.work}), "apart", f"{peer}{AS_IT_COMES}")
 
 
-def our_work(target: Target, chain: Chain, device: torch.device) -> Work:
+def our_work(energy: nn.Module, start: Tensor, chain: Chain) -> Work:
     """A unit of work of this package's sampler."""
-    energy, start, sampler = target.energy(device), target.start(device), chain.ours()
+    sampler = chain.ours()
     return repeated(lambda: sampler.sample(energy, start, chain.steps))
 
 
@@ -182,7 +182,7 @@ def beside_bare_loop(effort: Effort, target: Target, chain: Chain) -> Rates:
     keep_freed_memory()
     energy, start = target.energy(effort.device), target.start(effort.device)
     bare = repeated(partial(bare_loop(chain), energy, start, chain.steps))
-    return effort.rates({"ours": our_work(target, chain, effort.device), BARE: bare})
+    return effort.rates({"ours": our_work(energy, start, chain), BARE: bare})
 
 
 def _peer() -> str | None:

@@ -59,6 +59,9 @@ def test_several_layers_side_by_side() -> None:
             Frozen(task, f"{BLOCK}+patch_embed.proj", "none")(batch)
     with pytest.raises(UserError, match=r"there is no layer 'blocks\.7'"):
         Frozen(task, f"{BLOCK}+blocks.7")
+    for twice in (f"{BLOCK}+{BLOCK}", f"{BLOCK}+{BLOCK}.norm1+{BLOCK}"):
+        with pytest.raises(UserError, match="name one layer twice"):
+            Frozen(task, twice)
 
 
 def test_padding_is_not_pooled() -> None:
@@ -91,8 +94,7 @@ def test_a_grid_of_patches_leaves_the_class_token_out() -> None:
     with torch.no_grad():
         tokens = Frozen(task, BLOCK, "none")(batch)
         found = Frozen(task, BLOCK, "grid")(batch)
-    patches = np.array(tokens[:, 1:]).reshape(
-        2, 4, 2, 4, 2, 24
-    )  # 8 x 8 of them: blocks of 2 x 2 are averaged
+    # 8 x 8 patches: blocks of 2 x 2 are averaged.
+    patches = np.array(tokens[:, 1:]).reshape(2, 4, 2, 4, 2, 24)
     wanted = patches.mean((2, 4)).transpose(0, 3, 1, 2).reshape(2, -1)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
