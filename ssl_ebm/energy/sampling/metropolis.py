@@ -104,25 +104,37 @@ class _Metropolis:
         """Moves the chains; see `Sampler.sample`."""
         record = Record(type(self).__name__, start, steps, record_every)
         size = torch.full((), self.step_size, dtype=start.dtype, device=start.device)
-        adaptation = DualAveraging(size, self.best_target if self.target is None else self.target)
         accepted = start.new_zeros(len(start))
         with frozen(energy), torch.enable_grad():
             point = self.begin(energy, start.detach().clone())
-            for step in range(-self.warmup, steps):
-                if step >= 0:
-                    record.before(step, point.energy if self.beta == 1 else point.energy / self.beta)
-                proposed, log_ratio = self.propose(energy, point, size, generator)
-                probability = _acceptance(proposed.energy, log_ratio)
-                taken = uniform_like(probability, generator) < probability
-                point = Point(*(_choose(taken, new, old) for new, old in zip(proposed, point, strict=True)))
-                if step < 0:
-                    size = adaptation.update(probability.mean())
-                    if step == -1:
-                        size = adaptation.average()
-                else:
-                    accepted += probability
-                    record.after(step, point.state)
+            if self.warmup:
+                point, size = self._warm_up(energy, point, size, generator)
+            for step in range(steps):
+                record.before(step, point.energy if self.beta == 1 else point.energy / self.beta)
+                point, probability = self._step(energy, point, size, generator)
+                accepted += probability
+                record.after(step, point.state)
         return record.chains(point.state, accepted / steps, size, check)
+
+    def _warm_up(
+        self, energy: EnergyOfState, point: Point, size: Tensor, generator: torch.Generator | None
+    ) -> tuple[Point, Tensor]:
+        """Where the chains are after `warmup` steps, and the step size to keep."""
+        adaptation = DualAveraging(size, self.best_target if self.target is None else self.target)
+        for _ in range(self.warmup):
+            point, probability = self._step(energy, point, size, generator)
+            size = adaptation.update(probability.mean())
+        return point, adaptation.average()
+
+    def _step(
+        self, energy: EnergyOfState, point: Point, size: Tensor, generator: torch.Generator | None
+    ) -> tuple[Point, Tensor]:
+        """The next point, and the probability (N,) that the proposed one had to be it."""
+        proposed, log_ratio = self.propose(energy, point, size, generator)
+        probability = _acceptance(proposed.energy, log_ratio)
+        taken = uniform_like(probability, generator) < probability
+        chosen = (_choose(taken, new, old) for new, old in zip(proposed, point, strict=True))
+        return Point(*chosen), probability
 
     def energy_and_gradient(self, energy: EnergyOfState, state: Tensor) -> Point:
         """beta E and its gradient."""
@@ -238,7 +250,7 @@ class Hmc(_Metropolis):
             momentum.addcmul_(new.gradient, size, value=-1)
             new = self.energy_and_gradient(energy, new.state.addcmul(momentum, size))
         momentum.addcmul_(new.gradient, size, value=-0.5)
-        kinetic = 0.5 * (_square(first) - _square(momentum))
+        kinetic = 0.5 * (first.square() - momentum.square()).flatten(1).sum(1)
         return Proposal(new, point.energy - new.energy + kinetic)
 
 
