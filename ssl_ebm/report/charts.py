@@ -9,6 +9,7 @@ Figure = Sequence[float | None] | None  # [value, low, high]
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 40
+LETTER = 6.5  # width of one in a name, about
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def bars(items: Sequence[Series], title: str, reference: float = 1.0) -> str:
     shown = [(item, list(item.points[0] or [])) for item in items if _finite(item.points[0])]
     highest = max([reference, *(v for _, figure in shown for v in _finite(figure))])
     scale_to = ticks(0.0, highest)
-    left, step = 166, 30
+    left = max(166, 8 + round(LETTER * max((len(item.label) for item, _ in shown), default=0)))
+    step = 30
     height = len(shown) * step + 34
     scale = (WIDTH - left - 52) / scale_to[-1]
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">']

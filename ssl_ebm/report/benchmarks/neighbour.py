@@ -1,4 +1,4 @@
-"""Work in processes of its own, so that a peer meets nothing of what this process has set."""
+"""Work and measurements in processes of their own, which meet nothing of what this process has set."""
 
 from __future__ import annotations
 
