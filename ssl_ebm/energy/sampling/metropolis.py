@@ -197,7 +197,7 @@ class Mala(_Metropolis):
         new = self.energy_and_gradient(energy, there)
         # The way there had -|noise|^2 / 2; the way back would need the noise that leads from y' to y.
         back = (point.state - there + size * new.gradient) / (2 * size).sqrt()
-        ways = 0.5 * (_square(noise) - _square(back))
+        ways = 0.5 * _difference_of_squares(noise, back)
         return Proposal(new, point.energy - new.energy + ways)
 
 
@@ -250,7 +250,7 @@ class Hmc(_Metropolis):
             momentum.addcmul_(new.gradient, size, value=-1)
             new = self.energy_and_gradient(energy, new.state.addcmul(momentum, size))
         momentum.addcmul_(new.gradient, size, value=-0.5)
-        kinetic = 0.5 * (first.square() - momentum.square()).flatten(1).sum(1)
+        kinetic = 0.5 * _difference_of_squares(first, momentum)
         return Proposal(new, point.energy - new.energy + kinetic)
 
 
@@ -299,6 +299,6 @@ def _choose(taken: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(per_chain(taken, new), new, old)
 
 
-def _square(values: Tensor) -> Tensor:
-    """(N, *S) -> (N,)."""
-    return values.flatten(1).square().sum(1)
+def _difference_of_squares(a: Tensor, b: Tensor) -> Tensor:
+    """|a|^2 - |b|^2 of each chain: (N, *S) -> (N,)."""
+    return (a.square() - b.square()).flatten(1).sum(1)
