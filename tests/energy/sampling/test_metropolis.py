@@ -180,3 +180,13 @@ def test_no_chain_goes_where_the_energy_is_not_finite(beyond: float) -> None:
     assert (found.state < 1).all()
     assert 0.5 < float(found.acceptance.mean()) < 1
     assert float(found.acceptance.min()) < float(found.acceptance.max()) <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_states_keep_their_precision_whatever_the_energys(name: str, dtype: torch.dtype) -> None:
+    def energy(y: Tensor) -> Tensor:
+        return gaussian(y.double()).to(dtype)
+
+    chains = SAMPLERS[name].sample(energy, torch.zeros(8, 2), 4)
+    assert chains.state.dtype == chains.energy.dtype == torch.float32
