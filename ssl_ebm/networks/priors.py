@@ -29,17 +29,44 @@ def _device_of(generator: torch.Generator | None, like: Tensor) -> torch.device:
     return like.device if generator is None else generator.device
 
 
-def draw_codes(log_probability: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
-    """Indices drawn with replacement from unnormalised log-probabilities (B, K) -> (B, S) int64."""
+def draw_codes(
+    log_probability: Tensor,
+    samples: int,
+    generator: torch.Generator | None = None,
+    systematic: bool = False,
+) -> Tensor:
+    """Indices drawn with replacement from unnormalised log-probabilities (B, K) -> (B, S) int64.
+
+    Args:
+        systematic: the S draws of a row share the codes out: one of probability p is drawn S p times, rounded
+            up or down, in random order. Each draw alone has the same distribution as without; together they
+            are spread further. Source: Kitagawa, "Monte Carlo filter and smoother for non-Gaussian nonlinear
+            state space models" (1996), appendix.
+    """
     probability = log_probability.softmax(-1).to(_device_of(generator, log_probability))
+    of_rows = _shared_out if systematic else _independent
 
     def draw(rows: int) -> Tensor:
         # The numbers that are drawn for a row do not depend on the probabilities of another.
-        of_rows = probability.repeat_interleave(rows // len(probability), 0)
-        return torch.multinomial(of_rows, samples, replacement=True, generator=generator)
+        return of_rows(probability.repeat_interleave(rows // len(probability), 0), samples, generator)
 
     index = for_items(len(probability), generator, draw)
     return index.to(log_probability.device)
+
+
+def _independent(probability: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
+    return torch.multinomial(probability, samples, replacement=True, generator=generator)
+
+
+def _shared_out(probability: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
+    """Where S evenly spaced points, moved by one uniform number, fall among the codes."""
+    drawn = torch.rand(
+        len(probability), 1 + samples, generator=generator, dtype=torch.float64, device=probability.device
+    )
+    edges = probability.double().cumsum(1)
+    edges = edges / edges[:, -1:]  # the last one is exactly 1, and every point below
+    points = (torch.arange(samples, device=edges.device) + drawn[:, :1]) / samples
+    return torch.searchsorted(edges, points, right=True).gather(1, drawn[:, 1:].argsort(1))
 
 
 class CodePrior(nn.Module):
@@ -76,12 +103,12 @@ class CodePrior(nn.Module):
         samples: int,
         generator: torch.Generator | None = None,
         source: Source = "learned",
+        systematic: bool = False,
     ) -> Tensor:
-        """Indices of drawn codes: (B, F) -> (B, S) int64."""
+        """Indices of drawn codes: (B, F) -> (B, S) int64; `systematic` as in `draw_codes`."""
         log_p = self(features)
-        return draw_codes(
-            self.counts.log().expand_as(log_p) if source == "bank" else log_p, samples, generator
-        )
+        drawn_from = self.counts.log().expand_as(log_p) if source == "bank" else log_p
+        return draw_codes(drawn_from, samples, generator, systematic)
 
 
 class MixturePrior(nn.Module):
@@ -142,12 +169,15 @@ class MixturePrior(nn.Module):
         samples: int,
         generator: torch.Generator | None = None,
         source: Source = "learned",
+        systematic: bool = False,
     ) -> Tensor:
-        """(B, F) -> z (B, S, D)."""
+        """(B, F) -> z (B, S, D); `systematic` of the components, or of what is in the bank (`draw_codes`)."""
         if source == "bank":
             filled = torch.arange(BANK_SIZE, device=features.device) < self.remembered.clamp_min(1)
-            return self.bank[draw_codes(filled.float().log().expand(len(features), -1), samples, generator)]
+            drawn_from = filled.float().log().expand(len(features), -1)
+            return self.bank[draw_codes(drawn_from, samples, generator, systematic)]
         weights, means, stds = self(features)
-        chosen = draw_codes(weights, samples, generator)[..., None].expand(-1, -1, self.dim)  # (B, S, D)
+        chosen = draw_codes(weights, samples, generator, systematic)  # (B, S)
+        chosen = chosen[..., None].expand(-1, -1, self.dim)
         noise = normal(tuple(chosen.shape), torch.get_default_dtype(), features.device, generator)
         return means.gather(1, chosen) + stds.gather(1, chosen) * noise.to(features)

@@ -60,6 +60,41 @@ def test_codes_are_drawn_with_their_probabilities(generator: torch.Generator) ->
     assert chi_square(drawn[1], probability[1]) < LIMIT[4]
 
 
+def test_systematic_draws_share_the_codes_out(generator: torch.Generator) -> None:
+    """Each code comes S p times, rounded up or down; each draw alone, and each pair's order, is by chance."""
+    probability = torch.tensor([0.5, 0.3, 0.1, 0.1, 0.0])
+    drawn = draw_codes(probability.log().expand(DRAWS, 5), 7, generator, systematic=True)
+    counts = torch.nn.functional.one_hot(drawn, 5).sum(1)
+    assert ((counts >= (7 * probability).floor()) & (counts <= (7 * probability).ceil())).all()
+    for place in range(7):
+        assert chi_square(drawn[:, place], probability[:4]) < LIMIT[3]
+    both = drawn[:, 0] * 4 + drawn[:, 1]
+    forth, back = (both == 0 * 4 + 1).sum(), (both == 1 * 4 + 0).sum()
+    assert abs(int(forth - back)) < 4 * math.sqrt(int(forth + back))
+
+
+def test_systematic_draws_of_as_many_as_there_are_codes_are_all_of_them(generator: torch.Generator) -> None:
+    drawn = draw_codes(torch.zeros(50, 32), 32, generator, systematic=True)
+    assert torch.equal(drawn.sort(1).values, torch.arange(32).expand(50, -1))
+    assert len(drawn.unique(dim=0)) == 50  # each row in an order of its own
+
+
+@torch.no_grad()
+def test_systematic_draws_of_both_priors_have_their_mean(
+    generator: torch.Generator,
+) -> None:
+    seen = features()
+    codes = code_prior()
+    share = torch.nn.functional.one_hot(codes.sample(seen, 1000, generator, "learned", True), 5)
+    torch.testing.assert_close(share.float().mean(1), codes(seen).exp(), atol=1e-3, rtol=0)
+    prior = mixture(2)
+    z = prior.sample(seen, DRAWS, generator, "learned", True)
+    torch.testing.assert_close(z.mean(1), as_distribution(prior, seen).mean, atol=0.05, rtol=0)
+    prior.remember(torch.arange(20.0).reshape(10, 2))
+    bank = prior.sample(seen, 10, generator, "bank", True)
+    assert torch.equal(bank[..., 0].sort(1).values, torch.arange(0.0, 20, 2).expand(2, -1))
+
+
 @torch.no_grad()
 def test_code_prior_samples_follow_its_probabilities(generator: torch.Generator) -> None:
     prior, seen = code_prior(), features()
