@@ -16,7 +16,7 @@ from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.prediction import BEST_OF, load_items
 from ssl_ebm.evaluation.protocols import EnergyModel
 from ssl_ebm.evaluation.records import check_best_of
-from ssl_ebm.evaluation.samples import diversity, expected_best, gradient_energy, squared_error
+from ssl_ebm.evaluation.samples import best_in_a_row, diversity, gradient_energy, squared_error
 from ssl_ebm.evaluation.similarity import WINDOW, structural_similarity
 from ssl_ebm.evaluation.statistics import Bootstrap, Estimate, decibels
 from ssl_ebm.evaluation.summary import Figure, figure
@@ -105,9 +105,6 @@ def evaluate_completions(
         model_seeds: to be kept with the figures.
         progress: called with (pictures done, pictures in all).
 
-    A model is asked for max(best_of) completions at a time, or a few more, until there are `samples`: what is
-    drawn together may be spread further than what is drawn apart, and a user asks for K of them at once.
-
     Figures of samples are of the hole alone: squared error summed over its pixel values; SSIM the mean of its
     map over the hole; gradient energy that of pairs of neighbours of which one is hidden at least. Energies:
     F(x, y) of the true y and of the y whose hole holds another picture's pixels.
@@ -138,34 +135,13 @@ def evaluate_completions(
             for name, networks in models.items():
                 for m, model in enumerate(networks):
                     generator = generator_for(seed, _SAMPLES, number, m, device=device)
-                    drawn = _completed(model, x, _calls(samples, best_of), generator)
+                    drawn = model.sample(x, samples, generator)
                     _record(records[name], m, rows, drawn, y, hole)
                     if isinstance(model, EnergyModel):
                         _rate(records[name], m, rows, model, x, {"real": y, "swapped": other})
             if progress is not None:
                 progress(int(rows[-1]) + 1, len(order))
     return CompletionEvaluation(records, hidden, gradient, samples, best_of, seed, tuple(model_seeds), split)
-
-
-def _calls(samples: int, best_of: Sequence[int]) -> list[int]:
-    """How many completions each call asks for: max(best_of), and what is left over spread among the calls."""
-    calls = samples // max(best_of)
-    return [samples // calls + (call < samples % calls) for call in range(calls)]
-
-
-def _completed(model: Completer, x: Tensor, calls: Sequence[int], generator: torch.Generator) -> Tensor:
-    first = model.sample(x, calls[0], generator)
-    if first.stride(1) == 0:  # one picture repeated, as least squares has it
-        return first[:, :1].expand(-1, sum(calls), -1, -1, -1)
-    return torch.cat([first, *(model.sample(x, count, generator) for count in calls[1:])], 1)
-
-
-def _expected_best(values: Array, k: int, evaluation: CompletionEvaluation, largest: bool = False) -> Array:
-    """The best of k that were asked for together: (M, N, S) -> (M, N), the mean over the calls."""
-    calls = _calls(evaluation.samples, evaluation.best_of)
-    parts = torch.from_numpy(values).split(calls, 2)
-    found: Array = torch.stack([expected_best(part, k, largest) for part in parts]).mean(0).numpy()
-    return found
 
 
 def _record(
@@ -209,7 +185,7 @@ def summarise_completions(
     block holds, all of the hole alone:
 
         psnr_k1                one sample: dB, of pooled squared error
-        psnr_best_of           {K: dB}, pooled; expected least error of K samples that were drawn together
+        psnr_best_of           {K: dB}, pooled; expected least error of K samples in a row
         ssim_best_of           {K: SSIM}, mean over pictures
         psnr_worst             dB, pooled; the worst of the S samples
         gradient_energy_ratio  samples over true pictures, sums over pictures
@@ -241,11 +217,13 @@ def _psnr(evaluation: CompletionEvaluation, bootstrap: Bootstrap, error: Array) 
 def _curves(
     evaluation: CompletionEvaluation, record: CompletionRecord, bootstrap: Bootstrap
 ) -> dict[str, dict[str, Estimate]]:
+    error, similarity = (torch.from_numpy(table) for table in (record.squared_error, record.ssim))
+
     def psnr(k: int) -> Estimate:
-        return _psnr(evaluation, bootstrap, _expected_best(record.squared_error, k, evaluation))
+        return _psnr(evaluation, bootstrap, best_in_a_row(error, k).numpy())
 
     def ssim(k: int) -> Estimate:
-        return bootstrap.mean(_expected_best(record.ssim, k, evaluation, largest=True))
+        return bootstrap.mean(best_in_a_row(similarity, k, largest=True).numpy())
 
     return {
         "psnr_best_of": {str(k): psnr(k) for k in evaluation.best_of},

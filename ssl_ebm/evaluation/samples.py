@@ -70,3 +70,13 @@ def expected_best(values: Tensor, k: int, largest: bool = False) -> Tensor:
     """
     ordered = values.double().sort(dim=-1, descending=largest).values
     return ordered @ subset_weights(values.shape[-1], k).to(ordered.device)
+
+
+def best_in_a_row(values: Tensor, k: int, largest: bool = False) -> Tensor:
+    """Expected minimum (maximum if ``largest``) of k of the S values, in a row: (..., S) -> (...).
+
+    The mean over all S - k + 1 such rows. Where draws depend on those before them, this is what a call for k
+    gives, and `expected_best` is not; where they do not, both estimate the same.
+    """
+    rows = values.double().unfold(-1, k, 1)  # (..., S - k + 1, k)
+    return (rows.amax(-1) if largest else rows.amin(-1)).mean(-1)

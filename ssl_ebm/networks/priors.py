@@ -18,6 +18,7 @@ Source = Literal["learned", "bank"]
 LOGIT_GAIN = 4.0  # a prior must rule codes out, which asks for large logits; a gain gets there in fewer steps
 COUNT_DECAY = 0.99  # per step, of the running usage of the codes
 BANK_SIZE = 4096  # continuous z that are remembered
+GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 
 
 def _head(features: int, outputs: int) -> nn.Sequential:
@@ -33,18 +34,19 @@ def draw_codes(
     log_probability: Tensor,
     samples: int,
     generator: torch.Generator | None = None,
-    systematic: bool = False,
+    spread: bool = False,
 ) -> Tensor:
     """Indices drawn with replacement from unnormalised log-probabilities (B, K) -> (B, S) int64.
 
     Args:
-        systematic: the S draws of a row share the codes out: one of probability p is drawn S p times, rounded
-            up or down, in random order. Each draw alone has the same distribution as without; together they
-            are spread further. Source: Kitagawa, "Monte Carlo filter and smoother for non-Gaussian nonlinear
-            state space models" (1996), appendix.
+        spread: each draw has the same distribution as without, but those in a row differ more: of K of them,
+            a code of probability p is drawn K p times, give or take about one. Draw i is where
+            u + i / golden ratio (mod 1), u uniform, falls in the distribution function: randomised
+            quasi-Monte Carlo. Source: Niederreiter, "Random number generation and quasi-Monte Carlo methods"
+            (1992), chapter 3; the random u: Cranley & Patterson (1976).
     """
     probability = log_probability.softmax(-1).to(_device_of(generator, log_probability))
-    of_rows = _shared_out if systematic else _independent
+    of_rows = _spread if spread else _independent
 
     def draw(rows: int) -> Tensor:
         # The numbers that are drawn for a row do not depend on the probabilities of another.
@@ -58,15 +60,13 @@ def _independent(probability: Tensor, samples: int, generator: torch.Generator |
     return torch.multinomial(probability, samples, replacement=True, generator=generator)
 
 
-def _shared_out(probability: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
-    """Where S evenly spaced points, moved by one uniform number, fall among the codes."""
-    drawn = torch.rand(
-        len(probability), 1 + samples, generator=generator, dtype=torch.float64, device=probability.device
-    )
+def _spread(probability: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
+    device = probability.device
+    u = torch.rand(len(probability), 1, generator=generator, dtype=torch.float64, device=device)
+    points = (u + torch.arange(samples, device=device) / GOLDEN_RATIO) % 1
     edges = probability.double().cumsum(1)
-    edges = edges / edges[:, -1:]  # the last one is exactly 1, and every point below
-    points = (torch.arange(samples, device=edges.device) + drawn[:, :1]) / samples
-    return torch.searchsorted(edges, points, right=True).gather(1, drawn[:, 1:].argsort(1))
+    edges = edges / edges[:, -1:]  # the last one is exactly 1, and above all points
+    return torch.searchsorted(edges, points, right=True)
 
 
 class CodePrior(nn.Module):
@@ -103,12 +103,12 @@ class CodePrior(nn.Module):
         samples: int,
         generator: torch.Generator | None = None,
         source: Source = "learned",
-        systematic: bool = False,
+        spread: bool = False,
     ) -> Tensor:
-        """Indices of drawn codes: (B, F) -> (B, S) int64; `systematic` as in `draw_codes`."""
+        """Indices of drawn codes: (B, F) -> (B, S) int64; `spread` as in `draw_codes`."""
         log_p = self(features)
         drawn_from = self.counts.log().expand_as(log_p) if source == "bank" else log_p
-        return draw_codes(drawn_from, samples, generator, systematic)
+        return draw_codes(drawn_from, samples, generator, spread)
 
 
 class MixturePrior(nn.Module):
@@ -169,15 +169,15 @@ class MixturePrior(nn.Module):
         samples: int,
         generator: torch.Generator | None = None,
         source: Source = "learned",
-        systematic: bool = False,
+        spread: bool = False,
     ) -> Tensor:
-        """(B, F) -> z (B, S, D); `systematic` of the components, or of what is in the bank (`draw_codes`)."""
+        """(B, F) -> z (B, S, D); `spread` of the components, or of what is in the bank (`draw_codes`)."""
         if source == "bank":
             filled = torch.arange(BANK_SIZE, device=features.device) < self.remembered.clamp_min(1)
             drawn_from = filled.float().log().expand(len(features), -1)
-            return self.bank[draw_codes(drawn_from, samples, generator, systematic)]
+            return self.bank[draw_codes(drawn_from, samples, generator, spread)]
         weights, means, stds = self(features)
-        chosen = draw_codes(weights, samples, generator, systematic)  # (B, S)
+        chosen = draw_codes(weights, samples, generator, spread)  # (B, S)
         chosen = chosen[..., None].expand(-1, -1, self.dim)
         noise = normal(tuple(chosen.shape), torch.get_default_dtype(), features.device, generator)
         return means.gather(1, chosen) + stds.gather(1, chosen) * noise.to(features)

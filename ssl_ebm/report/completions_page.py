@@ -194,9 +194,9 @@ def _caveats(results: Results) -> str:
     said = [
         "Best of K looks at the truth to choose among the completions. It measures whether the truth is "
         "among those that a model proposes; nobody can choose so when a hole is to be filled.",
-        f"Figures are over {ours['items']} test pictures, {ours['K']} samples each. Best of K is of K that "
-        "are asked for together: the EBM's share its codes out, so that none repeats another needlessly, and "
-        "are spread further than as many that are drawn apart. One mask for each picture.",
+        f"Figures are over {ours['items']} test pictures, {ours['K']} samples each. Best of K is of K in a "
+        "row, as one call gives them: the EBM's are spread over its codes, so that few repeat another. One "
+        "mask for each picture.",
         "Intervals (95 %) come from a bootstrap over pictures and training seeds. "
         + ("With one seed they say nothing about other trainings." if seeds == 1 else ""),
     ]

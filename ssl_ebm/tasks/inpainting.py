@@ -181,14 +181,14 @@ class Inpainting(LatentPrediction):
     ) -> Tensor:
         """Completions: x (B, C + 1, H, W) of `occlude` -> (B, S, C, H, W) in [0, 1].
 
-        Those of one call share the codes out (`systematic` of `draw_codes`), so that none repeats another
-        needlessly; each alone follows p(z | x). Least squares repeats its one prediction S times.
+        Each follows p(z | x), but those that follow each other are spread over the codes (`spread` of
+        `draw_codes`), so that few repeat another. Least squares repeats its one prediction S times.
         """
         if samples < 1:
             raise UserError(f"samples is {samples}: use at least 1")
         h = self.context(x)
         count = 1 if self.prior is None else samples
-        z = self._draw(h.features, count, generator, source, systematic=True)
+        z = self._draw(h.features, count, generator, source, spread=True)
         return self._completed(h, z).expand(-1, samples, -1, -1, -1)
 
     def occluded(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:

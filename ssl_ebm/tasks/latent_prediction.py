@@ -135,11 +135,11 @@ class LatentPrediction(WatchedTask):
         samples: int,
         generator: torch.Generator | None,
         source: Source = "learned",
-        systematic: bool = False,
+        spread: bool = False,
     ) -> Tensor:
         if self.prior is None:
             return features.new_ones(len(features), samples, 1)
-        drawn = self.prior.sample(features, samples, generator, source, systematic)
+        drawn = self.prior.sample(features, samples, generator, source, spread)
         return (
             self.latent.enumerate()[drawn]
             if isinstance(self.latent, FiniteLatent)

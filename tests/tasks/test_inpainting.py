@@ -54,15 +54,16 @@ def test_the_hidden_part_reaches_no_prediction(task: Inpainting, images: Tensor)
 
 
 @torch.no_grad()
-def test_completions_of_one_call_repeat_none_needlessly(images: Tensor) -> None:
-    """From the bank, whose five codes are equally frequent before training: two of each in ten."""
+def test_completions_of_one_call_are_spread_over_the_codes(images: Tensor) -> None:
+    """From the bank, whose five codes are equally frequent before training: three differ, ten are of all."""
     task = Inpainting(network=CONVOLUTIONAL, codes=5).eval()
     x = task.occluded(images, torch.Generator().manual_seed(2))
     every = task.decode(x, task.latent.enumerate().expand(3, -1, -1))  # type: ignore[attr-defined]
     drawn = task.sample(x, 10, torch.Generator().manual_seed(3), "bank")
     distance = (drawn[:, :, None] - every[:, None]).flatten(3).abs().amax(3)  # (3, 10, 5)
     assert (distance.amin(2) < 1e-5).all()
-    assert torch.equal(torch.nn.functional.one_hot(distance.argmin(2), 5).sum(1), torch.full((3, 5), 2))
+    codes = distance.argmin(2)
+    assert all(len(row[:3].unique()) == 3 and len(row.unique()) == 5 for row in codes)
 
 
 def test_energies_are_squared_errors_of_the_hole_alone(task: Inpainting, images: Tensor) -> None:
