@@ -304,7 +304,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
         promised = f" (promised: at least {1 if row.peer_name == BARE else GAIN})"
         r = row.ratio
         lines.append(
-            f"{row.case}: {r.value:.2f} ({r.low:.2f} to {r.high:.2f}) times {row.peer_name}{promised}"
+            f"{row.case}: {r.value:.3f} ({r.low:.3f} to {r.high:.3f}) times {row.peer_name}{promised}"
         )
     if not find_spec(PEER):
         lines.append(f"{PEER} is not installed, so it was not measured: pip install 'ssl_ebm[bench]'")
