@@ -88,6 +88,7 @@ class Langevin:
                 if self.max_gradient is not None:
                     gradient = gradient.clamp(-self.max_gradient, self.max_gradient)
                 state = state.add_(gradient, alpha=-size * self.beta)
+                del gradient  # the noise takes its memory
                 if noise:
                     state = state.add_(normal_like(state, generator), alpha=noise * math.sqrt(2 * size))
                 if self.low is not None or self.high is not None:
