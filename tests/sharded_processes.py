@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from two_futures import trainer
 
+from ssl_ebm.tasks.blocks import compile_blocks
 from ssl_ebm.tasks.saving import LastCheckpoint, WholeFileIO
 from ssl_ebm.tasks.seeding import SeededSteps
 from ssl_ebm.tasks.sharding import ShardedWeights
 
 STEPS = 4
 BROKEN_OFF = "pictures, masked autoencoder"
+COMPILED = (BROKEN_OFF, "text, tokens")
 
 
 class Watch(Record):
@@ -55,6 +57,7 @@ def train(
     processes: int,
     stop: int | None = None,
     resume: Path | None = None,
+    backend: str | None = None,
     **settings: Any,
 ) -> Watch:
     """Trains a model, with a validation after each step; in float64, which the strategy offers to nobody."""
@@ -66,6 +69,8 @@ def train(
         check_val_every_n_epoch=None, log_every_n_steps=1, gradient_clip_val=0.01, **settings,
     )  # fmt: skip
     task = MODELS[name]().double()
+    if backend is not None:
+        compile_blocks(task, backend)
     task.on_after_batch_transfer = lambda batch, _: {
         key: value.double() if value.is_floating_point() else value for key, value in batch.items()
     }
@@ -86,6 +91,8 @@ def train_all(folder: Path, processes: int) -> dict[str, dict[str, Any]]:
                 "held": watch.held,
                 "all": watch.all,
             }
+        for name in COMPILED if processes > 1 else ():
+            train(name, folder / "compiled", processes, backend="aot_eager")
         train(BROKEN_OFF, folder / "broken_off", processes, stop=2)
         saved = folder / "broken_off" / BROKEN_OFF / "checkpoints" / "last.ckpt"
         train(BROKEN_OFF, folder / "gone_on", processes, resume=saved)

@@ -13,7 +13,7 @@ import torch
 import torch.multiprocessing
 import yaml
 from several_processes import BATCH, MODELS, assert_same, described
-from sharded_processes import BROKEN_OFF, STEPS, one_of_two, train, train_all
+from sharded_processes import BROKEN_OFF, COMPILED, STEPS, one_of_two, train, train_all
 from toy_task import thread_limit
 from two_futures import small
 
@@ -68,6 +68,15 @@ def test_each_process_has_its_part_of_the_weights(launched: Launched, model: str
     assert launched.seen_by_one[model]["held"] == whole
     assert sum(part["held"] for part in parts) == whole
     assert max(part["held"] for part in parts) < 0.6 * whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", COMPILED)
+def test_compiled_blocks_train_the_same(launched: Launched, model: str) -> None:
+    """Two processes with compiled blocks, against one whose blocks are as they are."""
+    expected, found = saved(launched.one, model), saved(launched.two / "compiled", model)
+    assert found["global_step"] == STEPS
+    assert_same(found["state_dict"], expected["state_dict"], rtol=1e-5)
 
 
 @pytest.mark.slow
