@@ -23,7 +23,7 @@ SENTENCE = (
     "step by step; LISTA, a network of the same form, learns to do it in a few."
 )
 SIDE, ATOMS = 8, 100
-WEIGHT = 0.15  # lambda; patches have norm 1
+WEIGHT = 0.18  # lambda; patches have norm 1
 ITERATIONS = (1, 2, 3, 5, 8, 12)
 LISTA_ITERATIONS = 3
 CONVERGED = 300
