@@ -53,7 +53,8 @@ def batch_of(task: Any) -> dict[str, Tensor]:
 def loss_of(task: Any, batch: dict[str, Tensor]) -> Tensor:
     """A loss in which nothing is drawn on the device."""
     if isinstance(task, MaskedText):
-        hidden = task.hide(batch["tokens"].cpu(), torch.Generator().manual_seed(2))
+        generator = torch.Generator().manual_seed(2)
+        hidden = task.masking.hide(batch["tokens"].cpu(), task.ordinary.cpu(), generator=generator)
         energy, _ = task.energies(type(hidden)(*(one.to(task.device) for one in hidden)))
         return energy.sum() / hidden.counts.sum()
     if isinstance(task, Inpainting):
