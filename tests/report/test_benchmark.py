@@ -25,7 +25,7 @@ from ssl_ebm.report.benchmarks.inference_cost import (
     inference_rows,
 )
 from ssl_ebm.report.benchmarks.loading_rates import Loading, loading_rows, write_clips
-from ssl_ebm.report.benchmarks.rows import Row
+from ssl_ebm.report.benchmarks.rows import Row, with_interval
 from ssl_ebm.report.benchmarks.suites import Part
 from ssl_ebm.report.benchmarks.timing import (
     Effort,
@@ -76,6 +76,12 @@ def test_a_row_says_how_sure_its_ratio_is() -> None:
         "peer_name": "a peer", "ratio": 1.5, "ratio_interval": [1.4, 1.7], "ceiling_share": None,
     }  # fmt: skip
     assert Row("s", "c", "float32", 30.0, "GFLOP").as_dict()["ratio"] is None
+
+
+def test_a_ratio_is_shown_to_a_thousandth() -> None:
+    """0.9994 is not rounded up to 1, and one of dozens has three digits."""
+    assert with_interval(Interval(0.9994, 0.98, 1.0)) == "0.999 (0.980 to 1.000)"
+    assert with_interval(Interval(34.56, 9.994, 1234.5)) == "34.6 (9.994 to 1,234)"
 
 
 def test_rows_of_a_training_and_what_is_said_of_them() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Protocol, runtime_checkable
 
-from ssl_ebm.report.benchmarks.rows import Row, number
+from ssl_ebm.report.benchmarks.rows import Row, factor, number
 from ssl_ebm.report.benchmarks.suites import Suite
 from ssl_ebm.report.document import document
 from ssl_ebm.report.tables import table
@@ -45,7 +45,7 @@ def _table(rows: Sequence[Row]) -> str:
     for row in rows:
         peer = "" if row.peer is None else escape(f"{number(row.peer)} {row.peer_name}")
         r = row.ratio
-        ratio = "" if r is None else f"{r.value:.3g}<small>{r.low:.3g} to {r.high:.3g}</small>"
+        ratio = "" if r is None else f"{factor(r.value)}<small>{factor(r.low)} to {factor(r.high)}</small>"
         share = "" if row.ceiling_share is None else f"{row.ceiling_share:.0%}"
         body.append((row.case, [row.dtype, f"{number(row.ours)} {escape(row.unit)}", peer, ratio, share]))
     return table(["case", "dtype", "ours", "peer", "ours / peer", "of ceiling"], body, empty="")

@@ -60,8 +60,7 @@ def as_table(rows: Sequence[Row]) -> Table:
         table.columns[column].justify = "right"
     for row in rows:
         peer = "" if row.peer is None else f"{number(row.peer)}  {row.peer_name}"
-        r = row.ratio
-        ratio = "" if r is None else f"{r.value:.3g} ({r.low:.3g} to {r.high:.3g})"
+        ratio = "" if row.ratio is None else with_interval(row.ratio)
         share = "" if row.ceiling_share is None else f"{row.ceiling_share:.0%}"
         table.add_row(row.case, row.dtype, number(row.ours), row.unit, peer, ratio, share)
     return table
@@ -70,3 +69,13 @@ def as_table(rows: Sequence[Row]) -> Table:
 def number(value: float) -> str:
     """For a person: three digits."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def factor(value: float) -> str:
+    """A ratio, for a person: below 10 with three decimals, for 0.999 times as fast is not as fast."""
+    return f"{value:.3f}" if abs(value) < 10 else number(value)
+
+
+def with_interval(ratio: Interval) -> str:
+    """A ratio with its interval, for a person."""
+    return f"{factor(ratio.value)} ({factor(ratio.low)} to {factor(ratio.high)})"
