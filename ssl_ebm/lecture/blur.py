@@ -164,7 +164,7 @@ def run(setting: Setting) -> Outcome:
                     axes[1].plot(*torch.stack([start, end]).T, color=colour, lw=1.3)
             points(axes[1], made.flatten(0, 1), colour, 6, label, marker="o")
         axes[1].set(xlabel="$y_1$", ylabel="$y_2$", aspect="equal", title="two dimensions")
-        axes[1].legend(loc="center", framealpha=0.9)
+        axes[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))  # beside the ring of futures
 
     caption = (
         "Left: y is one of two branches. Least squares runs between them, where no data is; a one-hot z of "
