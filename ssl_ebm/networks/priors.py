@@ -39,11 +39,12 @@ def draw_codes(
     """Indices drawn with replacement from unnormalised log-probabilities (B, K) -> (B, S) int64.
 
     Args:
-        spread: each draw has the same distribution as without, but those in a row differ more: of K of them,
-            a code of probability p is drawn K p times, give or take about one. Draw i is where
-            u + i / golden ratio (mod 1), u uniform, falls in the distribution function: randomised
-            quasi-Monte Carlo. Source: Niederreiter, "Random number generation and quasi-Monte Carlo methods"
-            (1992), chapter 3; the random u: Cranley & Patterson (1976).
+        spread: each draw has the same distribution as without, but they differ more: a code of probability p
+            is drawn S p times, rounded up or down. The draws are where u + i / S (mod 1), u uniform, fall in
+            the distribution function (systematic sampling), in the order of i / golden ratio (mod 1), so that
+            those in a row are spread as well, give or take about one. Source: Madow & Madow, "On the theory
+            of systematic sampling" (1944); the order: Niederreiter, "Random number generation and quasi-Monte
+            Carlo methods" (1992), chapter 3.
     """
     probability = log_probability.softmax(-1).to(_device_of(generator, log_probability))
     of_rows = _spread if spread else _independent
@@ -63,7 +64,8 @@ def _independent(probability: Tensor, samples: int, generator: torch.Generator |
 def _spread(probability: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
     device = probability.device
     u = torch.rand(len(probability), 1, generator=generator, dtype=torch.float64, device=device)
-    points = (u + torch.arange(samples, device=device) / GOLDEN_RATIO) % 1
+    rank = (torch.arange(samples, dtype=torch.float64, device=device) / GOLDEN_RATIO % 1).argsort().argsort()
+    points = (u + rank / samples) % 1
     edges = probability.double().cumsum(1)
     edges = edges / edges[:, -1:]  # the last one is exactly 1, and above all points
     return torch.searchsorted(edges, points, right=True)

@@ -72,13 +72,22 @@ def test_spread_draws_follow_the_probabilities_and_share_the_codes_out(
         assert float((counts - 20 * probability).abs().max()) < 2
 
 
-def test_spread_draws_keep_the_distances_of_the_golden_ratio(generator: torch.Generator) -> None:
-    """By the three-distance theorem, with g = 0.618: 20 points in a row are at least g^7 = 0.034 apart, so
-    that 20 draws of 32 equal codes are 20 codes, and 55 at most g^8 = 0.021, so that none is left out."""
-    drawn = draw_codes(torch.zeros(500, 32), 55, generator, spread=True)
-    for start in (0, 3, 35):
-        assert (drawn[:, start : start + 20].sort(1).values.diff(dim=1) > 0).all()
-    assert (torch.nn.functional.one_hot(drawn, 32).sum(1) > 0).all()
+def test_spread_draws_leave_no_code_out_and_repeat_none_too_often(generator: torch.Generator) -> None:
+    """Systematic samples of size S hold a code of probability p either floor(S p) or ceil(S p) times."""
+    probability = torch.tensor([0.05, 0.05, 0.15, 0.3, 0.45])
+    for samples in (1, 7, 20, 64):
+        drawn = draw_codes(probability.log().expand(500, 5), samples, generator, spread=True)
+        counts = torch.nn.functional.one_hot(drawn, 5).sum(1)
+        assert ((counts - samples * probability).abs() < 1 + 1e-6).all()
+    equal = draw_codes(torch.zeros(500, 20), 20, generator, spread=True)
+    assert (equal.sort(1).values == torch.arange(20)).all()
+
+
+def test_the_first_spread_draws_are_spread_as_well(generator: torch.Generator) -> None:
+    """In the order of the golden ratio the first 8 of 21 points are two of 21 apart at least: other codes."""
+    drawn = draw_codes(torch.zeros(500, 21), 21, generator, spread=True)[:, :8].sort(1).values
+    assert (drawn.diff(dim=1) >= 2).all()
+    assert (drawn[:, -1] - drawn[:, 0] <= 19).all()
 
 
 @torch.no_grad()
