@@ -295,22 +295,14 @@ def peer_sampler(energy: nn.Module, shape: tuple[int, ...], chain: Chain, device
     )
 
 
-def _promise(peer: str) -> str:
-    """What is promised beside a peer. In this package's layers torchebm has our gradient: what is left is the
-    sampler's own arithmetic, a small part of the work, and of that nothing is promised."""
-    if peer.endswith(ON_OURS):
-        return "what the sampler alone gains: nothing promised"
-    return f"promised: at least {1 if peer == BARE else GAIN:g}"
-
-
 def summary(rows: Sequence[Row]) -> list[str]:
     """What is promised of this suite, and what was measured."""
     lines = []
     for row in rows:
         if row.ratio is None or row.peer_name is None:
             continue
-        promise = _promise(row.peer_name)
-        lines.append(f"{row.case}: {with_interval(row.ratio)} times {row.peer_name} ({promise})")
+        promised = f"promised: at least {1 if row.peer_name == BARE else GAIN}"
+        lines.append(f"{row.case}: {with_interval(row.ratio)} times {row.peer_name} ({promised})")
     if not find_spec(PEER):
         lines.append(f"{PEER} is not installed, so it was not measured: pip install 'ssl_ebm[bench]'")
     return lines
