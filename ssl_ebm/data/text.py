@@ -22,7 +22,7 @@ from ssl_ebm.data.loading import StreamData, check_least, warn_of_skipped
 from ssl_ebm.data.special_tokens import PAD, SpecialTokens
 from ssl_ebm.data.text_files import Unit
 from ssl_ebm.data.token_files import trained_tokenizer, write_token_files
-from ssl_ebm.data.tokenizing import Kind, load_tokenizer, word_starts
+from ssl_ebm.data.tokenizing import Kind, load_tokenizer, read_tokenizer, word_starts
 from ssl_ebm.errors import UserError
 from ssl_ebm.progress import Display
 
@@ -70,7 +70,8 @@ class Text(StreamData):
             `Corpus`.
         unit: what is a document of a .txt file: file, paragraph or line.
         text_column: of tables, JSON lines and datasets.
-        tokenizer: a tokenizer.json, with BERT's or RoBERTa's special tokens; null: one is trained.
+        tokenizer: a tokenizer.json, with BERT's or RoBERTa's special tokens; null: that of the model, where
+            it begins with a checkpoint, else one is trained.
         kind: of the trained one, wordpiece or bpe.
         vocabulary: its number of tokens.
         length: tokens of a sequence.
@@ -143,6 +144,14 @@ class Text(StreamData):
 
     # -- tokenising --------------------------------------------------------------------------------------
 
+    def _given_tokenizer(self) -> Tokenizer | None:
+        """That of the settings or, without one, of the model; None: one is to be trained."""
+        if self.given is not None:
+            return load_tokenizer(self.given)
+        model: Any = None if self.trainer is None else self.trainer.lightning_module
+        content: str | None = getattr(model, "tokenizer_json", None)
+        return None if content is None else read_tokenizer(content)
+
     def _prepared(self) -> Path:
         """The folder with tokenizer and token files."""
         if self._folder is None:
@@ -156,8 +165,8 @@ class Text(StreamData):
         """Names the content of the files and all settings that the tokens depend on."""
         corpus = self.corpus
         settings = [FORMAT, corpus.unit, corpus.text_column, corpus.val_share, corpus.test_share, corpus.seed]
-        given = None if self.given is None else load_tokenizer(self.given).to_str()
-        settings += [self.kind, self.vocabulary] if given is None else [given]
+        given = self._given_tokenizer()
+        settings += [self.kind, self.vocabulary] if given is None else [given.to_str()]
         digest = hashlib.sha256(repr(settings).encode())
         for line in corpus.content():
             digest.update(f"{line}\n".encode())
@@ -174,9 +183,8 @@ class Text(StreamData):
             ) from error
         try:
             with Display() as display:
-                if self.given is not None:
-                    tokenizer = load_tokenizer(self.given)
-                else:
+                tokenizer = self._given_tokenizer()
+                if tokenizer is None:
                     tokenizer = trained_tokenizer(self.corpus, self.vocabulary, self.kind, display)
                 dtype = "uint16" if tokenizer.get_vocab_size() <= 2**16 else "uint32"
                 counts = write_token_files(self.corpus, tokenizer, partial, dtype, display)

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 import ssl_ebm
 from ssl_ebm import __version__
-from ssl_ebm.files import write_whole
+from ssl_ebm.files import sha256_of, write_whole
 from ssl_ebm.tasks.learning_rate import global_batch
 
 VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
@@ -70,15 +70,22 @@ class RunRecord(Callback):
         command: as it was given.
         seed: of the run.
         resumed_from: the checkpoint that it goes on from; None for a fresh start, which begins a new list.
+        began_from: the checkpoint whose weights a fresh start takes; its SHA-256 is written as well.
     """
 
     def __init__(
-        self, run_dir: str | Path, command: Sequence[str], seed: int, resumed_from: str | None = None
+        self,
+        run_dir: str | Path,
+        command: Sequence[str],
+        seed: int,
+        resumed_from: str | None = None,
+        began_from: str | None = None,
     ) -> None:
         self.path = Path(run_dir) / "run.json"
         self.command = list(command)
         self.seed = seed
         self.resumed_from = resumed_from
+        self.began_from = began_from
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
@@ -104,11 +111,13 @@ class RunRecord(Callback):
         """What is written of one start, as plain values."""
         data = getattr(trainer, "datamodule", None)
         describe = getattr(data, "describe", None)
+        start = self.began_from
         return {
             "command": self.command,
             "folder": os.getcwd(),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "resumed_from": self.resumed_from,
+            "began_from": start and {"path": start, "sha256": sha256_of(start)},
             "seed": self.seed,
             "data_seed": getattr(data, "seed", None),
             "data": None if describe is None else describe(),

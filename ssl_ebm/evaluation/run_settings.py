@@ -25,6 +25,12 @@ def add_settings(parser: LightningArgumentParser) -> None:
         help="Folder of checkpoints, settings and logs (default: runs/NAME, NAME.yaml the first config).",
     )
     parser.add_argument(
+        "--start_from",
+        type=str | None,
+        default=None,
+        help="Checkpoint of the same task whose weights (and tokenizer) fit begins with, at step 0.",
+    )
+    parser.add_argument(
         "--checkpoint_every",
         type=PositiveInt,
         default=500,

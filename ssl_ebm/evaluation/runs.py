@@ -28,7 +28,7 @@ from ssl_ebm.evaluation.run_settings import add_settings, launched_settings, lea
 from ssl_ebm.evaluation.trust import check_configs, names_foreign_code
 from ssl_ebm.files import whole
 from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
-from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint
+from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.memory import keep_freed_memory
@@ -176,6 +176,7 @@ class Run(LightningCLI):
             if isinstance(error, TypeError | ValueError) and self._is_of_trusted_packages():
                 raise UserError(in_one_line(error)) from error
             raise
+        self._take_checkpoint()
         if isinstance(self.model, WatchedTask):
             self.model.skip_steps = self.setting("skip_steps")
             self.model.lr_reference_batch = self.setting("lr_reference_batch")
@@ -185,6 +186,14 @@ class Run(LightningCLI):
             checkpoint_activations(self.model)
         if (backend := self.setting("compile")) is not None:
             compile_blocks(self.model, backend)
+
+    def _take_checkpoint(self) -> None:
+        """What the model needs of a checkpoint before the data is made: its tokenizer; to begin with: all."""
+        asked, start = self.setting("ckpt_path"), self.setting("start_from")
+        if asked is None and start is not None and self.command == "fit":
+            take_weights(self.model, read_checkpoint(start), start)
+        elif asked is not None:  # its weights are the Trainer's business
+            self.model.on_load_checkpoint(read_checkpoint(asked))
 
     def _is_of_trusted_packages(self) -> bool:
         """Whether no class of the user's own is made, of whose constructor a traceback says more."""
@@ -197,11 +206,13 @@ class Run(LightningCLI):
         if config["logger"] in (None, True):
             kwargs["logger"] = self._loggers()
         seed, resumed_from = self.setting("seed_everything"), self.setting("ckpt_path")
+        start = self.setting("start_from") if resumed_from is None else None
         checkpoint = LastCheckpoint(self.run_dir, self.setting("checkpoint_every"))
         callbacks: list[Callback] = [SeededSteps(seed), checkpoint]
         if self.command == "fit":
             command = ["ssl-ebm", self.command, *self.arguments]
-            callbacks += [RunRecord(self.run_dir, command, seed, resumed_from), StopOnSignal(checkpoint)]
+            callbacks += [RunRecord(self.run_dir, command, seed, resumed_from, start)]
+            callbacks.append(StopOnSignal(checkpoint))
         if config["enable_progress_bar"] is not False:
             interactive = sys.stdout.isatty()
             callbacks.append(RichProgressBar() if interactive else ProgressLines())

@@ -56,6 +56,27 @@ def load_task(path: str | Path, task: type[TaskType]) -> TaskType:
     return rebuild(content, path, task)
 
 
+def take_weights(model: LightningModule, content: dict[str, Any], path: str | Path) -> None:
+    """Gives a task that has been made the weights of a checkpoint, and what else its class keeps there.
+
+    Args:
+        content: as `read_checkpoint` gives it.
+        path: where it is from, for errors.
+
+    Raises:
+        UserError: of another class, or of a network of other sizes.
+    """
+    check_task(content, path, type(model).__name__)
+    try:
+        model.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        reason = shorten(in_one_line(error), REASON, placeholder=" ...")
+        raise UserError(
+            f"{path} does not fit this model: {reason}; set model.network as in the config of that run"
+        ) from error
+    model.on_load_checkpoint(content)
+
+
 def rebuild(content: dict[str, Any], path: str | Path, task: type[TaskType]) -> TaskType:
     """``task`` as the content of a file says: settings and weights, in evaluation mode.
 
