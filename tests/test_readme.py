@@ -120,6 +120,7 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "encoder" / "model.safetensors").is_file()
     assert (place / "runs" / "tuned" / "predictions.pt").is_file()
     assert (place / "runs" / "from_scratch" / "finetuning.json").is_file()
+    assert (place / "runs" / "tuned_after_adapting" / "finetuning.json").is_file()
     assert (place / "runs" / "probe_of_a_layer" / "probe.html").is_file()
     assert (place / "runs" / "representations" / "representations.html").is_file()
     assert (place / "runs" / "documents" / "text_quality_test.json").is_file()

@@ -75,6 +75,18 @@ def test_pre_training_reads_the_same_folder_without_labels(tmp_path: Path) -> No
     assert {one.label for one in documents} == {None}
 
 
+def test_pre_training_on_a_labelled_table_never_sees_what_is_tested(tmp_path: Path) -> None:
+    """With the same shares and seed, a document is on the same side with its label and without."""
+    rows = [f'"{review("pos", i)}",pos' for i in range(300)]
+    (tmp_path / "all.csv").write_text("\n".join(["text,label", *rows]))
+    shares = {"val_share": 0.1, "test_share": 0.2}
+    pre_training = Text(str(tmp_path / "all.csv"), **shares).corpus
+    labelled_data = LabelledDocuments(str(tmp_path / "all.csv"), **shares).corpus
+    sides = [{one.text: one.split for one in corpus.documents()} for corpus in (pre_training, labelled_data)]
+    assert sides[0] == sides[1]
+    assert set(sides[0].values()) == {"train", "val", "test"}
+
+
 def test_texts_without_classes_are_no_labelled_data(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
     for path in (tmp_path, tmp_path / "a.txt"):
