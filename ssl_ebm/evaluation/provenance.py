@@ -125,6 +125,7 @@ class RunRecord(Callback):
             "items_of_step": global_batch(trainer),
             "learning_rate": _peak_rate(trainer),
             "device": str(trainer.strategy.root_device),
+            "precision": trainer.precision,
             "machine": f"{socket.gethostname()}: {platform.platform()}",
             "versions": versions(),
             "git": {

@@ -32,6 +32,7 @@ from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.memory import keep_freed_memory
+from ssl_ebm.tasks.precision import bearable
 from ssl_ebm.tasks.saving import (
     LastCheckpoint,
     WholeFileIO,
@@ -203,6 +204,7 @@ class Run(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.command]["trainer"]
         kwargs |= {"default_root_dir": str(self.run_dir), **launched_settings(config)}
+        kwargs["precision"] = bearable(config["precision"], config["accelerator"])
         if config["logger"] in (None, True):
             kwargs["logger"] = self._loggers()
         seed, resumed_from = self.setting("seed_everything"), self.setting("ckpt_path")

@@ -16,6 +16,7 @@ import torch
 
 from ssl_ebm.evaluation.statistics import Interval
 from ssl_ebm.networks.onednn import HAS_ONEDNN, multiply
+from ssl_ebm.tasks.precision import emulates_bfloat16
 
 MATMUL_SIDE = 2048  # of the square matrices whose product is the machine's ceiling
 MOST_UNITS = 1000  # of work in a block
@@ -191,6 +192,8 @@ def matmul_flops() -> int:
 @cache
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device has arithmetic for bfloat16: others emulate it, more slowly than float32."""
+    if device.type == "cpu" and emulates_bfloat16():  # large products would take minutes
+        return False
     rates = Effort(repeats=3, seconds=0.05, device=device).rates(
         {"float32": matmul(torch.float32, device), "bfloat16": matmul(torch.bfloat16, device)}
     )

@@ -28,6 +28,7 @@ from ssl_ebm.report.representations.recipes import Layer, Training
 from ssl_ebm.tasks.backbones import make_backbone
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.fine_tuning import FineTuning
+from ssl_ebm.tasks.precision import bearable
 from ssl_ebm.tasks.saving import LastCheckpoint, WholeFileIO, last_checkpoint, newest_whole
 from ssl_ebm.tasks.seeding import SeededSteps
 
@@ -92,7 +93,7 @@ def train(
         max_steps=how.steps,
         accelerator="auto",
         devices=1,
-        precision=how.precision,  # type: ignore[arg-type]
+        precision=bearable(how.precision, "auto"),  # type: ignore[arg-type]
         gradient_clip_val=how.clip,
         limit_val_batches=0,
         logger=False,
