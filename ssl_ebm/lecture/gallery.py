@@ -114,8 +114,10 @@ def _run_all(
             share = sum(EXAMPLES[name] for name in names if name not in waiting.values())
             spent = time.monotonic() - began
             pace = spent / share * sum(EXAMPLES[name] for name in names) if share else expected
-            left = 0.0 if not waiting else max(pace - spent, 1.0)
-            display.show("examples", finished, len(names), "done", left)
+            known = pace > spent  # else the machine is slower than expected, and no example is done
+            left = 0.0 if not waiting else pace - spent if known else None
+            running = ", ".join(list(waiting.values())[:workers])  # in the order that they are taken up
+            display.show("examples", finished, len(names), "done", left, running and f"running: {running}")
 
 
 def _quietly() -> None:

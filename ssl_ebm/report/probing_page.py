@@ -17,6 +17,7 @@ from ssl_ebm.report.sections import section
 from ssl_ebm.report.tables import DASH, cell, table, tiles
 
 NAMES = {"trained": "pre-trained", "untrained": "the same network, random weights", "raw": "raw input"}
+SHORT = {**NAMES, "untrained": "random weights"}  # under a bar
 PROBES = {
     "linear": "linear probe",
     "knn": "nearest neighbours",
@@ -102,7 +103,7 @@ def _accuracies(results: Mapping[str, Any]) -> str:
         rows.append((NAMES[name], [*cells, f"{found['rank_me']:.1f}" if "rank_me" in found else DASH]))
     first = results["models"]["trained"][kinds[0]]
     shown = [
-        Series(NAMES[name].split(",")[0], COLOURS[name], [found[kinds[0]]["accuracy"]])
+        Series(SHORT[name], COLOURS[name], [found[kinds[0]]["accuracy"]])
         for name, found in results["models"].items()
         if kinds[0] in found
     ]

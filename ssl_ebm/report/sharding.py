@@ -15,6 +15,7 @@ from ssl_ebm.evaluation.lock import only_run_in
 from ssl_ebm.progress import Display
 
 MEGABYTE = 10**6
+SETTLED = 1.0  # seconds after which the rate says how long the rest will take
 
 
 def shard(
@@ -49,7 +50,8 @@ def shard(
         began = time.monotonic()
 
         def report(at: Progress) -> None:
-            rate = at.written / max(time.monotonic() - began, 1e-9)
+            spent = time.monotonic() - began
+            rate = at.written / spent if spent > SETTLED else 0
             left = (plan.bytes - at.bytes) / rate if rate else None
             detail = f"{at.bytes / MEGABYTE:.0f}/{plan.bytes / MEGABYTE:.0f} MB, {at.broken} broken"
             display.show("packing", at.files, plan.pieces, "files", left, detail)

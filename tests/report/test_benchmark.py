@@ -45,6 +45,7 @@ from ssl_ebm.report.benchmarks.training_loops import (
     make_fit,
 )
 from ssl_ebm.tasks import FramePrediction
+from ssl_ebm.tasks.precision import emulates_bfloat16
 
 CPU = torch.device("cpu")
 ONCE = Effort(repeats=1, seconds=0, device=CPU)
@@ -180,6 +181,8 @@ def test_operations_of_the_ceiling(onednn: bool, monkeypatch: pytest.MonkeyPatch
 def test_bare_loop_and_fit_end_with_identical_weights(
     objective: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
+    if dtype == torch.bfloat16 and emulates_bfloat16():
+        pytest.skip("this processor has no arithmetic for bfloat16: fit takes float32 in its place")
     # Three steps are the whole training here, so temperature and learning rate go through their schedules.
     fit = make_fit(objective, tmp_path, dtype, CPU, [*SMALL, "--trainer.max_steps", "3"])
     bare = bare_twin(fit, dtype, CPU)

@@ -17,7 +17,7 @@ import numpy as np
 from ssl_ebm.data import decoding, documents, picture_files
 from ssl_ebm.data.clips import find_clips
 from ssl_ebm.data.documents import split_of_name
-from ssl_ebm.data.listings import Listing, find_files
+from ssl_ebm.data.listings import Listing, file_names, find_files, suffix_of
 from ssl_ebm.data.shards.manifest import VERSION, Kind
 from ssl_ebm.errors import UserError
 
@@ -104,10 +104,10 @@ def make_plan(source: str | Path, kind: Kind | None, shard_bytes: int) -> Plan:
 def _kind_of(source: Path) -> Kind:
     if not source.exists():
         raise UserError(f"no folder {source}: give a folder of pictures, clips, or text")
-    paths = source.rglob("*") if source.is_dir() else iter([source])
-    suffixes = {path.suffix.lower() for path in paths}
+    names = file_names(source) if source.is_dir() else [source.name]
+    suffixes = set(map(suffix_of, names))
     for notes in ("images.csv", "clips.csv"):  # which are no text
-        if (source / notes).is_file() and not any(source.rglob("*.txt")):
+        if (source / notes).is_file() and ".txt" not in suffixes:
             suffixes.discard(".csv")
     found: list[Kind] = [kind for kind, endings in SUFFIXES.items() if suffixes & set(endings)]
     if not found:
