@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from matplotlib.axes import Axes
@@ -25,10 +26,21 @@ SENTENCE = (
     "Give every training image a latent of its own, inside of a ball, and learn it together with the "
     "decoder: no encoder, no discriminator, and the way between two latents is made of images."
 )
-IMAGES, UNSEEN = 320, 64
+UNSEEN = 64
 DIM = 16
-STEPS, BATCH = 1200, 64
+BATCH = 64
 WIDTH = 16
+
+
+class Budget(NamedTuple):
+    """Training images, and steps on them."""
+
+    images: int
+    steps: int
+
+
+DIGITS = Budget(320, 1200)  # of a font
+PHOTOGRAPHS = Budget(1920, 2400)  # which differ more: on 320 of them GLO learns no more than those
 
 
 def psnr(error: Tensor) -> float:
@@ -36,13 +48,16 @@ def psnr(error: Tensor) -> float:
     return float(decibels(float(error.mean()) / SIZE**2))
 
 
-def fit_glo(data: Tensor, seed: int) -> tuple[LatentEnergy, LatentBank]:
-    """Decoder and bank, from random latents."""
+def fit_glo(data: Tensor, steps: int, seed: int) -> tuple[LatentEnergy, LatentBank]:
+    """Decoder and bank; the latents begin at the whitened principal components, as in the paper."""
     torch.manual_seed(seed)
     latent = Ball(DIM, 1.0)
     inference = GradientDescent(80, 0.05, "adam", restarts=2)
     model = LatentEnergy(PredictiveEnergy(ImageDecoder(DIM, (SIZE, SIZE), width=WIDTH), latent), inference)
     bank = LatentBank(len(data), latent)
+    mean, components = principal_components(data)
+    latents = (data.flatten(1) - mean) @ components.T
+    bank.begin_at(latents / latents.std(0) / DIM**0.5)  # of length 1, the ball's radius, on average
 
     def draw(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -51,11 +66,11 @@ def fit_glo(data: Tensor, seed: int) -> tuple[LatentEnergy, LatentBank]:
     def objective(both: nn.ModuleList, index: Tensor, generator: torch.Generator) -> Tensor:
         return bank(model, data[index], generator, index)
 
-    train(nn.ModuleList([model, bank]), objective, draw, STEPS, 5e-3, seed)
+    train(nn.ModuleList([model, bank]), objective, draw, steps, 5e-3, seed)
     return model, bank
 
 
-def fit_vae(data: Tensor, seed: int) -> VariationalEnergy:
+def fit_vae(data: Tensor, steps: int, seed: int) -> VariationalEnergy:
     """An autoencoder with a noisy latent, the same decoder."""
     torch.manual_seed(seed)
     encoder = ImageEncoder(2 * DIM, width=8)
@@ -65,17 +80,21 @@ def fit_vae(data: Tensor, seed: int) -> VariationalEnergy:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         return data[torch.randint(len(data), (BATCH,), generator=generator)]
 
-    train(model, Variational(), draw, STEPS, 2e-3, seed)
+    train(model, Variational(), draw, steps, 2e-3, seed)
     return model
 
 
-def pca_error(data: Tensor, y: Tensor) -> Tensor:
-    """Squared errors of y after projection on the first components of the data: (N,)."""
+def principal_components(data: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of images (N, 1, H, W), as (H W), and their first components (DIM, H W), orthonormal."""
     flat = data.flatten(1)
     mean = flat.mean(0)
-    components = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:DIM]
-    centred = y.flatten(1) - mean
-    return (centred - centred @ components.T @ components).square().sum(1)
+    return mean, torch.linalg.svd(flat - mean, full_matrices=False).Vh[:DIM]
+
+
+def pca(data: Tensor, y: Tensor) -> Tensor:
+    """What the first components of the data make of images y: (N, 1, H, W) -> the same shape."""
+    mean, components = principal_components(data)
+    return (mean + (y.flatten(1) - mean) @ components.T @ components).reshape(y.shape)
 
 
 def between(model: LatentEnergy, bank: LatentBank, a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -88,14 +107,15 @@ def between(model: LatentEnergy, bank: LatentBank, a: Tensor, b: Tensor, share: 
 def run(setting: Setting) -> Outcome:
     """Against PCA of the same dimension and a VAE: seen images, unseen images, and the way between two."""
     seeds = setting.seeds
+    budget = DIGITS if setting.images is None else PHOTOGRAPHS
     seen: dict[str, list[float]] = {"GLO": [], "PCA": [], "VAE": []}
     unseen: dict[str, list[float]] = {"GLO": [], "PCA": [], "VAE": []}
     halfway, shown = [], None
     for seed in seeds:
-        data = grey_images(setting, IMAGES, seed, "train")
+        data = grey_images(setting, budget.images, seed, "train")
         new = grey_images(setting, UNSEEN, seed, "test")
-        model, bank = fit_glo(data, seed)
-        vae = fit_vae(data, seed)
+        model, bank = fit_glo(data, budget.steps, seed)
+        vae = fit_vae(data, budget.steps, seed)
         index = torch.arange(len(data))
         with torch.no_grad():
             made = between(model, bank, index, index, 0.0)
@@ -107,10 +127,11 @@ def run(setting: Setting) -> Outcome:
                 )
         found = model.model.infer(model.inference, new, None, torch.Generator().manual_seed(seed))
         unseen["GLO"].append(psnr(found.energy.detach()))
-        seen["PCA"].append(psnr(pca_error(data, data)))
-        unseen["PCA"].append(psnr(pca_error(data, new)))
-        a = index[: IMAGES // 2]
-        b = (a + IMAGES // 2 + 3) % IMAGES  # another digit, where images are digits
+        seen["PCA"].append(psnr((pca(data, data) - data).square().flatten(1).sum(1)))
+        unseen["PCA"].append(psnr((pca(data, new) - new).square().flatten(1).sum(1)))
+        half = len(data) // 2
+        a = index[:half]
+        b = (a + half + 3) % len(data)  # another digit, where images are digits
         middle = between(model, bank, a, b, 0.5).clamp(0, 1)
         crossfade = 0.5 * (made[a] + made[b]).clamp(0, 1)
         halfway.append(float(gradient_energy(middle).mean() / gradient_energy(crossfade).mean()))
@@ -144,10 +165,7 @@ def run(setting: Setting) -> Outcome:
                 between(model, bank, index, index, 0.0),
                 vae.decoder(vae.posterior(data[:8])[0][:, None])[:, 0],
             ]
-        flat = data.flatten(1)
-        mean = flat.mean(0)
-        components = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:DIM]
-        rows.insert(2, (mean + (flat[:8] - mean) @ components.T @ components).reshape(8, 1, SIZE, SIZE))
+        rows.insert(2, pca(data, data[:8]))
         _sheet(axes[0], rows, ["images", "GLO", "PCA", "VAE"])
         axes[0].set_title(f"{DIM} numbers per image")
         steps = torch.linspace(0, 1, 8).tolist()

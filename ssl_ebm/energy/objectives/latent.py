@@ -151,7 +151,8 @@ class LatentBank(nn.Module):
 
     Args:
         count: y's in the data set, 1 or more.
-        latent: the space; `Ball(dim, 1)` in the paper. Latents begin as draws of its reference measure.
+        latent: the space; `Ball(dim, 1)` in the paper. Latents begin as draws of its reference measure, or
+            where `begin_at` puts them.
 
     Raises:
         UserError: count is below 1; on a call: a model that is no `LatentEnergy`, no index, or one beyond
@@ -167,6 +168,20 @@ class LatentBank(nn.Module):
             raise UserError(f"latent bank: count is {count}: use at least 1")
         self.latent = latent
         self.bank = nn.Parameter(latent.sample(count).detach().clone())  # (N, D)
+
+    @torch.no_grad()
+    def begin_at(self, z: Tensor) -> None:
+        """Puts the latents at z (N, D), projected into their space; in the paper, at the data's whitened
+        principal components.
+
+        Raises:
+            UserError: z is not one latent for every y.
+        """
+        if z.shape != self.bank.shape:
+            raise UserError(
+                f"latent bank: {tuple(z.shape)} cannot be its latents: give {tuple(self.bank.shape)}"
+            )
+        self.bank.copy_(self.latent.project(z.to(self.bank)))
 
     def codes(self, index: Tensor) -> Tensor:
         """The latents of these y's: (B,) -> (B, D)."""

@@ -198,6 +198,16 @@ def test_a_latent_bank_learns_each_latent_with_the_decoder(y: Tensor) -> None:
     assert slope.abs().sum(1).nonzero().flatten().tolist() == [4, 17]
 
 
+def test_latents_of_a_bank_begin_where_they_are_put(y: Tensor) -> None:
+    bank = LatentBank(2, Ball(2, 1.0).double())
+    bank.begin_at(torch.tensor([[0.3, -0.4], [3.0, 4.0]]))  # float32, the second outside of the ball
+    expected = torch.tensor([[0.3, -0.4], [0.6, 0.8]], dtype=torch.float64)
+    torch.testing.assert_close(bank.codes(torch.arange(2)), expected, rtol=1e-6, atol=0)
+    assert bank.bank.requires_grad
+    with pytest.raises(UserError, match=r"\(3, 2\) cannot be its latents: give \(2, 2\)"):
+        bank.begin_at(torch.zeros(3, 2))
+
+
 def test_mistakes(y: Tensor) -> None:
     with pytest.raises(UserError, match="weight is -1"):
         Amortisation(-1)
