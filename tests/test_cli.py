@@ -426,3 +426,21 @@ def test_frame_prediction_goes_on_to_the_weights_of_an_uninterrupted_run() -> No
             run.execute()
         Run("fit", again).execute()
         assert same(weights("whole/checkpoints/last.ckpt"), weights(f"{step}/checkpoints/last.ckpt")), step
+
+
+def test_a_warning_of_the_package_is_one_line() -> None:
+    """In a process of its own, where Lightning is imported later and has a format of its own."""
+    code = """
+import warnings
+from ssl_ebm.cli import main
+main([])
+from ssl_ebm.tasks import precision
+precision.emulates_bfloat16 = lambda: True
+precision.bearable("bf16-mixed", "cpu")
+warnings.warn("of another package")
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    first, second, *_ = done.stderr.splitlines()
+    assert first.startswith("ssl-ebm: warning: this processor has no arithmetic for bfloat16")
+    assert first.endswith("in place of trainer.precision bf16-mixed")
+    assert second == "<string>:8: UserWarning: of another package"

@@ -6,11 +6,16 @@ Nothing heavy is imported until a command needs it: ``ssl-ebm --help`` answers a
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ssl_ebm.cli import commands
 from ssl_ebm.cli.parser import TAKE_SETTINGS, TRAINER_COMMANDS, make_parser
 from ssl_ebm.errors import UserError, in_one_line
+
+PACKAGE = Path(__file__).resolve().parent.parent
+_usual_format = warnings.formatwarning
 
 
 def dispatch(arguments: Sequence[str]) -> None:
@@ -33,6 +38,7 @@ def dispatch(arguments: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console command. Returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    warnings.formatwarning = _format_warning
     try:
         dispatch(arguments)
     except (UserError, argparse.ArgumentError) as error:
@@ -49,6 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of this package is for the user: a line, without the place in the code that it comes from."""
+    if Path(filename).is_relative_to(PACKAGE):
+        return f"ssl-ebm: warning: {' '.join(str(message).split())}\n"
+    return _usual_format(message, category, filename, lineno, line)
 
 
 def _interrupted(arguments: Sequence[str]) -> int:
