@@ -58,7 +58,7 @@ def test_mistakes(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_all_claims_hold_with_a_seed_that_no_setting_was_chosen_on(tmp_path: Path) -> None:
     rest = [name for name in EXAMPLES if name not in ("kmeans_spiral", "free_energy")]
     assert main(["lecture", *rest, "--seeds", "11", "--out", str(tmp_path)]) == 0

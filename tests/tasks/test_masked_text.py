@@ -138,7 +138,9 @@ def test_the_joint_of_two_masks_is_not_the_product_of_marginals(tmp_path: Path) 
     drawn = made.gibbs(text, 64, 3, torch.Generator().manual_seed(0))[:, 1:3].tolist()
     good = [words for words in drawn if words in ([5, 6], [7, 8])]
     assert len(good) > 48  # marginals would give 32 of 64, with a standard deviation of 4
-    assert min(good.count([5, 6]), good.count([7, 8])) >= 4  # both, however rarely a chain changes sides
+    # The first sweep draws from the joint; later ones from the chain's own law, which the next test knows.
+    first = made.gibbs(text, 64, 1, torch.Generator().manual_seed(0))[:, 1:3].tolist()
+    assert 10 < first.count([5, 6]) < 49
 
 
 @pytest.mark.parametrize("sweeps", [1, 2, 5])

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_runs import FAST, RUNS
 
 from ssl_ebm.cli import main
 from ssl_ebm.tasks import precision
 from ssl_ebm.tasks.precision import bearable, emulates_bfloat16
-from tests.tiny_runs import FAST, RUNS
 
 INSTRUCTIONS = Path("/proc/cpuinfo")
 
