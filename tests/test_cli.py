@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -351,6 +352,30 @@ def test_a_worker_that_dies_is_said_with_what_to_do(config: Callable[..., str]) 
     run.datamodule.train_dataloader = lambda: DataLoader(_Deadly(), batch_size=2, num_workers=1)
     with pytest.raises(UserError, match=r"a worker that loads data was ended.*lower data.workers"):
         run.execute()
+
+
+def test_a_worker_whose_pipe_ends_before_its_signal_comes_is_said_too(
+    config: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def end_of_the_pipe(*_: object, **__: object) -> None:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGCHLD)).start()
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    def answer(*_: object) -> None:  # as torch does
+        answered.set()
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    run = Run("fit", ["--config", config()])
+    monkeypatch.setattr(run.trainer, "fit", end_of_the_pipe)
+    before = signal.signal(signal.SIGCHLD, answer)
+    try:
+        with pytest.raises(UserError, match=r"a worker that loads data was ended.*lower data.workers"):
+            run.execute()
+        assert answered.is_set()  # nothing is left that could interrupt what comes next
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 class _Hanging(Dataset[Any]):

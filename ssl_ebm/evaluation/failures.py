@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
+import time
 import traceback
+from collections.abc import Iterator
 
 from ssl_ebm.errors import in_one_line
 
@@ -20,6 +23,8 @@ HANGING_READ = (
     "workers that load data gave no batch for {:g} s: the storage hangs, or is slower than --read_timeout; "
     "look at it, and go on with --ckpt_path last"
 )
+DEATH_BY_SIGNAL = re.compile(r"DataLoader worker \(pid")  # what torch's handler of SIGCHLD raises
+SIGNAL_DELAY = 5.0  # seconds between the end of a worker's pipe and that signal, at most
 # What Python, NumPy and torch say of numbers that no memory or integer holds.
 TOO_LARGE = re.compile(
     r"Unable to allocate|Maximum allowed|array is too big|too large to convert|size calculation overflowed|"
@@ -34,23 +39,44 @@ def remedy_for(error: BaseException | None, ckpt_path: str | None) -> str | None
         error: what a Trainer raised.
         ckpt_path: the checkpoint that was to be loaded.
     """
-    while error is not None:
-        text = str(error)
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+    for one in _chain(error):
+        text = str(one)
+        if type(one).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
             return OUT_OF_MEMORY
         if timeout := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
             return HANGING_READ.format(float(timeout[1]))
         # The news of a worker's death comes by a signal, which can interrupt anything, or by its pipe.
-        if re.search(r"DataLoader worker \(pid", text) or isinstance(error, ConnectionResetError | EOFError):
+        if DEATH_BY_SIGNAL.search(text) or isinstance(one, ConnectionResetError | EOFError):
             return DEAD_WORKER
         if "loading state_dict" in text:
             return f"{ckpt_path} was written with other settings of the model: use those"
-        if isinstance(error, MemoryError | OverflowError) or TOO_LARGE.search(text):
-            return f"a setting is too large for this machine ({in_one_line(error) or 'no memory'}): lower it"
-        if isinstance(error, Exception) and ckpt_path is not None and _in_restored(error):
-            return f"{ckpt_path} does not hold what this training goes on from ({in_one_line(error)})"
-        error = error.__cause__ or error.__context__
+        if isinstance(one, MemoryError | OverflowError) or TOO_LARGE.search(text):
+            return f"a setting is too large for this machine ({in_one_line(one) or 'no memory'}): lower it"
+        if isinstance(one, Exception) and ckpt_path is not None and _in_restored(one):
+            return f"{ckpt_path} does not hold what this training goes on from ({in_one_line(one)})"
     return None
+
+
+def take_late_signal(error: BaseException) -> None:
+    """Waits for the signal of a worker's death where its pipe told of it first.
+
+    torch answers that signal with an error, which would interrupt whatever is done by then.
+
+    Args:
+        error: what a Trainer raised.
+    """
+    errors = list(_chain(error))
+    by_pipe = any(isinstance(one, ConnectionResetError | EOFError) for one in errors)
+    if by_pipe and not any(DEATH_BY_SIGNAL.search(str(one)) for one in errors):
+        with contextlib.suppress(RuntimeError):
+            time.sleep(SIGNAL_DELAY)  # cut short by the error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it comes from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _in_restored(error: Exception) -> bool:

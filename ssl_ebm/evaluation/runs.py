@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
-from ssl_ebm.evaluation.failures import remedy_for
+from ssl_ebm.evaluation.failures import remedy_for, take_late_signal
 from ssl_ebm.evaluation.lock import only_run_in
 from ssl_ebm.evaluation.loggers import make_loggers
 from ssl_ebm.evaluation.progress import ProgressLines
@@ -260,6 +260,7 @@ class Run(LightningCLI):
         except UserError:
             raise
         except Exception as error:
+            take_late_signal(error)
             remedy = remedy_for(error, self.setting("ckpt_path"))
             if remedy is None:
                 raise
