@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -22,18 +23,31 @@ CONFIG: dict[str, Any] = {
 }
 
 
+def _free_port() -> int:
+    with socket.create_server(("localhost", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("machines", [1, 2])
 def test_two_processes_run_the_config_of_one(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    machines: int, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("toy.yaml").write_text(yaml.safe_dump(CONFIG))
-    script = repository / "scripts" / "launch_multi_gpu.sh"
-    command = [str(script), "--processes", "2", "--", "fit", "--config", "toy.yaml", "--run_dir", "runs/two"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=thread_limit())
-    assert done.returncode == 0, done.stderr
-    assert "distributed_backend=gloo" in done.stderr
-    assert "MEMBER: 2/2" in done.stderr
+    options = ["--processes", "2"]
+    if machines == 2:  # the script is started on each
+        options = ["--nodes", "2", "--processes", "1", "--rendezvous", f"localhost:{_free_port()}"]
+    script = str(repository / "scripts" / "launch_multi_gpu.sh")
+    command = [script, *options, "--", "fit", "--config", "toy.yaml", "--run_dir", "runs/two"]
+    launchers = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=thread_limit())
+        for _ in range(machines)
+    ]
+    said = "".join(launcher.communicate(timeout=240)[1] for launcher in launchers)
+    assert [launcher.returncode for launcher in launchers] == [0] * machines, said
+    assert "distributed_backend=gloo" in said
+    assert "MEMBER: 2/2" in said
 
     # Each process took its half of the batch, and the steps were those of one process with the whole batch.
     assert main(["fit", "--config", "toy.yaml", "--run_dir", "runs/one"]) == 0
