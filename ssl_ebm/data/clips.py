@@ -1,6 +1,7 @@
 """Clips that can be read: video files, and arrays of frames."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -98,8 +99,8 @@ def open_clip(listing: Listing, form: FrameFormat, frame_rate: float | None) -> 
     return FileClip(listing.name, listing.path, form, timeline, timeline.at_rate(frame_rate))
 
 
-def find_clips(folder: Path) -> list[Listing]:
-    """All clips below a folder, sorted by path: video files, and arrays of clips (see `find_files`).
+def find_clips(folder: Path) -> Iterator[Listing]:
+    """All clips below a folder, ordered by path: video files, and arrays of clips (see `find_files`).
 
     An .npz file with an array `video` of uint8 (N, T, H, W, 3) or (N, T, H, W) counts as N clips; its array
     `group` (N,), if any, names their groups.
@@ -107,10 +108,8 @@ def find_clips(folder: Path) -> list[Listing]:
     Raises:
         UserError: there is no such folder, or no clip in it.
     """
-    found: list[Listing] = []
     for listing in find_files(folder, (*SUFFIXES, ".npz"), "clips"):
-        found += _expand(listing) if listing.path.suffix == ".npz" else [listing]
-    return found
+        yield from _expand(listing) if listing.path.suffix == ".npz" else [listing]
 
 
 def _expand(listing: Listing) -> list[Listing]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,47 +44,58 @@ class Listing:
     row: int | None = None
 
 
-def find_files(folder: Path, suffixes: Sequence[str], kind: str, notes: bool = True) -> list[Listing]:
-    """All files below a folder with one of these suffixes, sorted by path; hidden ones are left out.
+def find_files(folder: Path, suffixes: Sequence[str], kind: str, notes: bool = True) -> Iterator[Listing]:
+    """All files below a folder with one of these suffixes, ordered by path; hidden ones are left out.
 
     - A first level named train, val or test (a folder, or an .npz file of many items) fixes the split.
     - The next level names the class, if every file lies in a folder of that level.
     - folder/<kind>.csv, where it is, may give a `group` and a `label` for a `path` relative to the folder.
+
+    Names come as the folder is read, twice: no more than one folder's own are in memory.
 
     Args:
         kind: what the files hold, as a plural for messages: "clips".
         notes: whether to look for folder/<kind>.csv; not where tables are what is looked for.
 
     Raises:
-        UserError: there is no such folder, or no file in it.
+        UserError: there is no such folder, or no file in it; at once, not when the first file is asked for.
     """
     if folder.is_file():
         raise UserError(f"{folder} is a file: give the folder that holds the {kind}")
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: give the folder that holds the {kind}")
-    names = file_names(folder, suffixes)
-    if not names:
-        raise UserError(f"no {kind} in {folder}: put some there ({', '.join(suffixes)})")
     described = _read_notes(folder / f"{kind}.csv") if notes else {}
-    found: list[Listing] = []
-    for name in names:
-        parts = name.split("/")
-        first = parts[0].removesuffix(".npz")
-        split = first if first in SPLITS else None
-        inside = parts[1:] if split is not None else parts
-        note = described.get(name, {})
-        label = note.get("label") or (inside[0] if len(inside) > 1 else None)
-        found.append(Listing(folder / name, name, note.get("group") or name, label, split))
-    if any(listing.label is None for listing in found):
-        found = [replace(listing, label=None) for listing in found]
-    return found
+    names = iter(file_names(folder, suffixes))
+    first = next(names, None)
+    if first is None:
+        raise UserError(f"no {kind} in {folder}: put some there ({', '.join(suffixes)})")
+    labelled = all(_label_of(name, described) is not None for name in itertools.chain([first], names))
+
+    def listing(name: str) -> Listing:
+        label = _label_of(name, described) if labelled else None
+        group = described.get(name, {}).get("group") or name
+        return Listing(folder / name, name, group, label, _split_and_rest(name)[0])
+
+    return map(listing, file_names(folder, suffixes))
 
 
-def file_names(folder: Path, suffixes: Collection[str] | None = None) -> list[str]:
+def _split_and_rest(name: str) -> tuple[str | None, list[str]]:
+    """The split that a path's first level names, if any, and the levels after it."""
+    parts = name.split("/")
+    first = parts[0].removesuffix(".npz")
+    return (first, parts[1:]) if first in SPLITS else (None, parts)
+
+
+def _label_of(name: str, described: Mapping[str, Mapping[str, str]]) -> str | None:
+    inside = _split_and_rest(name)[1]
+    return described.get(name, {}).get("label") or (inside[0] if len(inside) > 1 else None)
+
+
+def file_names(folder: Path, suffixes: Collection[str] | None = None) -> Iterator[str]:
     """Paths of all files below a folder, relative to it, in the order of their parts.
 
     Hidden files and folders are left out, and what lies behind a link to a folder. A million names take a
-    few seconds.
+    few seconds; in memory are those of one folder and the folders above it.
 
     Args:
         suffixes: only files with one of these, such as ".jpg", in small or capital letters; None: all.
@@ -91,22 +103,31 @@ def file_names(folder: Path, suffixes: Collection[str] | None = None) -> list[st
     Raises:
         UserError: a folder cannot be read.
     """
-    found: list[str] = []
-    waiting = [""]
+    waiting = [_entries(folder, "", suffixes)]  # of the folders on the way, those that come later, last first
     while waiting:
-        above = waiting.pop()
-        try:
-            with os.scandir(folder / above) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(f"{above}{entry.name}/")
-                    elif (suffixes is None or suffix_of(entry.name) in suffixes) and entry.is_file():
-                        found.append(above + entry.name)
-        except OSError as error:
-            raise UserError(f"cannot read {folder / above}: {error.strerror or error}") from error
-    return sorted(found, key=lambda name: name.split("/"))
+        if not waiting[-1]:
+            waiting.pop()
+        elif (name := waiting[-1].pop()).endswith("/"):
+            waiting.append(_entries(folder, name, suffixes))
+        else:
+            yield name
+
+
+def _entries(folder: Path, above: str, suffixes: Collection[str] | None) -> list[str]:
+    """Paths of a folder's own files and folders (these end with a slash), the last first."""
+    found: list[tuple[str, str]] = []
+    try:
+        with os.scandir(folder / above) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    found.append((entry.name, "/"))
+                elif (suffixes is None or suffix_of(entry.name) in suffixes) and entry.is_file():
+                    found.append((entry.name, ""))
+    except OSError as error:
+        raise UserError(f"cannot read {folder / above}: {error.strerror or error}") from error
+    return [f"{above}{name}{slash}" for name, slash in sorted(found, reverse=True)]
 
 
 def suffix_of(name: str) -> str:

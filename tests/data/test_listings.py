@@ -36,13 +36,13 @@ def folder(tmp_path: Path) -> Path:
 def test_names_are_those_of_pathlib_in_its_order(folder: Path) -> None:
     every = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     seen = [path for path in every if not any(part.startswith(".") for part in path.parts)]
-    assert file_names(folder) == [path.as_posix() for path in seen]
+    assert list(file_names(folder)) == [path.as_posix() for path in seen]
     assert sorted(file_names(folder)) == sorted(NAMES)
 
 
 def test_suffixes_in_small_or_capital_letters(folder: Path) -> None:
     wanted = [name for name in file_names(folder) if name not in ("c/notes.txt", "jpg")]
-    assert file_names(folder, (".jpg", ".jpeg")) == wanted
+    assert list(file_names(folder, (".jpg", ".jpeg"))) == wanted
     assert [one.name for one in find_files(folder, (".jpg", ".jpeg"), "images")] == wanted
 
 
@@ -68,4 +68,4 @@ def test_a_folder_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(UserError, match=r"cannot read .*a/deep/er.*: Permission denied"):
-        file_names(folder)
+        list(file_names(folder))

@@ -4,9 +4,10 @@ was broken off can go on."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ SUFFIXES: dict[Kind, tuple[str, ...]] = {
 _LONGEST_LINE = 2**20  # bytes that are read at a time in search of the end of a line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A file, or a part of a long text.
 
@@ -47,29 +48,75 @@ class Piece:
     of_several: bool = False
 
 
+@dataclass
+class Share:
+    """What is to go into one shard.
+
+    Attributes:
+        pieces, size: how many there are, and their bytes together.
+        digest: names the pieces and their sizes.
+    """
+
+    pieces: int = 0
+    size: int = 0
+    digest: bytes = b""
+
+    def add(self, piece: Piece) -> None:
+        """Counts one more."""
+        self.pieces += 1
+        self.size += piece.size
+        told = f"{piece.listing.name} {piece.start} {piece.size}".encode(errors="surrogateescape")
+        self.digest = hashlib.sha256(self.digest + told).digest()
+
+
 @dataclass(frozen=True)
 class Plan:
-    """All shards to be written.
+    """All shards to be written. Holds none of the files' names: they are listed again as they are packed.
 
     Attributes:
         source: the folder or file.
         kind: of its files.
-        shards: the pieces of each.
+        shard_bytes: most bytes of a shard.
+        shares: what goes into each.
         digest: names the files, their sizes, times of change, classes and splits, and the settings.
     """
 
     source: str
     kind: Kind
-    shards: list[list[Piece]]
+    shard_bytes: int
+    shares: list[Share]
     digest: str
 
     @cached_property
     def pieces(self) -> int:
-        return sum(len(pieces) for pieces in self.shards)
+        return sum(share.pieces for share in self.shares)
 
     @cached_property
     def bytes(self) -> int:
-        return sum(piece.size for pieces in self.shards for piece in pieces)
+        return sum(share.size for share in self.shares)
+
+    def shards(self) -> Iterator[Iterator[Piece]]:
+        """The pieces of each shard, to be taken in order.
+
+        Raises:
+            UserError: they are not those of the plan any more: files have come, gone or changed their size.
+        """
+        pieces = _all_pieces(Path(self.source), self.kind, self.shard_bytes, hashlib.sha256())
+        for share in self.shares:
+            yield self._checked(itertools.islice(pieces, share.pieces), share)
+
+    def _checked(self, pieces: Iterable[Piece], share: Share) -> Iterator[Piece]:
+        seen = Share()
+        for piece in pieces:
+            seen.add(piece)
+            if seen.pieces == share.pieces and seen != share:
+                break
+            yield piece
+        if seen != share:
+            raise UserError(
+                f"{self.source} changed after it was listed: remove what was written, "
+                "and run the command again"
+            )
 
 
 def make_plan(source: str | Path, kind: Kind | None, shard_bytes: int) -> Plan:
@@ -87,25 +134,28 @@ def make_plan(source: str | Path, kind: Kind | None, shard_bytes: int) -> Plan:
     source = Path(source)
     kind = kind or _kind_of(source)
     digest = hashlib.sha256(f"{VERSION} {kind} {shard_bytes}\n".encode())
-    shards: list[list[Piece]] = []
+    shares: list[Share] = []
     filled = 0
+    for piece in _all_pieces(source, kind, shard_bytes, digest):
+        # a header, and zeros up to a whole block
+        taken = tarfile.BLOCKSIZE + -(-piece.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        if not shares or filled + taken > shard_bytes:
+            shares.append(Share())
+            filled = 0
+        shares[-1].add(piece)
+        filled += taken
+    return Plan(str(source), kind, shard_bytes, shares, digest.hexdigest())
+
+
+def _all_pieces(source: Path, kind: Kind, most: int, digest: hashlib._Hash) -> Iterator[Piece]:
     for listing in _listings(source, kind):
-        for piece in _pieces(listing, kind, shard_bytes, digest):
-            # a header, and zeros up to a whole block
-            taken = tarfile.BLOCKSIZE + -(-piece.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-            if not shards or filled + taken > shard_bytes:
-                shards.append([])
-                filled = 0
-            shards[-1].append(piece)
-            filled += taken
-    return Plan(str(source), kind, shards, digest.hexdigest())
+        yield from _pieces(listing, kind, most, digest)
 
 
 def _kind_of(source: Path) -> Kind:
     if not source.exists():
         raise UserError(f"no folder {source}: give a folder of pictures, clips, or text")
-    names = file_names(source) if source.is_dir() else [source.name]
-    suffixes = set(map(suffix_of, names))
+    suffixes = set(map(suffix_of, file_names(source) if source.is_dir() else [source.name]))
     for notes in ("images.csv", "clips.csv"):  # which are no text
         if (source / notes).is_file() and ".txt" not in suffixes:
             suffixes.discard(".csv")

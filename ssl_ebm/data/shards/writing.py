@@ -71,11 +71,13 @@ def write_shards(
     at = Progress()
     report = report or (lambda _: None)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        for number, pieces in enumerate(plan.shards):
+        for number, (share, pieces) in enumerate(zip(plan.shares, plan.shards(), strict=True)):
             target, part = out / name_of(number), parts / f"{number:06}.npz"
             if _is_there(target, part):
-                at.files += len(pieces)
-                at.bytes += sum(piece.size for piece in pieces)
+                for _ in pieces:
+                    pass
+                at.files += share.pieces
+                at.bytes += share.size
                 report(at)
                 continue
             with _synced(target) as file:
@@ -95,7 +97,7 @@ def write_shards(
                 records = tape.close()
             with _synced(part) as file:
                 np.savez(file, **records)
-    manifest = finish(out, parts, plan, [name_of(number) for number in range(len(plan.shards))])
+    manifest = finish(out, parts, plan, [name_of(number) for number in range(len(plan.shares))])
     if on_broken == "stop" and manifest.broken:  # which an earlier command left out
         raise UserError(f"{manifest.broken[0]} in {plan.source}: remove the file and {out}, and run it again")
     manifest.write(out)

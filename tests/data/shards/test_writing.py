@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import subprocess
 import tarfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
@@ -21,7 +23,7 @@ from sharded_folders import pack, write_clips, write_pictures
 
 from ssl_ebm.cli import main
 from ssl_ebm.data.shards import writing
-from ssl_ebm.data.shards.intake import Content
+from ssl_ebm.data.shards.intake import Content, take_in
 from ssl_ebm.data.shards.manifest import read_manifest
 from ssl_ebm.data.shards.plan import make_plan
 from ssl_ebm.data.shards.tape import Tape
@@ -265,10 +267,55 @@ def test_stopping_at_broken_files_minds_those_that_were_left_out_before(tmp_path
         pack(folder, tmp_path / "out", on_broken="stop")
 
 
-def test_files_that_change_while_they_are_packed_are_named(tmp_path: Path) -> None:
-    folder = write_clips(tmp_path / "clips")
-    plan = make_plan(folder, "clips", 10_000)
+def _grow(folder: Path) -> None:
     clip = folder / "class0" / "0.mkv"
-    clip.write_bytes((folder / "class0" / "2.mp4").read_bytes())
-    with pytest.raises(UserError, match=r"0.mkv changed after it was listed"):
+    clip.write_bytes(clip.read_bytes() + b"more")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _grow,
+        lambda folder: (folder / "class0" / "0.mkv").unlink(),
+        lambda folder: (folder / "class0" / "0.mkv").rename(folder / "class0" / "later.mkv"),
+        lambda folder: shutil.copy(folder / "class0" / "0.mkv", folder / "class0" / "0-again.mkv"),
+    ],
+    ids=["longer", "gone", "renamed", "one more"],
+)
+@pytest.mark.parametrize("most", [10_000, 10**9])  # bytes of a shard: several, and one
+def test_a_folder_that_changes_while_it_is_packed_is_named(
+    change: Callable[[Path], Any], most: int, tmp_path: Path
+) -> None:
+    folder = write_clips(tmp_path / "clips")
+    plan = make_plan(folder, "clips", most)
+    change(folder)
+    with pytest.raises(UserError, match=r"clips changed after it was listed: remove what was written"):
         writing.write_shards(plan, tmp_path / "out")
+    assert not (tmp_path / "out" / "shards.json").exists()
+
+
+def test_a_file_that_changes_just_before_it_is_read_is_named(tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "clips")
+    piece = next(next(make_plan(folder, "clips", 10_000).shards()))
+    _grow(folder)
+    with pytest.raises(UserError, match=r"0.mkv changed after it was listed"):
+        take_in(piece, "clips")
+
+
+def test_memory_of_a_plan_does_not_grow_with_the_files(tmp_path: Path) -> None:
+    def peak(classes: int) -> int:
+        for number in range(classes):
+            folder = tmp_path / str(classes) / f"class{number}"
+            folder.mkdir(parents=True)
+            for name in range(50):
+                (folder / f"{name}.png").touch()
+        tracemalloc.start()
+        try:
+            plan = make_plan(tmp_path / str(classes), "images", 10**9)
+            assert sum(1 for pieces in plan.shards() for _ in pieces) == 50 * classes
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(2)  # what is made once
+    assert peak(80) < 1.5 * peak(8)  # 140 bytes for the name of a class, of 80
