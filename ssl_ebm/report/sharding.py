@@ -47,9 +47,11 @@ def shard(
     with Display() as display:
         display.say(f"listing the files of {source}")
         plan = make_plan(source, kind, shard_mb * MEGABYTE)
-        began = time.monotonic()
+        began: float | None = None  # with the first file: before it, they are listed once more
 
         def report(at: Progress) -> None:
+            nonlocal began
+            began = began or time.monotonic()
             spent = time.monotonic() - began
             rate = at.written / spent if spent > SETTLED else 0
             left = (plan.bytes - at.bytes) / rate if rate else None
