@@ -56,8 +56,8 @@ class Figure:
 
     Attributes:
         caption: what is seen, and how to read it.
-        draw: fills a row of axes in the colours of a theme.
-        columns: how many axes there are in the row.
+        draw: fills the axes, row by row, in the colours of a theme.
+        columns, rows: how many axes there are side by side, and one above the other.
         width, height: of one of them, inches.
     """
 
@@ -66,6 +66,7 @@ class Figure:
     columns: int = 1
     width: float = 4.6
     height: float = 4.2
+    rows: int = 1
 
     def render(self, theme: Theme) -> bytes:
         """PNG."""
@@ -77,9 +78,11 @@ class Figure:
             "axes.titlesize": 13.0, "axes.labelsize": 12.5, "legend.fontsize": 11.0,
         }  # fmt: skip
         with mpl.rc_context(colours):
-            canvas = Canvas(figsize=(self.width * self.columns, self.height), layout="constrained")
-            axes = canvas.subplots(1, self.columns, squeeze=False)[0]
-            self.draw(theme, list(axes))
+            canvas = Canvas(
+                figsize=(self.width * self.columns, self.height * self.rows), layout="constrained"
+            )
+            axes = canvas.subplots(self.rows, self.columns, squeeze=False)
+            self.draw(theme, list(axes.flat))
             buffer = io.BytesIO()
             canvas.savefig(buffer, format="png", dpi=DPI)
         return buffer.getvalue()

@@ -111,6 +111,8 @@ def run(setting: Setting) -> Outcome:
         scale = mean[0] / middle[0] ** 2
         curve(axes[2], middle, [scale * d * d for d in middle], theme.soft, "distance²", ls="--", lw=1.5)
         axes[2].set(xscale="log", yscale="log", xlabel="distance from the manifold", ylabel="energy F(y)")
+        axes[2].set_xticks([0.1, 0.2, 0.3], ["0.1", "0.2", "0.3"])
+        axes[2].set_xticks([], minor=True)
         axes[2].legend()
 
     caption = (

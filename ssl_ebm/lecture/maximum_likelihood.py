@@ -83,7 +83,8 @@ def run(setting: Setting) -> Outcome:
     claims = [
         Claim(
             f"ml_density_{name}", "L10",
-            f"KL divergence of the learnt density from the truth, nats, exact likelihood, {name}",
+            "KL divergence of the learnt density from the truth, nats, exact likelihood, "
+            f"{name.replace('_', ' ')}",
             found, -0.05, most,
         )
         for (name, found), most in zip(gaps.items(), (0.1, 0.3), strict=True)
@@ -99,8 +100,8 @@ def run(setting: Setting) -> Outcome:
             ),
             Claim(
                 f"ml_length_{id_}", "L10",
-                "Length of the estimated gradient along the exact one, over the exact length: its bias "
-                f"({kind})",
+                "Length of the estimated gradient along the exact one, over the exact length: its bias, "
+                f"{kind}",
                 lengths[kind], 0.75, 1.25,
             ),
         ]  # fmt: skip

@@ -137,7 +137,7 @@ def run(setting: Setting) -> Outcome:
         start, _ = dae.beside(source, 25, 3)
         for place, (name, energy) in zip(axes, shown.items(), strict=True):
             high = {"K-means": 0.3, "DAE": 0.3, "likelihood": 12.0}[name]
-            energy_map(place, theme, energy, high=high, bar="energy F(y)" if name == "likelihood" else "")
+            energy_map(place, theme, energy, high=high)
             y1 = 0.8
             truth = true_answers(source, y1)
             place.axvline(y1, color=theme.second, lw=1.2)
@@ -154,8 +154,8 @@ def run(setting: Setting) -> Outcome:
         axes[0].legend(loc="upper left", framealpha=0.9)
 
     caption = (
-        "Three energies of the same spiral. Dots on the line: the deepest minima over y₂ where y₁ is "
-        "given, as many as there are answers. Short strokes: where descent of the energy leads from points "
-        "beside the spiral."
+        "Three energies of the same spiral, each in its own unit. Dots on the line: the deepest minima over "
+        "y₂ where y₁ is given, as many as there are answers. Short strokes: where descent of the energy "
+        "leads from points beside the spiral."
     )
     return Outcome(claims, [Figure(caption, draw, columns=3, width=4.2)])

@@ -169,6 +169,7 @@ def _sampled(sampler: Any, steps: int) -> Callable[[], nn.Module]:
     return lambda: SampledLikelihood(sampler, steps, UniformNoise((2,), -4.0, 4.0))
 
 
+UNTRAINED = "24 points of the data, untrained"
 METHODS = (
     Method("C1", "maximum likelihood, exact", _scalar(lambda: GridLikelihood(-4.5, 4.5, 60)), density=True),
     Method(
@@ -192,7 +193,7 @@ METHODS = (
     ),
     Method("C2", "margin, kicked points", _scalar(lambda: Margin(1.0, 4.0))),
     Method("C3", "denoising autoencoder", _autoencoder(64, lambda: Denoising(0.35)), 800),
-    Method("none", "24 points of the data as prototypes, untrained", _untrained, 0),
+    Method("none", UNTRAINED, _untrained, 0),
     Method("A1", "PCA, one component", _linear, 300),
     Method("A1", "K-means, 24 prototypes", _k_means, 400, 5e-2),
     Method("A1", "Gaussian mixture, 24 components", _mixture, 500, 3e-2, density=True),
@@ -298,19 +299,17 @@ def run(setting: Setting) -> Outcome:
 
     def draw(theme: Theme, axes: Sequence[Axes]) -> None:
         highs = {"C1": 12.0, "C2": 12.0, "A1": 12.0, "A4": 12.0}
-        picked = [(strategy, name, highs.get(strategy, 0.5)) for strategy, name in SHOWN.items()]
-        for place, (strategy, name, high) in zip(axes, picked, strict=True):
-            energy_map(place, theme, shown[name], high=high, bar="")
-            place.set_title(f"{strategy}: {name.split(',')[0].split(' (')[0]}", fontsize=9)
+        for place, (strategy, name) in zip(axes, [*SHOWN.items(), ("none", UNTRAINED)], strict=True):
+            energy_map(place, theme, shown[name], high=highs.get(strategy, 0.5), bar="")
+            place.set_title(f"{strategy}: {name.split(',')[0].split(' (')[0]}", fontsize=11)
             place.set(xticks=[-3, 0, 3], yticks=[-3, 0, 3])
 
     caption = (
         "Energy after training on the moons, one method of each strategy. Scales differ: an energy that is a "
-        "density has a unit, a reconstruction error another. The table has all methods, and in the line "
-        "none 24 untrained points of the data: to tell the data from points far off is easy, the density "
-        "is not."
+        "density has a unit, a reconstruction error another. Last, and in the table of all methods, "
+        f"{UNTRAINED}: to tell the data from points far off is easy, the density is not."
     )
-    return Outcome(claims, [Figure(caption, draw, columns=7, width=2.2, height=2.5)], [_table(found)])
+    return Outcome(claims, [Figure(caption, draw, columns=4, width=3.3, height=3.3, rows=2)], [_table(found)])
 
 
 def _table(found: dict[tuple[str, str], list[Measured]]) -> str:
