@@ -103,6 +103,8 @@ class ImageEnergy(nn.Module):
 class ImageDecoder(nn.Module):
     """Images from codes: (..., D) -> (..., C, H, W), by doublings of height and width from H / 2^levels.
 
+    Channels are the last dimension in memory, as in `ImageEncoder`.
+
     Args:
         inputs: D.
         size: (H, W), multiples of 2^levels.
@@ -129,9 +131,11 @@ class ImageDecoder(nn.Module):
         layers: list[nn.Module] = []
         for into, out in pairwise(widths):
             layers += [nn.SiLU(), nn.ConvTranspose2d(into, out, 4, stride=2, padding=1)]
-        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
+        last = nn.Conv2d(width, channels, 3, padding=1)
+        self.layers = nn.Sequential(*layers, nn.SiLU(), last).to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor) -> Tensor:
         flat = z.reshape(-1, z.shape[-1])
-        image: Tensor = self.layers(self.start(flat).reshape(-1, *self.shape))
+        coarse = self.start(flat).reshape(-1, *self.shape)
+        image: Tensor = self.layers(coarse.contiguous(memory_format=torch.channels_last))
         return image.reshape(*z.shape[:-1], *image.shape[1:])

@@ -7,6 +7,14 @@ from ssl_ebm.networks import onednn
 from ssl_ebm.networks.onednn import HAS_ONEDNN, linear, multiply
 
 
+@pytest.fixture
+def faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN's products are taken, on this processor too."""
+    monkeypatch.setattr(onednn, "FASTER", True)
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason="this PyTorch lacks the operator")
+@pytest.mark.usefixtures("faster")
 @pytest.mark.parametrize("shape", [(3, 7, 6), (5, 6)])
 def test_linear_is_torchs_with_its_gradients_of_first_and_second_order(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -25,6 +33,7 @@ def test_linear_is_torchs_with_its_gradients_of_first_and_second_order(shape: tu
 
 
 @pytest.mark.skipif(not HAS_ONEDNN, reason="this PyTorch lacks the operator")
+@pytest.mark.usefixtures("faster")
 def test_a_layer_takes_onednn_where_it_is_worth_it() -> None:
     layer = onednn.Linear(8, 4)
     for rows, kind in ((3, "AddmmBackward0"), (onednn.WORTH // 32, "_OneDnnLinearBackward")):
@@ -32,6 +41,12 @@ def test_a_layer_takes_onednn_where_it_is_worth_it() -> None:
         y = layer(x)
         assert type(y.grad_fn).__name__ == kind
         torch.testing.assert_close(y, torch.nn.functional.linear(x, layer.weight, layer.bias))
+
+
+def test_a_processor_that_gains_nothing_keeps_torchs_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "FASTER", False)
+    y = onednn.Linear(8, 4)(torch.randn(onednn.WORTH // 32, 8))
+    assert type(y.grad_fn).__name__ == "AddmmBackward0"
 
 
 @pytest.mark.skipif(not HAS_ONEDNN, reason="this PyTorch lacks the operator")
