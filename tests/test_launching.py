@@ -1,5 +1,6 @@
 """One config on several processes."""
 
+import contextlib
 import os
 import re
 import signal
@@ -40,12 +41,20 @@ def test_two_processes_run_the_config_of_one(
         options = ["--nodes", "2", "--processes", "1", "--rendezvous", f"localhost:{_free_port()}"]
     script = str(repository / "scripts" / "launch_multi_gpu.sh")
     command = [script, *options, "--", "fit", "--config", "toy.yaml", "--run_dir", "runs/two"]
-    launchers = [
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=thread_limit())
-        for _ in range(machines)
-    ]
-    said = "".join(launcher.communicate(timeout=240)[1] for launcher in launchers)
-    assert [launcher.returncode for launcher in launchers] == [0] * machines, said
+    logs = [tmp_path / f"{number}.log" for number in range(machines)]
+    launchers = []
+    for log in logs:
+        with log.open("w") as file:
+            start = {"stderr": file, "env": thread_limit(), "start_new_session": True}
+            launchers.append(subprocess.Popen(command, **start))  # type: ignore[call-overload]
+    try:
+        ended = [launcher.wait(timeout=240) for launcher in launchers]
+    finally:
+        for launcher in launchers:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launcher.pid, signal.SIGKILL)
+    said = "".join(log.read_text() for log in logs)
+    assert ended == [0] * machines, said
     assert "distributed_backend=gloo" in said
     assert "MEMBER: 2/2" in said
 

@@ -10,7 +10,8 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,25 @@ JOB = "--nodes 1 --ntasks-per-node 2 --gpus-per-node 0 --cpus-per-task 1 --time 
 TRAINING = (
     "--config configs/frame_prediction/quickstart_latent_ebm.yaml --data.train_clips 64 --data.val_clips 8 "
     "--data.batch_size 4 --model.width 8 --trainer.max_steps 400 --trainer.accelerator cpu "
-    "--checkpoint_every 50"
+    "--checkpoint_every 10"
 )
 
 
 def _run(*command: str, **more: Any) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, **more).stdout
+
+
+@pytest.fixture
+def submit(repository: Path) -> Iterator[Callable[[Path], str]]:
+    """Starts a training in a folder; the number of its job, which does not outlive the test."""
+    jobs: list[str] = []
+
+    def start(folder: Path) -> str:
+        jobs.append(_submit(repository, folder))
+        return jobs[-1]
+
+    yield start
+    subprocess.run(["scancel", *jobs], capture_output=True, timeout=60)
 
 
 def _submit(repository: Path, folder: Path) -> str:
@@ -50,6 +64,10 @@ def _wait(condition: Callable[[], bool], output: Path) -> None:
         time.sleep(0.5)
 
 
+def _is_complete(output: Path) -> bool:
+    return output.exists() and "max_steps=400` reached" in output.read_text()
+
+
 def _weights(folder: Path) -> dict[str, Any]:
     checkpoint: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 400
@@ -58,18 +76,20 @@ def _weights(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("end", ["time is nearly over", "taken away"])
-def test_a_job_that_is_queued_again_goes_on_bit_for_bit(end: str, repository: Path, tmp_path: Path) -> None:
+def test_a_job_that_is_queued_again_goes_on_bit_for_bit(
+    end: str, submit: Callable[[Path], str], tmp_path: Path
+) -> None:
     whole, broken_off = tmp_path / "whole", tmp_path / "broken_off"
     outputs = [Path(f"{folder}.out") for folder in (whole, broken_off)]
-    _submit(repository, whole)
-    job = _submit(repository, broken_off)
+    submit(whole)
+    job = submit(broken_off)
     _wait((broken_off / "checkpoints" / "last.ckpt").exists, outputs[1])
     if end == "taken away":  # as for a job of higher priority
         _run("scontrol", "requeue", job)
     else:  # what --signal=USR1@180 has SLURM do
         _run("scancel", "--signal=USR1", job)
     for output in outputs:
-        _wait(lambda output=output: "max_steps=400` reached" in output.read_text(), output)  # type: ignore[misc]
+        _wait(partial(_is_complete, output), output)
     said = outputs[1].read_text()
     signal = "SIGTERM" if end == "taken away" else "SIGUSR1"
     assert re.search(rf"ssl-ebm: {signal}: stopped after optimizer step \d+; --ckpt_path last goes on", said)

@@ -1,7 +1,7 @@
 """Clips that can be read: video files, and arrays of frames."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,7 @@ from ssl_ebm.data.decoding import (
     read_timeline,
     to_float,
 )
-from ssl_ebm.data.listings import Listing, find_files
+from ssl_ebm.data.listings import Listing, find_files, scan_files
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
 
@@ -99,7 +99,7 @@ def open_clip(listing: Listing, form: FrameFormat, frame_rate: float | None) -> 
     return FileClip(listing.name, listing.path, form, timeline, timeline.at_rate(frame_rate))
 
 
-def find_clips(folder: Path) -> Iterator[Listing]:
+def find_clips(folder: Path) -> list[Listing]:
     """All clips below a folder, ordered by path: video files, and arrays of clips (see `find_files`).
 
     An .npz file with an array `video` of uint8 (N, T, H, W, 3) or (N, T, H, W) counts as N clips; its array
@@ -108,7 +108,16 @@ def find_clips(folder: Path) -> Iterator[Listing]:
     Raises:
         UserError: there is no such folder, or no clip in it.
     """
-    for listing in find_files(folder, (*SUFFIXES, ".npz"), "clips"):
+    return list(_expanded(find_files(folder, (*SUFFIXES, ".npz"), "clips")))
+
+
+def scan_clips(folder: Path) -> Iterator[Listing]:
+    """The same, one after another, as `scan_files` lists them."""
+    return _expanded(scan_files(folder, (*SUFFIXES, ".npz"), "clips"))
+
+
+def _expanded(found: Iterable[Listing]) -> Iterator[Listing]:
+    for listing in found:
         yield from _expand(listing) if listing.path.suffix == ".npz" else [listing]
 
 

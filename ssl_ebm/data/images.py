@@ -272,7 +272,7 @@ class ImageFolder(ImageData):
             if self._shards is not None:
                 found = self._shards.listings()
             else:
-                found = list(find_files(self.folder, SUFFIXES, "images"))
+                found = find_files(self.folder, SUFFIXES, "images")
             fixed = {one.split for one in found}
             self._found = assign_splits(found, fixed, self.source, *self.fractions, seed=self.seed)
             self.classes = class_names(self._found)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,39 +43,57 @@ class Listing:
     row: int | None = None
 
 
-def find_files(folder: Path, suffixes: Sequence[str], kind: str, notes: bool = True) -> Iterator[Listing]:
+def find_files(folder: Path, suffixes: Sequence[str], kind: str, notes: bool = True) -> list[Listing]:
     """All files below a folder with one of these suffixes, ordered by path; hidden ones are left out.
 
     - A first level named train, val or test (a folder, or an .npz file of many items) fixes the split.
     - The next level names the class, if every file lies in a folder of that level.
     - folder/<kind>.csv, where it is, may give a `group` and a `label` for a `path` relative to the folder.
 
-    Names come as the folder is read, twice: no more than one folder's own are in memory.
-
     Args:
         kind: what the files hold, as a plural for messages: "clips".
         notes: whether to look for folder/<kind>.csv; not where tables are what is looked for.
 
     Raises:
-        UserError: there is no such folder, or no file in it; at once, not when the first file is asked for.
+        UserError: there is no such folder, no file in it, or a folder that cannot be read.
     """
+    _check_folder(folder, kind)
+    names = list(file_names(folder, suffixes))
+    return list(_listings(folder, suffixes, kind, notes, lambda: names))
+
+
+def scan_files(folder: Path, suffixes: Sequence[str], kind: str, notes: bool = True) -> Iterator[Listing]:
+    """The same, one after another, from folders that are read twice: in memory are one folder's own names at
+    a time, and folder/<kind>.csv. What is wrong below `folder` is said once the first file is asked for.
+    """
+    _check_folder(folder, kind)
+    return _listings(folder, suffixes, kind, notes, lambda: file_names(folder, suffixes))
+
+
+def _check_folder(folder: Path, kind: str) -> None:
     if folder.is_file():
         raise UserError(f"{folder} is a file: give the folder that holds the {kind}")
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: give the folder that holds the {kind}")
-    described = _read_notes(folder / f"{kind}.csv") if notes else {}
-    names = iter(file_names(folder, suffixes))
-    first = next(names, None)
-    if first is None:
-        raise UserError(f"no {kind} in {folder}: put some there ({', '.join(suffixes)})")
-    labelled = all(_label_of(name, described) is not None for name in itertools.chain([first], names))
 
-    def listing(name: str) -> Listing:
+
+def _listings(
+    folder: Path, suffixes: Sequence[str], kind: str, notes: bool, names: Callable[[], Iterable[str]]
+) -> Iterator[Listing]:
+    """What `find_files` says of each name. It asks for the names twice: all are needed to know of classes."""
+    described = _read_notes(folder / f"{kind}.csv") if notes else {}
+    labelled, empty = True, True
+    for name in names():
+        empty = False
+        if _label_of(name, described) is None:
+            labelled = False
+            break
+    if empty:
+        raise UserError(f"no {kind} in {folder}: put some there ({', '.join(suffixes)})")
+    for name in names():
         label = _label_of(name, described) if labelled else None
         group = described.get(name, {}).get("group") or name
-        return Listing(folder / name, name, group, label, _split_and_rest(name)[0])
-
-    return map(listing, file_names(folder, suffixes))
+        yield Listing(folder / name, name, group, label, _split_and_rest(name)[0])
 
 
 def _split_and_rest(name: str) -> tuple[str | None, list[str]]:
@@ -87,6 +104,7 @@ def _split_and_rest(name: str) -> tuple[str | None, list[str]]:
 
 
 def _label_of(name: str, described: Mapping[str, Mapping[str, str]]) -> str | None:
+    """The class that the notes or the path name, if any."""
     inside = _split_and_rest(name)[1]
     return described.get(name, {}).get("label") or (inside[0] if len(inside) > 1 else None)
 

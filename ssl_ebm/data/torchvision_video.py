@@ -67,7 +67,7 @@ class TorchvisionVideo(VideoData):
             video = self._moving_mnist()
             found = [Listing(self._file, f"clip {n}", f"clip {n}", row=n) for n in range(video.shape[1])]
         elif self.name == "Kinetics":
-            found = list(find_clips(self.root))
+            found = find_clips(self.root)
             for listing in found:
                 if listing.split is None or listing.label is None:
                     raise UserError(

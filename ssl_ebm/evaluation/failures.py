@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import signal
 import time
 import traceback
 from collections.abc import Iterator
@@ -58,17 +59,18 @@ def remedy_for(error: BaseException | None, ckpt_path: str | None) -> str | None
 
 
 def take_late_signal(error: BaseException) -> None:
-    """Waits for the signal of a worker's death where its pipe told of it first.
+    """Waits for the signal of a worker's death, for SIGNAL_DELAY at most, where its pipe told of it first.
 
-    torch answers that signal with an error, which would interrupt whatever is done by then.
+    torch answers that signal with a RuntimeError, which would interrupt whatever is done by then.
 
     Args:
         error: what a Trainer raised.
     """
-    errors = list(_chain(error))
-    by_pipe = any(isinstance(one, ConnectionResetError | EOFError) for one in errors)
-    if by_pipe and not any(DEATH_BY_SIGNAL.search(str(one)) for one in errors):
-        with contextlib.suppress(RuntimeError):
+    with contextlib.suppress(RuntimeError):
+        errors = list(_chain(error))
+        by_pipe = any(isinstance(one, ConnectionResetError | EOFError) for one in errors)
+        answered = callable(signal.getsignal(signal.SIGCHLD))  # torch has had workers in this process
+        if by_pipe and answered and not any(DEATH_BY_SIGNAL.search(str(one)) for one in errors):
             time.sleep(SIGNAL_DELAY)  # cut short by the error
 
 

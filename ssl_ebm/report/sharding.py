@@ -47,12 +47,13 @@ def shard(
     with Display() as display:
         display.say(f"listing the files of {source}")
         plan = make_plan(source, kind, shard_mb * MEGABYTE)
-        began: float | None = None  # with the first file: before it, they are listed once more
+        began: float | None = None  # with the first file: before it, all are listed once more
 
         def report(at: Progress) -> None:
             nonlocal began
-            began = began or time.monotonic()
-            spent = time.monotonic() - began
+            if began is None and at.written:
+                began = time.monotonic()
+            spent = 0.0 if began is None else time.monotonic() - began
             rate = at.written / spent if spent > SETTLED else 0
             left = (plan.bytes - at.bytes) / rate if rate else None
             detail = f"{at.bytes / MEGABYTE:.0f}/{plan.bytes / MEGABYTE:.0f} MB, {at.broken} broken"

@@ -197,7 +197,7 @@ def test_a_file_of_arrays_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
     """By a process that has read the one before it."""
     for count, shade in ((5, 99), (3, 55)):
         np.savez(tmp_path / "arrays.npz", video=np.full((count, 4, 8, 8), shade, np.uint8))
-        last = list(find_clips(tmp_path))[-1]
+        last = find_clips(tmp_path)[-1]
         assert last.name == f"arrays.npz[{count - 1}]"
         assert open_clip(last, FrameFormat((8, 8)), None).read(0, 4).max() == shade
 
@@ -205,7 +205,7 @@ def test_a_file_of_arrays_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
 def test_a_clip_of_a_file_that_holds_fewer_now_is_broken(tmp_path: Path) -> None:
     path = tmp_path / "arrays.npz"
     np.savez(path, video=np.full((5, 4, 8, 8), 99, np.uint8))
-    listed = list(find_clips(tmp_path))
+    listed = find_clips(tmp_path)
     np.savez(path, video=np.full((3, 4, 8, 8), 99, np.uint8))
     with pytest.raises(BrokenClipError, match=r"the file holds 3 clips now: it was replaced"):
         open_clip(listed[-1], FrameFormat((8, 8)), None)

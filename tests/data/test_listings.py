@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ssl_ebm.data.listings import file_names, find_files
+from ssl_ebm.data.listings import file_names, find_files, scan_files
 from ssl_ebm.errors import UserError
 
 NAMES = (
@@ -44,6 +44,15 @@ def test_suffixes_in_small_or_capital_letters(folder: Path) -> None:
     wanted = [name for name in file_names(folder) if name not in ("c/notes.txt", "jpg")]
     assert list(file_names(folder, (".jpg", ".jpeg"))) == wanted
     assert [one.name for one in find_files(folder, (".jpg", ".jpeg"), "images")] == wanted
+
+
+def test_one_after_another_files_are_described_alike(folder: Path) -> None:
+    for place in (folder, folder / "b", folder / "a"):
+        found = find_files(place, (".jpg", ".jpeg"), "images")
+        assert list(scan_files(place, (".jpg", ".jpeg"), "images")) == found
+        assert {one.label for one in found} == ({"deep"} if place.name == "a" else {None})
+    with pytest.raises(UserError, match=r"no images in .*: put some there \(\.png\)"):
+        next(scan_files(folder, (".png",), "images"))
 
 
 def test_a_link_to_a_file_is_one_and_others_are_not(folder: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from typing import BinaryIO
 import numpy as np
 
 from ssl_ebm.data import decoding, documents, picture_files
-from ssl_ebm.data.clips import find_clips
+from ssl_ebm.data.clips import scan_clips
 from ssl_ebm.data.documents import split_of_name
-from ssl_ebm.data.listings import Listing, file_names, find_files, suffix_of
+from ssl_ebm.data.listings import Listing, file_names, scan_files, suffix_of
 from ssl_ebm.data.shards.manifest import VERSION, Kind
 from ssl_ebm.errors import UserError
 
@@ -37,6 +37,7 @@ class Piece:
     Attributes:
         listing: the file.
         start, size: of the part, in bytes; of an array of clips the size is estimated.
+        changed: when the file was, in nanoseconds.
         number: of the part, from 0.
         of_several: the file was cut into parts.
     """
@@ -44,6 +45,7 @@ class Piece:
     listing: Listing
     start: int
     size: int
+    changed: int
     number: int = 0
     of_several: bool = False
 
@@ -54,7 +56,7 @@ class Share:
 
     Attributes:
         pieces, size: how many there are, and their bytes together.
-        digest: names the pieces and their sizes.
+        digest: names the pieces, with all that a shard and its index say of them.
     """
 
     pieces: int = 0
@@ -65,13 +67,23 @@ class Share:
         """Counts one more."""
         self.pieces += 1
         self.size += piece.size
-        told = f"{piece.listing.name} {piece.start} {piece.size}".encode(errors="surrogateescape")
-        self.digest = hashlib.sha256(self.digest + told).digest()
+        listing = piece.listing
+        told = (
+            listing.name,
+            piece.start,
+            piece.size,
+            piece.changed,
+            listing.label,
+            listing.split,
+            listing.group,
+        )
+        self.digest = hashlib.sha256(self.digest + f"{told}".encode(errors="surrogateescape")).digest()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All shards to be written. Holds none of the files' names: they are listed again as they are packed.
+    """All shards to be written. Holds none of the files' names: they are listed again as they are packed, so
+    memory does not grow with their number (but with that of one folder's own files, and with images.csv).
 
     Attributes:
         source: the folder or file.
@@ -95,17 +107,26 @@ class Plan:
     def bytes(self) -> int:
         return sum(share.size for share in self.shares)
 
-    def shards(self) -> Iterator[Iterator[Piece]]:
+    def shards(self, out: str | Path) -> Iterator[Iterator[Piece]]:
         """The pieces of each shard, to be taken in order.
 
+        Args:
+            out: where they are written, for the message.
+
         Raises:
-            UserError: they are not those of the plan any more: files have come, gone or changed their size.
+            UserError: they are not those of the plan any more: files have come, gone or changed.
         """
+        changed = UserError(
+            f"{self.source} changed after it was listed: remove {out}, and run the same command again"
+        )
         pieces = _all_pieces(Path(self.source), self.kind, self.shard_bytes, hashlib.sha256())
         for share in self.shares:
-            yield self._checked(itertools.islice(pieces, share.pieces), share)
+            yield self._checked(itertools.islice(pieces, share.pieces), share, changed)
+        if next(pieces, None) is not None:
+            raise changed
 
-    def _checked(self, pieces: Iterable[Piece], share: Share) -> Iterator[Piece]:
+    @staticmethod
+    def _checked(pieces: Iterable[Piece], share: Share, changed: UserError) -> Iterator[Piece]:
         seen = Share()
         for piece in pieces:
             seen.add(piece)
@@ -113,10 +134,7 @@ class Plan:
                 break
             yield piece
         if seen != share:
-            raise UserError(
-                f"{self.source} changed after it was listed: remove what was written, "
-                "and run the command again"
-            )
+            raise changed
 
 
 def make_plan(source: str | Path, kind: Kind | None, shard_bytes: int) -> Plan:
@@ -170,15 +188,15 @@ def _kind_of(source: Path) -> Kind:
 
 def _listings(source: Path, kind: Kind) -> Iterator[Listing]:
     if kind == "clips":
-        yield from find_clips(source)
+        yield from scan_clips(source)
     elif kind == "images":
-        yield from find_files(source, SUFFIXES[kind], kind)
+        yield from scan_files(source, SUFFIXES[kind], kind)
     elif source.is_file():
         if source.suffix.lower() not in SUFFIXES[kind]:
             raise UserError(f"{source} is no text: use {', '.join(SUFFIXES[kind])}")
         yield Listing(source, source.name, source.name)
     else:
-        for one in find_files(source, SUFFIXES[kind], kind):
+        for one in scan_files(source, SUFFIXES[kind], kind, notes=False):
             yield Listing(one.path, one.name, one.name, None, split_of_name(one.name))
 
 
@@ -193,13 +211,13 @@ def _pieces(listing: Listing, kind: Kind, most: int, digest: hashlib._Hash) -> I
         described = (listing.name, size, state.st_mtime_ns, listing.label, listing.split, listing.group)
         digest.update(f"{described}\n".encode(errors="surrogateescape"))
         if kind != "texts" or size <= most:
-            yield Piece(listing, 0, size)
+            yield Piece(listing, 0, size, state.st_mtime_ns)
             return
         with listing.path.open("rb") as file:
             start = number = 0
             while start < size:
                 end = _line_end(file, start + most, size)
-                yield Piece(listing, start, end - start, number, of_several=True)
+                yield Piece(listing, start, end - start, state.st_mtime_ns, number, of_several=True)
                 start, number = end, number + 1
     except OSError as error:
         raise UserError(f"cannot read {listing.path}: {error.strerror or error}") from error

@@ -71,7 +71,7 @@ def write_shards(
     at = Progress()
     report = report or (lambda _: None)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        for number, (share, pieces) in enumerate(zip(plan.shares, plan.shards(), strict=True)):
+        for number, (share, pieces) in enumerate(zip(plan.shares, plan.shards(out), strict=True)):
             target, part = out / name_of(number), parts / f"{number:06}.npz"
             if _is_there(target, part):
                 for _ in pieces:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssl_ebm.networks.onednn import FASTER, multiply
+from ssl_ebm.networks import onednn
 
 STEPS = 500  # of L-BFGS, at most; tens are usual
 FLOOR = 0.1  # least deviation of a column, in root mean squares of all columns' deviations
@@ -82,8 +82,8 @@ def _fit(x: Tensor, y: Tensor, classes: int, penalty: float, start: Tensor | Non
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """a b, by the faster of two libraries for float32 on a processor."""
-    fast = FASTER and a.device.type == "cpu" and a.dtype == torch.float32
-    return multiply(a, b) if fast else a @ b
+    fast = onednn.FASTER and a.device.type == "cpu" and a.dtype == torch.float32
+    return onednn.multiply(a, b) if fast else a @ b
 
 
 def logits(x: Tensor, weights: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def write_one_shard(folder: Path, pictures: int) -> tuple[Plan, dict[str, Any]]:
     plan = make_plan(source, "images", sys.maxsize)
     with (folder / name_of(0)).open("wb") as file:
         tape = Tape(file, 0)
-        for piece in next(plan.shards()):
+        for piece in next(plan.shards(folder)):
             content = take_in(piece, plan.kind)
             assert not isinstance(content, BrokenFileError)
             tape.add(piece, content)
