@@ -158,4 +158,4 @@ def run(setting: Setting) -> Outcome:
         "y₂ where y₁ is given, as many as there are answers. Short strokes: where descent of the energy "
         "leads from points beside the spiral."
     )
-    return Outcome(claims, [Figure(caption, draw, columns=3, width=4.2)])
+    return Outcome(claims, [Figure(caption, draw, columns=3, width=4.6, height=3.7)])
