@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -124,6 +125,7 @@ def _quietly() -> None:
     """One thread each: examples share the cores. Ctrl-C is the main process's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of no use here; torch would look for them at every step
 
 
 def run_example(name: str, setting: Setting) -> Shown:

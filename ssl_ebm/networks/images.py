@@ -131,8 +131,7 @@ class ImageDecoder(nn.Module):
         layers: list[nn.Module] = []
         for into, out in pairwise(widths):
             layers += [nn.SiLU(), nn.ConvTranspose2d(into, out, 4, stride=2, padding=1)]
-        last = nn.Conv2d(width, channels, 3, padding=1)
-        self.layers = nn.Sequential(*layers, nn.SiLU(), last).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, z: Tensor) -> Tensor:
         flat = z.reshape(-1, z.shape[-1])

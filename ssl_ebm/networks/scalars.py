@@ -3,7 +3,7 @@ need first and second derivatives, so units are SiLU."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,9 @@ class Mlp(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """What the last layer sees: (..., inputs) -> (..., width)."""
-        found: Tensor = self.layers[:-1](x)
-        return found
+        for layer in islice(self.layers, len(self.layers) - 1):  # a slice would be a new module at every call
+            x = layer(x)
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layers[-1](self.hidden(x))
@@ -87,8 +88,10 @@ class PointEnergy(nn.Module):
 
     def _waves(self, y: Tensor) -> Tensor:
         """(B, dim) -> (B, dim (1 + 2 frequencies))."""
-        angles = [y * 2**k for k in range(self.frequencies)]
-        return torch.cat([y, *(angle.sin() for angle in angles), *(angle.cos() for angle in angles)], 1)
+        if not self.frequencies:
+            return y
+        angles = torch.cat([y * 2**k for k in range(self.frequencies)], 1)
+        return torch.cat([y, angles.sin(), angles.cos()], 1)
 
 
 class Dictionary(nn.Module):
