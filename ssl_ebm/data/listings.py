@@ -80,16 +80,11 @@ def _check_folder(folder: Path, kind: str) -> None:
 def _listings(
     folder: Path, suffixes: Sequence[str], kind: str, notes: bool, names: Callable[[], Iterable[str]]
 ) -> Iterator[Listing]:
-    """What `find_files` says of each name. It asks for the names twice: all are needed to know of classes."""
+    """What `find_files` says of each name. It asks for the names several times: classes need all of them."""
     described = _read_notes(folder / f"{kind}.csv") if notes else {}
-    labelled, empty = True, True
-    for name in names():
-        empty = False
-        if _label_of(name, described) is None:
-            labelled = False
-            break
-    if empty:
+    if next(iter(names()), None) is None:
         raise UserError(f"no {kind} in {folder}: put some there ({', '.join(suffixes)})")
+    labelled = all(_label_of(name, described) is not None for name in names())
     for name in names():
         label = _label_of(name, described) if labelled else None
         group = described.get(name, {}).get("group") or name

@@ -67,16 +67,8 @@ class Share:
         """Counts one more."""
         self.pieces += 1
         self.size += piece.size
-        listing = piece.listing
-        told = (
-            listing.name,
-            piece.start,
-            piece.size,
-            piece.changed,
-            listing.label,
-            listing.split,
-            listing.group,
-        )
+        one = piece.listing
+        told = (one.name, piece.start, piece.size, piece.changed, one.label, one.split, one.group)
         self.digest = hashlib.sha256(self.digest + f"{told}".encode(errors="surrogateescape")).digest()
 
 
