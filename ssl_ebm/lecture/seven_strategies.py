@@ -259,13 +259,11 @@ def measure(method: Method, source: Plane, seed: int) -> tuple[Measured, nn.Modu
     unseen = source.sample(1500, seed, "unseen")
     box = UniformNoise((2,), -3.6, 3.6).sample(6000, torch.Generator().manual_seed(seed))
     distance = source.distance(box)
-    off = box[distance > OFF]
+    energy, real = energies_on(model, box), energies_on(model, unseen)
     between = (distance > NEAR) & (distance < FAR)
-    energy = energies_on(model, box[between])
-    lowest = energies_on(model, unseen).median()
-    above = (energy - lowest).clamp_min(1e-4)
+    above = (energy[between] - real.median()).clamp_min(1e-4)
     nats = nats_above_truth(model, unseen, source.log_density(unseen)) if method.density else float("nan")
-    area = auroc(energies_on(model, unseen), energies_on(model, off))
+    area = auroc(real, energy[distance > OFF])
     return Measured(nats, area, exponent(distance[between], above), seconds), model
 
 

@@ -69,10 +69,11 @@ class PointEnergy(nn.Module):
         self, dim: int = 2, width: int = 128, depth: int = 2, confine: float = 0.0, frequencies: int = 0
     ) -> None:
         super().__init__()
+        self.frequencies: Tensor
         if not (confine >= 0 and frequencies >= 0):
             raise UserError(f"PointEnergy: confine is {confine} and frequencies {frequencies}: use 0 or more")
         self.network = Mlp(dim * (1 + 2 * frequencies), 1, width, depth)
-        self.frequencies = frequencies
+        self.register_buffer("frequencies", 2.0 ** torch.arange(frequencies)[:, None], persistent=False)
         self.dim = dim
         self.confine = confine
 
@@ -84,13 +85,13 @@ class PointEnergy(nn.Module):
         if y.ndim != 2 or y.shape[1] != self.dim:
             raise UserError(f"PointEnergy: y must be (batch, {self.dim}), got {tuple(y.shape)}")
         energy: Tensor = self.network(self._waves(y))[:, 0]
-        return energy + 0.5 * self.confine * y.square().sum(1) if self.confine else energy
+        return torch.add(energy, (y * y).sum(1), alpha=0.5 * self.confine) if self.confine else energy
 
     def _waves(self, y: Tensor) -> Tensor:
         """(B, dim) -> (B, dim (1 + 2 frequencies))."""
-        if not self.frequencies:
+        if not len(self.frequencies):
             return y
-        angles = torch.cat([y * 2**k for k in range(self.frequencies)], 1)
+        angles = (y[:, None] * self.frequencies).flatten(1)
         return torch.cat([y, angles.sin(), angles.cos()], 1)
 
 

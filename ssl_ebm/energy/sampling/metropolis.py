@@ -160,7 +160,8 @@ class Metropolis(_Metropolis):
     def begin(self, energy: EnergyOfState, state: Tensor) -> Point:
         with torch.no_grad():
             energies = checked_shape(energy(state), state)
-        return Point(state, self.beta * energies, state.new_empty(len(state), 0))
+        energies = energies if self.beta == 1 else energies * self.beta
+        return Point(state, energies, state.new_empty(len(state), 0))
 
     def propose(
         self, energy: EnergyOfState, point: Point, size: Tensor, generator: torch.Generator | None
