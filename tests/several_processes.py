@@ -53,11 +53,12 @@ def masked_autoencoder() -> Inpainting:
     return inpainting("least_squares", described("data.masks.Strokes", strokes=2, pieces=2), network)
 
 
-def masked_text(unit: str) -> MaskedText:
+def masked_text(unit: str, bag_of_words: float = 0.0) -> MaskedText:
     torch.manual_seed(0)
     sizes = {"vocabulary": VOCABULARY, "width": 8, "depth": 1, "heads": 2, "length": LENGTH}
     masking = described("data.corruption.TokenMasking", unit=unit, ratio=0.4)
-    return MaskedText(described("networks.text.TextEncoder", **sizes), masking, lr=5e-3, warmup_steps=1)
+    network = described("networks.text.TextEncoder", **sizes)
+    return MaskedText(network, masking, lr=5e-3, warmup_steps=1, bag_of_words=bag_of_words)
 
 
 BLOCKS = described("data.masks.Blocks")
@@ -71,6 +72,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "pictures, masked autoencoder": masked_autoencoder,
     "text, tokens": lambda: masked_text("token"),
     "text, spans": lambda: masked_text("span"),
+    "text, bags of words": lambda: masked_text("token", 0.5),
 }
 
 

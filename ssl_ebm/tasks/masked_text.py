@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssl_ebm.data.corruption import Corrupted, TokenMasking
 from ssl_ebm.data.special_tokens import SpecialTokens
 from ssl_ebm.data.tokenizing import read_tokenizer
 from ssl_ebm.errors import UserError
+from ssl_ebm.networks.onednn import linear
 from ssl_ebm.networks.text import TextEncoder, pooled
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.divergence import WatchedTask
@@ -34,6 +35,14 @@ class MaskedText(WatchedTask):
     distribution at beta = 1 is the softmax, and least squares' average never arises. Of several hidden tokens
     the softmaxes are the marginals alone; `complete` looks for their joint by beam search, `gibbs` draws.
 
+    With `bag_of_words` a training adds the energy of the same tokens given their document's vector alone:
+
+        loss = mean E(x, y) + bag_of_words * mean E_bag(x, y),    E_bag(x, y) = -log softmax(W g(v) + b)_y
+
+    v is the mean of the features of the document's visible tokens, W and b are those of the logits, and g is
+    a layer that serves nothing else. So the mean, which is what represents a document, has to know what the
+    document is about; without it nothing asks that of it.
+
     Batches are dictionaries with "tokens" (B, T) int64. A checkpoint holds the tokenizer, if the data has
     one.
 
@@ -45,14 +54,18 @@ class MaskedText(WatchedTask):
         warmup_steps: optimizer steps of linear warm-up; a cosine to zero follows.
         second_momentum: beta2 of AdamW.
         pooling: what represents a document: the mean of its tokens' features, or the first one.
+        bag_of_words: weight of E_bag, 0 or more; 0: g is not made. It needs the mean as pooling.
 
     Raises:
         UserError: a setting out of its range, or a description of nothing that exists.
 
-    Source: Devlin et al., "BERT" (2019); lecture (NYU Deep Learning 2020, week 7-2).
+    Source: Devlin et al., "BERT" (2019); lecture (NYU Deep Learning 2020, week 7-2). A document's vector from
+    its words in any order: Le and Mikolov, "Distributed representations of sentences and documents" (2014),
+    whose vectors are free parameters where v is computed.
     """
 
     can_be_sharded = True
+    begins_afresh = "bag."  # what a fit need not find in the weights that it starts from
 
     word_starts: Tensor
     ordinary: Tensor
@@ -66,6 +79,7 @@ class MaskedText(WatchedTask):
         warmup_steps: int = 100,
         second_momentum: float = 0.98,
         pooling: Literal["mean", "first"] = "mean",
+        bag_of_words: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -76,8 +90,18 @@ class MaskedText(WatchedTask):
             raise UserError(f"lr is {lr}: use a number above 0")
         if pooling not in ("mean", "first"):
             raise UserError(f"pooling is {pooling!r}: use mean or first")
+        if not 0 <= bag_of_words < float("inf"):
+            raise UserError(f"bag_of_words is {bag_of_words}: use a number of 0 or more")
+        if bag_of_words and pooling != "mean":
+            raise UserError(
+                "bag_of_words trains the mean of a document: set pooling to mean, or leave it out"
+            )
         self.network: TextEncoder = build(network, TextEncoder, "network")
         self.masking = TokenMasking() if masking is None else build(masking, TokenMasking, "masking")
+        width = self.network.width
+        self.bag = (
+            nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)) if bag_of_words else None
+        )
         self._tokenizer_json: str | None = None
         self.special = SpecialTokens()
         starts = torch.ones(self.network.vocabulary, dtype=torch.bool)
@@ -162,9 +186,11 @@ class MaskedText(WatchedTask):
         return self._scores(self.network(tokens, tokens != self.special.pad))
 
     def _scores(self, features: Tensor) -> Tensor:
-        """A hidden token is never a special one."""
-        scores = self.network.logits(features).float()
-        return scores.masked_fill(~self.ordinary, -torch.inf)
+        return self._of_words(self.network.logits(features))
+
+    def _of_words(self, scores: Tensor) -> Tensor:
+        """A hidden token is never a special one: (..., V) -> (..., V)."""
+        return scores.float().masked_fill(~self.ordinary, -torch.inf)
 
     @torch.no_grad()
     def token_energies(self, tokens: Tensor) -> Tensor:
@@ -261,33 +287,58 @@ class MaskedText(WatchedTask):
         """A batch with tokens hidden, (B, T) int64, as `masking` does it."""
         return self.masking.hide(tokens, self.ordinary, self.word_starts, generator, self.special.mask)
 
-    def hidden_scores(self, hidden: Corrupted) -> Tensor:
-        """Scores of every token at each hidden place, (B M, V): no other is projected to the vocabulary."""
-        features = self.network(hidden.tokens)
+    def hidden_scores(self, hidden: Corrupted, features: Tensor | None = None) -> Tensor:
+        """Scores of every token at each hidden place, (B M, V): no other is projected to the vocabulary.
+
+        Args:
+            features: (B, T, width), what the network makes of the tokens; None: it is asked.
+        """
+        features = self.network(hidden.tokens) if features is None else features
         index = hidden.positions[..., None].expand(-1, -1, features.shape[2])
         return self._scores(features.gather(1, index).flatten(0, 1))
 
-    def energies(self, hidden: Corrupted) -> tuple[Tensor, Tensor]:
+    def energies(self, hidden: Corrupted, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """E of the truth at each hidden place, and whether it is the likeliest token: (B, M) each.
 
         Places that do not count are 0.
+
+        Args:
+            features: as in `hidden_scores`.
         """
-        scores = self.hidden_scores(hidden)
-        truth, counts = hidden.truth.flatten(), hidden.counts.flatten()
-        best = scores.argmax(1)
-        # A truth that is special stands at a place that does not count: it has no score.
-        energy = cross_entropy(scores, torch.where(counts, truth, best), reduction="none")
-        right = (best == truth) & counts
-        return (energy * counts).view_as(hidden.truth), right.view_as(hidden.truth)
+        return _energies_of(self.hidden_scores(hidden, features), hidden)
+
+    def bag_energies(self, hidden: Corrupted, features: Tensor) -> Tensor:
+        """E_bag of the truth at each hidden place: features (B, T, width) -> (B, M); 0 where none counts.
+
+        A sequence may hold parts of several documents: each has a vector of its own.
+
+        Raises:
+            UserError: `bag_of_words` is 0.
+        """
+        if self.bag is None:
+            raise UserError("this model has no energy of bags: train it with bag_of_words above 0")
+        part = (hidden.tokens == self.special.cls).cumsum(1)  # (B, T): which document
+        unseen = torch.zeros_like(hidden.tokens, dtype=torch.bool).scatter(1, hidden.positions, hidden.counts)
+        visible = (hidden.tokens != self.special.pad) & ~unseen
+        own = (part.gather(1, hidden.positions)[..., None] == part[:, None]) & visible[:, None]  # (B, M, T)
+        vectors = own.to(features) @ features / own.sum(2, keepdim=True).clamp_min(1)
+        scores = self._of_words(linear(self.network.scores, self.bag(vectors)))
+        return _energies_of(scores.flatten(0, 1), hidden)[0]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         hidden = self.hide(batch["tokens"], self.draws)
-        energy, right = self.energies(hidden)
+        features = self.network(hidden.tokens)
+        energy, right = self.energies(hidden, features)
         count = hidden.counts.sum()
         loss = mean_of_all(self, energy.sum(), count)
+        figures = {"train/loss": loss.detach()}
+        if self.bag is not None:
+            of_bags = mean_of_all(self, self.bag_energies(hidden, features).sum(), count)
+            loss = loss + self.hparams["bag_of_words"] * of_bags
+            figures["train/bag_of_words"] = of_bags.detach()
         self.divergence.see(loss)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            figures = {"train/loss": loss.detach(), "train/accuracy": mean_of_all(self, right.sum(), count)}
+            figures["train/accuracy"] = mean_of_all(self, right.sum(), count)
             self.log_dict(figures, sync_dist=True)
         return loss
 
@@ -304,10 +355,13 @@ class MaskedText(WatchedTask):
         """
         tokens = batch["tokens"]
         hidden = self.hide(tokens, item_generator(self, batch_idx, tokens.device))
-        energy, right = self.energies(hidden)
+        features = self.network(hidden.tokens)
+        energy, right = self.energies(hidden, features)
         # A float: Lightning (2.6) rounds the mean of whole numbers over processes down.
         count = float(hidden.counts.sum())
         figures = {"loss": energy.sum() / max(1, count), "accuracy": right.sum() / max(1, count)}
+        if self.bag is not None:
+            figures["bag_of_words"] = self.bag_energies(hidden, features).sum() / max(1, count)
         named = {f"{split}/{name}": value for name, value in figures.items()}
         self.log_dict(named, batch_size=count, sync_dist=True, prog_bar=True)  # type: ignore[arg-type]
 
@@ -324,3 +378,13 @@ class MaskedText(WatchedTask):
             settings["warmup_steps"],
             second_momentum=settings["second_momentum"],
         )
+
+
+def _energies_of(scores: Tensor, hidden: Corrupted) -> tuple[Tensor, Tensor]:
+    """-log softmax of the truth, and whether it scores best: (B M, V) -> (B, M) each; 0 where none counts."""
+    truth, counts = hidden.truth.flatten(), hidden.counts.flatten()
+    best = scores.argmax(1)
+    # A truth that is special stands at a place that does not count: it has no score.
+    energy = cross_entropy(scores, torch.where(counts, truth, best), reduction="none")
+    right = (best == truth) & counts
+    return (energy * counts).view_as(hidden.truth), right.view_as(hidden.truth)

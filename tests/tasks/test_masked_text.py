@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from ssl_ebm.data.special_tokens import CLS, MASK, PAD, SEP, SPECIAL
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks import MaskedText, load_task
+from ssl_ebm.tasks.checkpoints import take_weights
 
 V = 9  # four words: 5, 6, 7, 8
 NETWORK: dict[str, Any] = {
@@ -99,6 +100,69 @@ def test_the_loss_is_the_mean_energy_of_hidden_tokens() -> None:
         here, truth = p[row, hidden.positions[row, m]], int(hidden.truth[row, m])
         torch.testing.assert_close(energy[row, m], -here[truth - 5], atol=1e-5, rtol=1e-5)
         assert right[row, m] == (here.argmax() == truth - 5)
+
+
+def test_the_energy_of_a_bag_is_that_of_the_mean_of_what_is_seen_of_the_document() -> None:
+    made = task(masking=HALF, bag_of_words=0.5)
+    assert made.bag is not None
+    tokens = torch.tensor(
+        [
+            [6, 8, SEP, CLS, 5, 7, 6, SEP],  # the end of a document, and another
+            [CLS, 5, SEP, CLS, 7, SEP, PAD, PAD],  # fewer tokens than places
+        ]
+    )
+    for seed in range(5):
+        hidden = made.hide(tokens, torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            features = made.network(hidden.tokens)
+            found = made.bag_energies(hidden, features)
+        assert hidden.counts.sum() == 6
+        for row in range(2):
+            starts = [place for place in range(8) if tokens[row, place] == CLS]
+            gone = {
+                int(p) for p, counts in zip(hidden.positions[row], hidden.counts[row], strict=True) if counts
+            }
+            for m, (place, counts) in enumerate(zip(hidden.positions[row], hidden.counts[row], strict=True)):
+                if not counts:
+                    assert found[row, m] == 0
+                    continue
+                first = max([start for start in starts if start <= place], default=0)
+                end = min([start for start in starts if start > place], default=8)
+                seen = [i for i in range(first, end) if i not in gone and tokens[row, i] != PAD]
+                with torch.no_grad():
+                    vector = features[row, seen].mean(0)
+                    scores = made.network.scores(made.bag(vector))[5:]
+                expected = torch.logsumexp(scores, 0) - scores[tokens[row, place] - 5]
+                torch.testing.assert_close(found[row, m], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_document_is_told_by_the_mean_of_its_own_tokens(tmp_path: Path) -> None:
+    """One word of eight tokens is hidden, and the other word of its document says which."""
+    torch.manual_seed(0)
+    one = {"class_path": HALF["class_path"], "init_args": {"ratio": 1 / 8, "masked": 1.0, "random": 0.0}}
+    made = MaskedText(NETWORK, one, lr=2e-3, warmup_steps=20, bag_of_words=1.0)
+    fit(made, tmp_path, 300)
+    (tokens,) = [batch["tokens"] for batch in Pairs().train_dataloader()]
+    hidden = made.hide(tokens, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        energy = made.bag_energies(hidden, made.network(hidden.tokens))
+    assert float(energy.mean()) < 0.1  # log 4 where nothing is known, log 2 where only the place of a word is
+
+
+def test_a_fit_may_start_from_weights_with_and_without_a_bag(tmp_path: Path) -> None:
+    plain, bags = task(), task(bag_of_words=1.0)
+    for one, other in ((plain, bags), (bags, plain)):
+        content = {"task": "MaskedText", "state_dict": one.state_dict()}
+        began = task(bag_of_words=other.hparams["bag_of_words"])
+        with torch.no_grad():
+            began.network.tokens.weight.zero_()
+        kept = {name: value.clone() for name, value in began.state_dict().items() if name.startswith("bag.")}
+        take_weights(began, content, "one.ckpt")
+        for name, value in began.state_dict().items():
+            assert torch.equal(value, kept[name] if name in kept else one.state_dict()[name]), name
+    lost = {name: value for name, value in plain.state_dict().items() if name != "network.norm.weight"}
+    with pytest.raises(UserError, match="does not fit this model"):
+        take_weights(bags, {"task": "MaskedText", "state_dict": lost}, "one.ckpt")
 
 
 def test_a_wide_beam_is_enumeration() -> None:
@@ -194,11 +258,17 @@ def test_settings_and_texts_that_do_not_fit(tmp_path: Path) -> None:
         ({"lr": 0.0}, "above 0"),
         ({"warmup_steps": -1}, "at least 0"),
         ({"pooling": "max"}, "mean"),
+        ({"bag_of_words": -0.1}, "0 or more"),
+        ({"bag_of_words": float("nan")}, "0 or more"),
+        ({"bag_of_words": 1.0, "pooling": "first"}, "set pooling to mean"),
     ):
         with pytest.raises(UserError, match=says):
             MaskedText(NETWORK, **settings)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"no \[MASK\]"):
         task().complete(torch.tensor([CLS, 5, SEP]))
+    plain, tokens = task(), torch.tensor([[CLS, 5, SEP]])
+    with pytest.raises(UserError, match="bag_of_words above 0"):
+        plain.bag_energies(plain.hide(tokens), plain.network(tokens))
     with pytest.raises(UserError, match="beam"):
         task().complete(torch.tensor([CLS, MASK, SEP]), beam=0)
     wider = task()
