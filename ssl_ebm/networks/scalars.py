@@ -65,11 +65,12 @@ class PointEnergy(nn.Module):
         UserError: a setting out of its range, or a y of another size.
     """
 
+    frequencies: Tensor
+
     def __init__(
         self, dim: int = 2, width: int = 128, depth: int = 2, confine: float = 0.0, frequencies: int = 0
     ) -> None:
         super().__init__()
-        self.frequencies: Tensor
         if not (confine >= 0 and frequencies >= 0):
             raise UserError(f"PointEnergy: confine is {confine} and frequencies {frequencies}: use 0 or more")
         self.network = Mlp(dim * (1 + 2 * frequencies), 1, width, depth)

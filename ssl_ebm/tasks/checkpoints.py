@@ -59,8 +59,8 @@ def load_task(path: str | Path, task: type[TaskType]) -> TaskType:
 def take_weights(model: LightningModule, content: dict[str, Any], path: str | Path) -> None:
     """Gives a task that has been made the weights of a checkpoint, and what else its class keeps there.
 
-    Weights whose names begin with the class's `begins_afresh`, if it has that, may be in either alone: those
-    of the task stay as they are, and those of the checkpoint are left.
+    Weights whose names begin with the class's `begins_afresh`, if it has that, may be in either alone: the
+    task keeps its own, and does not take those of the checkpoint.
 
     Args:
         content: as `read_checkpoint` gives it.
@@ -70,10 +70,11 @@ def take_weights(model: LightningModule, content: dict[str, Any], path: str | Pa
         UserError: of another class, or of a network of other sizes.
     """
     check_task(content, path, type(model).__name__)
-    own, given, afresh = model.state_dict(), content["state_dict"], getattr(model, "begins_afresh", None)
-    if afresh is not None:
-        given = {name: one for name, one in given.items() if name in own or not name.startswith(afresh)}
-        given |= {name: one for name, one in own.items() if name not in given and name.startswith(afresh)}
+    given = content["state_dict"]
+    if afresh := getattr(model, "begins_afresh", ""):
+        others = {name: one for name, one in given.items() if not name.startswith(afresh)}
+        own = {name: one for name, one in model.state_dict().items() if name.startswith(afresh)}
+        given = others | {name: given.get(name, one) for name, one in own.items()}
     try:
         model.load_state_dict(given)
     except RuntimeError as error:
