@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ssl_ebm.data.shards.folder import ShardFolder
 from ssl_ebm.data.shards.stored import StoredFile
+from ssl_ebm.data.shards.tables import Rows
 
 
 class Files(Protocol):
@@ -66,11 +67,11 @@ class FilesOfShards:
 
     Attributes:
         shards: which.
-        rows: (N,) of their index.
+        rows: of their index.
     """
 
     shards: ShardFolder
-    rows: NDArray[np.int64]
+    rows: Rows
 
     @property
     def source(self) -> str:
@@ -80,7 +81,7 @@ class FilesOfShards:
         return len(self.rows)
 
     def name(self, index: int) -> str:
-        return self.shards.names[int(self.rows[index])]
+        return self.shards.names[self.rows[index]]
 
     def path(self, index: int) -> StoredFile:
-        return StoredFile(self.shards, int(self.rows[index]))
+        return StoredFile(self.shards, self.rows[index])

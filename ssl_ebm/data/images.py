@@ -28,7 +28,7 @@ from ssl_ebm.data.picture_files import (
     fit,
     stop_at,
 )
-from ssl_ebm.data.shards.folder import ShardFolder, open_shards
+from ssl_ebm.data.shards.folder import ShardFolder, StoredLabels, open_shards
 from ssl_ebm.errors import UserError
 
 
@@ -284,6 +284,7 @@ class ImageFolder(ImageData):
         if self.in_memory:
             return self._decoded([one for one in self._listings() if one.split == split], split)
         files: Files
+        labels: NDArray[np.int64] | StoredLabels | None
         if self._shards is not None:
             self.classes = self._shards.manifest.classes
             rows = self._shards.rows_of_split(split, *self.fractions, seed=self.seed)

@@ -216,10 +216,10 @@ def share_out(
     if None not in fixed and "train" not in fixed:
         raise UserError(f"{where} has {' and '.join(sorted(map(str, fixed)))} but no train: add it")
     numbers = np.maximum(given, 0)
-    pool = np.flatnonzero(numbers == 0)
     missing = [split for split in ("test", "val") if split not in fixed]
     if not missing:
         return numbers
+    pool = np.flatnonzero(numbers == 0)
     _, group_of, sizes = np.unique(keys[pool], return_inverse=True, return_counts=True)
     if len(sizes) <= len(missing):
         raise UserError(

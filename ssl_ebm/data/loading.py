@@ -8,16 +8,19 @@ checkpoint sees the batches that the uninterrupted run would have seen.
 import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from ssl_ebm.data.randomness import stream_key
+from ssl_ebm.data.randomness import permuted, stream_key
 from ssl_ebm.errors import UserError
 
 MEMORY_SHARE = 0.5  # of the machine's memory, at most, for decoded files
@@ -25,6 +28,7 @@ READ_TIMEOUT = 600.0  # seconds
 NAMED = 10  # files that a warning names; `describe` lists all
 DEFLATED = 1032  # times as large as it lies in a ZIP or gzip file, at most, is what was deflated (zlib.net)
 AT_ONCE = 4096  # items whose places are Python numbers at a time: a million of these take 36 MB
+HELD = 2**17  # items of which an epoch's order is held in memory: any permutation, all equally likely
 
 
 def _last_line(error: UserError) -> UserError:
@@ -39,7 +43,8 @@ class StreamSampler(DistributedSampler[Any]):
     batches of B / N holds the same items as step s of one process with batches of B.
 
     The item at place p of epoch e has index e * len(dataset) + permutation_e[p]: a dataset that makes fresh
-    items in each epoch uses all of it, another one the remainder by its length.
+    items in each epoch uses all of it, another one the remainder by its length. Of more than `HELD` items the
+    permutation is that of a cipher (`randomness.permuted`), so memory does not grow with them.
 
     It is a DistributedSampler, also for a single process, because Lightning leaves such a one in place.
 
@@ -66,11 +71,34 @@ class StreamSampler(DistributedSampler[Any]):
         place = self.start * self.batch_size * self.num_replicas + self.rank
         while True:
             epoch, inside = divmod(place, self.items)
-            generator = torch.Generator().manual_seed(stream_key(self.seed, f"order/{epoch}") >> 1)
-            order = torch.randperm(self.items, generator=generator)[inside :: self.num_replicas]
-            for some in order.split(AT_ONCE):
+            order = self._order(epoch)
+            places = range(inside, self.items, self.num_replicas)
+            for first in range(0, len(places), AT_ONCE):
+                some = order(np.array(places[first : first + AT_ONCE]))
                 yield from (some + epoch * self.items).tolist()
-            place += len(order) * self.num_replicas
+            place += len(places) * self.num_replicas
+
+    def _order(self, epoch: int) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+        """Tells the items at some places of an epoch."""
+        key = stream_key(self.seed, f"order/{epoch}")
+        if self.items > HELD:
+            return partial(permuted, key, self.items)
+        generator = torch.Generator().manual_seed(key >> 1)
+        order: NDArray[np.int64] = torch.randperm(self.items, generator=generator).numpy()
+        return order.__getitem__
+
+
+class OrderedSampler(DistributedSampler[Any]):
+    """All items in order, which processes share; the first ones are repeated for equal shares. As its parent
+    without shuffling, which makes a list of all items first, 36 MB for a million.
+    """
+
+    def __init__(self, dataset: Dataset[Any], processes: int = 1, rank: int = 0) -> None:
+        super().__init__(dataset, processes, rank, shuffle=False)
+        self.items = len(dataset)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        return (place % self.items for place in range(self.rank, self.total_size, self.num_replicas))
 
 
 class StreamLoader(DataLoader[Any]):
@@ -222,11 +250,10 @@ class StreamData(LightningDataModule, ABC):
         self._resume = state_dict
 
     def _evaluation_loader(self, stage: str, split: str) -> OrderedLoader:
-        """All items in order. Several processes share them, the last ones repeated for equal shares."""
+        """All items in order, as `OrderedSampler` shares them."""
         self.setup(stage)
         dataset = getattr(self, f"{split}_dataset")
-        sampler: DistributedSampler[Any] = DistributedSampler(dataset, *self._place(), shuffle=False)
-        return OrderedLoader(dataset, sampler=sampler, **self._options())
+        return OrderedLoader(dataset, sampler=OrderedSampler(dataset, *self._place()), **self._options())
 
     def val_dataloader(self) -> OrderedLoader:
         return self._evaluation_loader("validate", "val")

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ssl_ebm.data.augmentation import Augmentation
 from ssl_ebm.data.file_lists import Files
+from ssl_ebm.data.shards.folder import StoredLabels
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
 
@@ -124,7 +125,7 @@ class PictureFiles:
 
     Attributes:
         files: of the split.
-        labels: (N,) int64, or None.
+        labels: (N,) int64, in memory or in shards, or None.
         size: (H, W) in pixels.
         grayscale: one channel instead of three.
         on_broken: "skip" and replace a broken file, with a warning for each file, or "stop".
@@ -132,7 +133,7 @@ class PictureFiles:
     """
 
     files: Files
-    labels: NDArray[np.int64] | None
+    labels: NDArray[np.int64] | StoredLabels | None
     size: tuple[int, int]
     grayscale: bool
     on_broken: Literal["skip", "stop"]

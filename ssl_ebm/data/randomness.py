@@ -7,6 +7,7 @@ generators", OOPSLA 2014), evaluated for a whole batch of items at once.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's increment: 2^64 / golden ratio, odd
 _DOUBLE = 2.0**-53  # a double has 53 bits of mantissa
+_ROUNDS = 4  # of `permuted`, each of two halves: four are enough to look random (Luby and Rackoff, 1988)
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -57,6 +59,36 @@ def uniforms(seed: int, stream: str, index: ArrayLike, draws: int) -> NDArray[np
     start = _mix(counter * _GOLDEN + np.uint64(stream_key(seed, stream)))  # (N,)
     steps = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN  # (draws,)
     return (_mix(start[:, None] + steps) >> np.uint64(11)).astype(np.float64) * _DOUBLE
+
+
+def permuted(key: int, count: int, place: ArrayLike) -> NDArray[np.int64]:
+    """Where a pseudo-random permutation of 0..count - 1 takes some places, without the memory for a table.
+
+    A Feistel cipher of pairs (left, right) in Z_a x Z_b, where ab is the least such product with
+    a = ceil(sqrt(count)) that is no less than count; what comes to lie beyond count is enciphered once more
+    (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).
+
+    Args:
+        key: 64 bits, of the permutation.
+        count: at least 1.
+        place: (N,) integers in 0..count - 1.
+
+    Returns:
+        (N,) int64.
+    """
+    a = math.isqrt(count - 1) + 1
+    b = -(-count // a)
+    found = np.atleast_1d(np.asarray(place, np.uint64)).copy()
+    rounds = _mix(np.uint64(key) + np.arange(1, 2 * _ROUNDS + 1, dtype=np.uint64) * _GOLDEN)  # their keys
+    walking = np.arange(len(found))
+    while len(walking):
+        left, right = found[walking] % np.uint64(a), found[walking] // np.uint64(a)
+        for one, other in rounds.reshape(-1, 2):
+            left = (left + _mix(right * _GOLDEN + one)) % np.uint64(a)
+            right = (right + _mix(left * _GOLDEN + other)) % np.uint64(b)
+        found[walking] = left + np.uint64(a) * right
+        walking = walking[found[walking] >= count]
+    return found.astype(np.int64)
 
 
 def integers(uniform: NDArray[np.float64], low: int, high: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Clips inside of shards, made readable one by one: a million of them are a few numbers each."""
+"""Clips inside of shards, made readable one by one: each is a number in memory, how many frames it has."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ssl_ebm.data.decoding import FrameFormat
 from ssl_ebm.data.listings import Listing
 from ssl_ebm.data.shards.folder import ShardFolder
 from ssl_ebm.data.shards.stored import StoredFile
+from ssl_ebm.data.shards.tables import Rows
 from ssl_ebm.errors import UserError
 
 
@@ -68,7 +69,7 @@ def open_stored(shards: ShardFolder, row: int, form: FrameFormat, frame_rate: fl
     timeline = shards.timeline(row)
     name, file = shards.names[row], shards.file(row)
     if timeline is None:
-        return StoredArrayClip(name, file, int(shards.clips["frames"][row]), form)
+        return StoredArrayClip(name, file, int(shards.clips[row]["frames"]), form)
     return FileClip(name, file, form, timeline, timeline.at_rate(frame_rate))
 
 
@@ -83,7 +84,7 @@ class StoredClips(Sequence[Clip]):
 
     Args:
         shards: which.
-        rows: (N,) of their index.
+        rows: of their index.
         form: what frames are turned into.
         frame_rate: frames per second to which clips are resampled; None: every frame.
 
@@ -91,11 +92,9 @@ class StoredClips(Sequence[Clip]):
         frames: (N,) how many each clip has.
     """
 
-    def __init__(
-        self, shards: ShardFolder, rows: NDArray[np.int64], form: FrameFormat, frame_rate: float | None
-    ) -> None:
+    def __init__(self, shards: ShardFolder, rows: Rows, form: FrameFormat, frame_rate: float | None) -> None:
         self.shards, self.rows, self.form, self.frame_rate = shards, rows, form, frame_rate
-        self.frames = shards.frame_counts(frame_rate)[rows]
+        self.frames = shards.frame_counts(frame_rate)[np.asarray(rows)]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -104,12 +103,12 @@ class StoredClips(Sequence[Clip]):
     def __getitem__(self, index: int) -> Clip: ...
 
     @overload
-    def __getitem__(self, index: slice) -> StoredClips: ...
+    def __getitem__(self, index: slice) -> list[Clip]: ...
 
-    def __getitem__(self, index: int | slice) -> Clip | StoredClips:
+    def __getitem__(self, index: int | slice) -> Clip | list[Clip]:
         if isinstance(index, slice):
-            return StoredClips(self.shards, self.rows[index], self.form, self.frame_rate)
-        return open_stored(self.shards, int(self.rows[index]), self.form, self.frame_rate)
+            return [self[one] for one in range(*index.indices(len(self)))]
+        return open_stored(self.shards, self.rows[index], self.form, self.frame_rate)
 
     def __iter__(self) -> Iterator[Clip]:
         return (self[index] for index in range(len(self)))

@@ -19,10 +19,12 @@ from ssl_ebm.data.decoding import BrokenClipError, FrameFormat, to_float
 from ssl_ebm.data.listings import SPLITS, Listing, assign_splits, check_fractions, class_names
 from ssl_ebm.data.loading import check_memory, warn_of_skipped
 from ssl_ebm.data.randomness import integers, uniforms
+from ssl_ebm.data.shards.folder import StoredLabels
 from ssl_ebm.data.stored_clips import frame_counts
 from ssl_ebm.errors import UserError
 
-LabelledClips = tuple[Sequence[Clip], Sequence[int] | NDArray[np.int64] | None]  # and their class numbers
+Labels = Sequence[int] | StoredLabels | None  # class numbers
+LabelledClips = tuple[Sequence[Clip], Labels]
 
 
 class ClipWindows(Dataset[dict[str, Tensor]]):
@@ -53,7 +55,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         clips: Sequence[Clip],
-        labels: Sequence[int] | NDArray[np.int64] | None,
+        labels: Labels,
         length: int,
         stride: int,
         windows_per_clip: int | None,
@@ -70,10 +72,9 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         self.seed = seed
         self.split = split
         self.stop = stop
+        self.windows_per_clip = windows_per_clip
         self.frames = frame_counts(clips)
-        self.segments = (self.frames - length) // stride + 1
-        self.used = np.minimum(self.segments, windows_per_clip or self.segments)
-        self.ends = np.cumsum(self.used)  # of each clip's items
+        self.ends = np.cumsum(self.windows(self.frames)[1])  # of each clip's items
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -81,13 +82,18 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         return (self[index] for index in range(len(self)))  # of the first epoch; indices know no end
 
+    def windows(self, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Segments of clips of so many frames, and how many of them are used in an epoch."""
+        segments = (frames - self.length) // self.stride + 1
+        return segments, np.minimum(segments, self.windows_per_clip or segments)
+
     def window(self, index: int) -> tuple[int, int]:
         """Clip and first frame of an item, a pure function of (seed, split, index)."""
         if index < 0:
             raise IndexError(f"index {index} is negative")
         epoch, place = divmod(index, len(self))
         clip = int(np.searchsorted(self.ends, place, side="right"))
-        segments, used = int(self.segments[clip]), int(self.used[clip])
+        segments, used = map(int, self.windows(self.frames[clip]))
         turn = place - int(self.ends[clip]) + used
         if not self.training:
             return clip, (2 * turn + 1) * segments // (2 * used) * self.stride

@@ -10,6 +10,7 @@ import numpy as np
 from ssl_ebm.data.clips import Clip, find_clips
 from ssl_ebm.data.listings import SPLITS, Listing
 from ssl_ebm.data.shards.folder import ShardFolder, open_shards
+from ssl_ebm.data.shards.tables import Rows
 from ssl_ebm.data.stored_clips import StoredClips, open_listed
 from ssl_ebm.data.video import LabelledClips, VideoData
 
@@ -22,7 +23,7 @@ class VideoFolder(VideoData):
     group on one side.
 
     Or shards that `ssl-ebm shard` has made of such a folder: batches are the same, to the bit. With `cache`
-    off, memory does not grow with them.
+    off, memory grows by two numbers a clip.
 
     Args:
         folder: the folder.
@@ -61,14 +62,16 @@ class VideoFolder(VideoData):
         self.classes = shards.manifest.classes
         windows = np.array([self._window(split) for split in (*SPLITS, None)])  # -1, no split, is the last
         frames = shards.frame_counts(self.frame_rate)
-        fits = frames >= windows[shards.items["split"]]
+        fits = frames >= windows[shards.items.column("split")]
         short = {shards.names[row]: int(frames[row]) for row in np.flatnonzero(~fits).tolist()}
         self._tell_short(short, int(fits.sum()))
         rows = np.flatnonzero(fits)
         numbers = shards.split_numbers(rows, self.val_fraction, self.test_fraction, self.seed)
+        of_split = np.full(len(frames), -1)
+        of_split[rows] = numbers
         prepared: dict[str, LabelledClips] = {}
         for place, split in enumerate(SPLITS):
-            chosen = rows[numbers == place]
+            chosen = Rows(of_split == place)
             clips = StoredClips(shards, chosen, self.form, self.frame_rate)
             prepared[split] = clips, shards.labels(chosen)
         return prepared

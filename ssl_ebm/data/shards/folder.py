@@ -15,9 +15,20 @@ from numpy.typing import NDArray
 
 from ssl_ebm.data.decoding import Timeline
 from ssl_ebm.data.listings import SPLITS, Listing, group_keys, share_out
+from ssl_ebm.data.records import Records
 from ssl_ebm.data.shards.manifest import AGAIN, Kind, Manifest, check_files, is_sharded, read_manifest
 from ssl_ebm.data.shards.stored import StoredFile
-from ssl_ebm.data.shards.tables import CLIP, CLIPS, GROUPS, ITEM, ITEMS, NAMES, TIMES, Strings, map_records
+from ssl_ebm.data.shards.tables import (
+    CLIP,
+    CLIPS,
+    GROUPS,
+    ITEM,
+    ITEMS,
+    NAMES,
+    TIMES,
+    Rows,
+    Strings,
+)
 from ssl_ebm.errors import UserError
 
 OPEN = 64  # shards that a process keeps open; systems allow a thousand files
@@ -25,28 +36,29 @@ _BLOCK = 2**20  # bytes of which a checksum is taken at a time
 
 
 class ShardFolder:
-    """Shards that `open_shards` has checked. Only the index is mapped; memory does not grow with the items
-    but by the pages of the index that are in use, which processes share.
+    """Shards that `open_shards` has checked. The index is read as it is needed, too, so memory does not grow
+    with the items.
 
     Processes and threads may read one object at once; a copy in another process opens the files anew.
 
     Attributes:
         folder: where they lie.
         manifest: what they hold.
-        items: (N,) records, see `tables.ITEM`.
-        clips: (N,) records of clips, see `tables.CLIP`.
+        items: a record for each, see `tables.ITEM`.
+        clips: of clips a record for each, see `tables.CLIP`.
         names: of the items.
+        groups: the same of their groups.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
-        self.items = map_records(folder / ITEMS, ITEM)
-        self.clips = map_records(folder / CLIPS, CLIP)
-        self.names = Strings(folder / NAMES, self.items["name_end"])
-        grouped = len(self.items) > 0 and int(self.items["group_end"][-1]) > 0
-        self.groups = Strings(folder / GROUPS, self.items["group_end"]) if grouped else self.names
-        self._times = map_records(folder / TIMES, np.uint8)
-        self._whole = np.zeros(len(self), bool)  # items that had their checksum in this process
+        self.items = Records(folder / ITEMS, ITEM)
+        self.clips = Records(folder / CLIPS, CLIP)
+        self.names = Strings(folder / NAMES, self.items, "name_end")
+        grouped = len(self.items) > 0 and int(self.items[len(self) - 1]["group_end"]) > 0
+        self.groups = Strings(folder / GROUPS, self.items, "group_end") if grouped else self.names
+        self._times = Records(folder / TIMES, np.uint8)
+        self._whole = np.zeros(-(-len(self) // 8), np.uint8)  # bits: items that had their checksum here
         self._opened: OrderedDict[int, int] = OrderedDict()
         self._lock = Lock()
 
@@ -68,8 +80,9 @@ class ShardFolder:
         Raises:
             UserError: a shard that cannot be read, or is not what was written.
         """
-        content = self._read(row, 0, int(self.items["size"][row]))
-        if zlib.crc32(content) != self.items["crc"][row]:
+        item = self.items[row]
+        content = self._read(row, item, 0, int(item["size"]))
+        if zlib.crc32(content) != item["crc"]:
             raise self._changed(row)
         return content
 
@@ -79,17 +92,19 @@ class ShardFolder:
         Raises:
             UserError: as `read`.
         """
-        if not self._whole[row]:
-            size, crc = int(self.items["size"][row]), 0
+        item = self.items[row]
+        if not self._whole[row // 8] >> row % 8 & 1:
+            size, crc = int(item["size"]), 0
             for first in range(0, size, _BLOCK):
-                crc = zlib.crc32(self._read(row, first, min(_BLOCK, size - first)), crc)
-            if crc != self.items["crc"][row]:
+                crc = zlib.crc32(self._read(row, item, first, min(_BLOCK, size - first)), crc)
+            if crc != item["crc"]:
                 raise self._changed(row)
-            self._whole[row] = True
-        return self._read(row, start, count)
+            with self._lock:
+                self._whole[row // 8] |= 1 << row % 8
+        return self._read(row, item, start, count)
 
-    def _read(self, row: int, start: int, count: int) -> bytes:
-        number, offset = int(self.items["shard"][row]), int(self.items["offset"][row])
+    def _read(self, row: int, item: Any, start: int, count: int) -> bytes:
+        number, offset = int(item["shard"]), int(item["offset"])
         try:
             if offset + start + count > self.manifest.shards[number].size:
                 raise self._changed(row)
@@ -114,7 +129,7 @@ class ShardFolder:
         return self._opened[number]
 
     def _changed(self, row: int) -> UserError:
-        shard = self.manifest.shards[int(self.items["shard"][row])].name
+        shard = self.manifest.shards[int(self.items[row]["shard"])].name
         return UserError(
             f"{self.names[row]} in {self.folder / shard} differs from its checksum, the file was changed or "
             f"cut off: {AGAIN}"
@@ -133,67 +148,65 @@ class ShardFolder:
 
     def listings(self) -> list[Listing]:
         """All files, as `find_files` would list them in the original folder. Takes memory for each."""
-        begins = np.flatnonzero(self.items["begins"])
+        begins = np.flatnonzero(self.items.column("begins"))
         parts = np.diff(begins, append=len(self)).tolist()
         classes = [*self.manifest.classes, None]  # -1 is the last
         splits = [*SPLITS, None]
+        names, groups = list(self.names), list(self.groups)
+        label, split = self.items.column("label"), self.items.column("split")
         return [
             Listing(
-                StoredFile(self, row, count),
-                self.names[row],
-                self.groups[row],
-                classes[self.items["label"][row]],
-                splits[self.items["split"][row]],
+                StoredFile(self, row, count), names[row], groups[row], classes[label[row]], splits[split[row]]
             )
             for row, count in zip(begins.tolist(), parts, strict=True)
         ]
 
     def split_numbers(
-        self, rows: NDArray[np.int64], val_fraction: float, test_fraction: float, seed: int
+        self, rows: NDArray[np.int64] | slice, val_fraction: float, test_fraction: float, seed: int
     ) -> NDArray[np.int8]:
         """The splits of some items by their places in `SPLITS`, as `assign_splits` gives them to files.
 
         Raises:
             UserError: as `assign_splits`.
         """
-        given = self.items["split"][rows]
+        split = self.items.column("split")
+        given = split[rows]
         if None in self.fixed and len(self.fixed) > 1:
-            outside = self.names[int(np.flatnonzero(self.items["split"] < 0)[0])]
+            outside = self.names[int(np.flatnonzero(split < 0)[0])]
             raise UserError(
                 f"{outside} lies outside train, val and test in {self.folder}: move it into one of them "
                 "before you make shards"
             )
         if {"train", "val", "test"} <= self.fixed:  # nothing is drawn
-            keys = np.zeros(len(rows), np.uint64)
+            keys = np.zeros(0, np.uint64)
         else:
             keys = group_keys(self.groups.as_bytes(), seed)[rows]
         return share_out(given, keys, self.fixed, str(self.folder), val_fraction, test_fraction)
 
-    def rows_of_split(
-        self, split: str, val_fraction: float, test_fraction: float, seed: int
-    ) -> NDArray[np.int64]:
+    def rows_of_split(self, split: str, val_fraction: float, test_fraction: float, seed: int) -> Rows:
         """The items of a split, as `split_numbers` says, in their order.
 
         Raises:
             UserError: as `assign_splits`.
         """
-        numbers = self.split_numbers(np.arange(len(self)), val_fraction, test_fraction, seed)
-        return np.flatnonzero(numbers == SPLITS.index(split))
+        numbers = self.split_numbers(slice(None), val_fraction, test_fraction, seed)
+        return Rows(numbers == SPLITS.index(split))
 
-    def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    def labels(self, rows: Rows) -> StoredLabels | None:
         """Class numbers of some items; None where there are no classes."""
-        return self.items["label"][rows].astype(np.int64) if self.manifest.classes else None
+        return StoredLabels(self, rows) if self.manifest.classes else None
 
     # -- clips -------------------------------------------------------------------------------------------
 
     def frame_counts(self, frame_rate: float | None) -> NDArray[np.int64]:
         """(N,) how many frames each clip has, resampled in time (see `Timeline.at_rate`)."""
-        frames = self.clips["frames"].astype(np.int64)
+        frames = self.clips.column("frames").astype(np.int64)
         if frame_rate is None:
             return frames
-        shown = ((self.clips["last"] + self.clips["gap"]) * frame_rate + 1e-6).astype(np.int64)
+        shown = self.clips.column("last") + self.clips.column("gap")
+        shown = (shown * frame_rate + 1e-6).astype(np.int64)
         timed = frames > 1
-        timed &= np.diff(self.clips["times_end"], prepend=np.uint64(0)) > 0  # arrays have no times
+        timed &= np.diff(self.clips.column("times_end"), prepend=np.uint64(0)) > 0  # arrays have no times
         return np.where(timed, np.maximum(shown, 1), frames)
 
     def timeline(self, row: int) -> Timeline | None:
@@ -202,9 +215,9 @@ class ShardFolder:
         Raises:
             UserError: the index was changed.
         """
-        clip: Any = self.clips[row]
-        start = int(self.clips["times_end"][row - 1]) if row else 0
-        held = self._times[start : int(clip["times_end"])].tobytes()
+        clip = self.clips[row]
+        start = int(self.clips[row - 1]["times_end"]) if row else 0
+        held = self._times.some(start, int(clip["times_end"])).tobytes()
         if not held:
             return None
         if zlib.crc32(held) != clip["crc"]:
@@ -214,6 +227,32 @@ class ShardFolder:
             raise UserError(f"{self.folder / CLIPS} gives a clip {count} frames and other times: {AGAIN}")
         stamps = np.frombuffer(held, "<i8", count, 8 * count) if clip["stamped"] else None
         return Timeline(np.frombuffer(held, "<f8", count), stamps)
+
+
+class StoredLabels:
+    """Class numbers of some items of shards: read where an array of them would be held.
+
+    Args:
+        shards: which.
+        rows: of their index.
+    """
+
+    def __init__(self, shards: ShardFolder, rows: Rows) -> None:
+        self.shards, self.rows = shards, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those at one or more places, as of an array."""
+        items = self.shards.items
+        found = [items[self.rows[one]]["label"] for one in np.ravel(place).tolist()]
+        return np.array(found, np.int64).reshape(np.shape(place))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """(n,) all of them, in memory."""
+        labels = self.shards.items.column("label")[np.asarray(self.rows)]
+        return labels.astype(np.int64 if dtype is None else dtype)
 
 
 def open_shards(folder: str | Path, kind: Kind) -> ShardFolder | None:
@@ -238,7 +277,7 @@ def open_shards(folder: str | Path, kind: Kind) -> ShardFolder | None:
 def _is_sound(shards: ShardFolder) -> bool:
     """Whether all numbers of the index are within their ranges, whoever has written them."""
     manifest, items = shards.manifest, shards.items
-    if len(items) != manifest.items or not len(items) or not items["begins"][0]:
+    if len(items) != manifest.items or not len(items) or not items[0]["begins"]:
         return False
     if len(shards.clips) != (len(items) if manifest.kind == "clips" else 0):
         return False
@@ -248,5 +287,7 @@ def _is_sound(shards: ShardFolder) -> bool:
         "split": (-1, len(SPLITS)),
     }
     return all(
-        low <= int(items[name].min()) and int(items[name].max()) < end for name, (low, end) in ranges.items()
+        low <= int(block[name].min()) and int(block[name].max()) < end
+        for block in items.blocks()
+        for name, (low, end) in ranges.items()
     )

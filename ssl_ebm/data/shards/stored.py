@@ -35,8 +35,7 @@ class StoredFile:
 
     def size(self) -> int:
         """In bytes."""
-        items = self.shards.items
-        return sum(int(items["size"][row]) for row in range(self.row, self.row + self.parts))
+        return int(self.shards.items.some(self.row, self.row + self.parts)["size"].sum())
 
     def read_bytes(self) -> bytes:
         """The whole content, which has its checksum.
@@ -61,9 +60,8 @@ class _Parts(io.RawIOBase):
     """The parts of a stored file as one."""
 
     def __init__(self, file: StoredFile) -> None:
-        items = file.shards.items
         self.shards, self.row = file.shards, file.row
-        self.sizes = [int(items["size"][row]) for row in range(file.row, file.row + file.parts)]
+        self.sizes = file.shards.items.some(file.row, file.row + file.parts)["size"].tolist()
         self.size, self.place = sum(self.sizes), 0
         self.name = file.shards.names[file.row]  # FFmpeg takes hints from its ending
 

@@ -1,4 +1,4 @@
-"""The index of a folder of shards: plain records in files that are mapped, not read.
+"""The index of a folder of shards: plain records in files, of which memory holds a block at a time.
 
 items.bin   a record for each item, see `ITEM`
 names.bin   the items' names, one after another, as bytes of the file system
@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ssl_ebm.data.records import Records
 
 ITEM = np.dtype(
     [
@@ -43,13 +45,7 @@ CLIP = np.dtype(
     ]
 )
 ITEMS, NAMES, GROUPS, CLIPS, TIMES = "items.bin", "names.bin", "groups.bin", "clips.bin", "times.bin"
-_AT_ONCE = 65_536  # names that are in memory at a time
-
-
-def map_records(path: Path, dtype: Any) -> NDArray[Any]:
-    """The whole records of a file, mapped for reading."""
-    count = path.stat().st_size // np.dtype(dtype).itemsize if path.is_file() else 0
-    return np.memmap(path, dtype, "r", shape=(count,)) if count else np.zeros(0, dtype)  # mmap takes no 0
+_BLOCK = 4096  # rows of the index between which `Rows` counts
 
 
 class Strings:
@@ -57,15 +53,17 @@ class Strings:
 
     Args:
         path: of the bytes.
-        ends: (N,) where each name ends.
+        items: records that tell where each name ends.
+        end: the name of their field.
     """
 
-    def __init__(self, path: Path, ends: NDArray[np.uint64]) -> None:
-        self.bytes, self.ends = map_records(path, np.uint8), ends
+    def __init__(self, path: Path, items: Records, end: str) -> None:
+        self.bytes, self.items, self.end = Records(path, np.uint8), items, end
 
     def __getitem__(self, row: int) -> str:
-        start = int(self.ends[row - 1]) if row else 0
-        return os.fsdecode(self.bytes[start : int(self.ends[row])].tobytes())
+        ends = self.items.some(max(row - 1, 0), row + 1)[self.end].tolist()
+        start = ends[0] if row else 0
+        return os.fsdecode(self.bytes.some(start, ends[-1]).tobytes())
 
     def __iter__(self) -> Iterator[str]:
         return map(os.fsdecode, self.as_bytes())
@@ -73,9 +71,37 @@ class Strings:
     def as_bytes(self) -> Iterator[bytes]:
         """All of them, some thousands read at a time."""
         start = 0
-        for first in range(0, len(self.ends), _AT_ONCE):
-            ends = self.ends[first : first + _AT_ONCE].tolist()
-            some, offset = self.bytes[start : ends[-1]].tobytes(), start
+        for block in self.items.blocks():
+            ends = block[self.end].tolist()
+            some, offset = self.bytes.some(start, ends[-1]).tobytes(), start
             for end in ends:
                 yield some[start - offset : end - offset]
                 start = end
+
+
+class Rows:
+    """Some rows of an index in their order, held as a bit for each row of the index.
+
+    Args:
+        chosen: (N,) bool, which rows of the index.
+    """
+
+    def __init__(self, chosen: NDArray[np.bool_]) -> None:
+        self._bits = np.packbits(chosen)
+        starts = range(0, len(chosen), _BLOCK)
+        counts = [int(chosen[start : start + _BLOCK].sum()) for start in starts]
+        self._before = np.cumsum([0, *counts])  # of each block of the index, and of all
+
+    def __len__(self) -> int:
+        return int(self._before[-1])
+
+    def __getitem__(self, place: int) -> int:
+        if not 0 <= place < len(self):
+            raise IndexError(f"place {place} of {len(self)} rows")
+        block = int(np.searchsorted(self._before, place, side="right")) - 1
+        bits = np.unpackbits(self._bits[block * _BLOCK // 8 : (block + 1) * _BLOCK // 8])
+        return block * _BLOCK + int(np.flatnonzero(bits)[place - self._before[block]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """(n,) all of them, in memory."""
+        return np.flatnonzero(np.unpackbits(self._bits)).astype(np.int64 if dtype is None else dtype)

@@ -27,33 +27,40 @@ from ssl_ebm.report.benchmarks.rows import Row
 ITEMS = (1_000, 10_000, 100_000, 1_000_000)
 SHARD = 1000  # pictures in each
 STATUS = Path("/proc/self/status")
-SCRIPT = """
+BATCHES = 50  # of 64, after which memory is looked at
+SCRIPT = f"""
 import re, sys, time
+from itertools import islice
 from pathlib import Path
 from ssl_ebm.data import ImageFolder
 
-def megabytes():
-    kilobytes = dict(re.findall(r"(\\w+):\\s+(\\d+) kB", Path("/proc/self/status").read_text()))
-    return [int(kilobytes[name]) * 1024 / 1e6 for name in ("VmRSS", "RssAnon", "RssFile")]
+def megabytes(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", Path("{STATUS}").read_text())[1]) * 1024 / 1e6
 
 def first_batch(folder):
     data = ImageFolder(folder, size=32, in_memory=False)
     data.setup("fit")
-    next(iter(data.train_dataloader()))
-    return data
+    batches = iter(data.train_dataloader())
+    next(batches)
+    return batches
 
 first_batch(sys.argv[2])  # imports what a first batch needs
-before, began = megabytes(), time.monotonic()
-data = first_batch(sys.argv[1])
-seconds, after = time.monotonic() - began, megabytes()
-print(seconds, after[0], after[1] - before[1], after[2] - before[2])
+before = megabytes("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak is that of from now on
+began = time.monotonic()
+batches = first_batch(sys.argv[1])
+seconds, peak = time.monotonic() - began, megabytes("VmHWM")
+for _ in islice(batches, {BATCHES} - 1):
+    pass
+after = megabytes("VmRSS")
+print(seconds, after, after - before, peak - before)
 """
 
 
 def memory_rows(suite: str, items: Sequence[int] = ITEMS, shard: int = SHARD) -> Iterator[Row]:
-    """For each number of items: seconds from opening to the first batch, the process's memory (RSS), and how
-    much of it came with the items: its own, and the mapped index, whose pages processes share. Nothing where
-    the system is no Linux.
+    """For each number of items: seconds from opening to the first batch; the process's memory (RSS) after
+    some batches; how much of it came with the items; and how much had come at most, as splits were drawn.
+    Nothing where the system is no Linux.
     """
     if not STATUS.is_file():
         return
@@ -63,11 +70,11 @@ def memory_rows(suite: str, items: Sequence[int] = ITEMS, shard: int = SHARD) ->
         few = repeat_shard(folder, folder / "few", plan, records, 1)
         for count in items:
             many = repeat_shard(folder, folder / str(count), plan, records, count // shard)
-            seconds, whole, own, mapped = first_batch(many, few)
+            seconds, whole, more, peak = first_batch(many, few)
             figures = (
                 ("memory (RSS)", whole, "MB"),
-                ("memory of the items' own", own, "MB"),
-                ("memory mapped from the index", mapped, "MB"),
+                ("memory that came with the items", more, "MB"),
+                ("memory that came at most, while opening", peak, "MB"),
                 ("until the first batch", seconds, "s"),
             )
             for what, figure, unit in figures:
@@ -116,8 +123,8 @@ def repeat_shard(folder: Path, out: Path, plan: Plan, records: dict[str, Any], t
 
 
 def first_batch(folder: Path, warm_up: Path) -> list[float]:
-    """Of a process that opens a folder after another: seconds, MB of the process, MB of its own and MB mapped
-    that came with the folder."""
+    """Of a process that opens a folder after another: seconds, MB of the process, MB that came with the
+    folder, and MB that had come at most."""
     command = [sys.executable, "-c", SCRIPT, str(folder), str(warm_up)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [float(word) for word in done.stdout.split()[-4:]]
