@@ -40,7 +40,7 @@ def stream_keys(seed: int, prefix: str, names: Iterable[bytes]) -> NDArray[np.ui
         digest = begun.copy()
         digest.update(name)
         keys += digest.digest()[:8]
-    return np.frombuffer(keys, "<u8").astype(np.uint64)
+    return np.frombuffer(keys, "<u8").astype(np.uint64, copy=False)
 
 
 def uniforms(seed: int, stream: str, index: ArrayLike, draws: int) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ssl_ebm.errors import UserError
 
-_AT_ONCE = 65_536  # records that are in memory at a time
+_AT_ONCE = 8192  # records that are in memory at a time
 
 
 class Records:

@@ -15,9 +15,10 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import TensorDataset
+from torch.utils.data.distributed import DistributedSampler
 
-from ssl_ebm.data import MovingDigits
-from ssl_ebm.data.loading import StreamSampler
+from ssl_ebm.data import MovingDigits, loading
+from ssl_ebm.data.loading import HELD, OrderedSampler, StreamSampler
 from ssl_ebm.errors import UserError
 
 SETTINGS: dict[str, Any] = {
@@ -45,8 +46,12 @@ def test_batches_do_not_depend_on_the_workers(split: str) -> None:
     assert (seen[0][0] == seen[0][1]) == (split == "val")  # training clips are new in each epoch
 
 
+@pytest.mark.parametrize("held", [100, 0])
 @pytest.mark.parametrize("items", [100, 96, 7])
-def test_each_epoch_of_the_stream_is_a_permutation(items: int) -> None:
+def test_each_epoch_of_the_stream_is_a_permutation(
+    items: int, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "HELD", held)
     dataset = TensorDataset(torch.arange(items))
     streams = []
     for seed in (0, 1):
@@ -59,7 +64,7 @@ def test_each_epoch_of_the_stream_is_a_permutation(items: int) -> None:
     assert len(set(streams)) == 6  # every epoch and every seed has its own order
 
 
-@pytest.mark.parametrize("items", [100, 96, 7])
+@pytest.mark.parametrize("items", [100, 96, 7, HELD + 1])
 @pytest.mark.parametrize("processes", [2, 3, 4])
 @pytest.mark.parametrize("start", [0, 5, 17])
 def test_a_global_batch_does_not_depend_on_the_processes(items: int, processes: int, start: int) -> None:
@@ -85,6 +90,17 @@ def test_evaluation_sees_every_item_on_any_number_of_processes() -> None:
         shares.append([i for batch in data.test_dataloader() for i in batch["clip"].tolist()])
     assert {len(share) for share in shares} == {3}  # processes must make equally many steps
     assert {index for share in shares for index in share} == set(range(10))
+
+
+@pytest.mark.parametrize("items", [1, 5, 12])
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_evaluation_has_the_order_of_pytorch(items: int, processes: int) -> None:
+    dataset = TensorDataset(torch.arange(items))
+    for rank in range(processes):
+        ours = OrderedSampler(dataset, processes, rank)
+        theirs = DistributedSampler(dataset, processes, rank, shuffle=False)
+        assert list(ours) == list(theirs)
+        assert len(ours) == len(theirs)
 
 
 def test_a_set_smaller_than_a_batch_fills_it_with_later_epochs() -> None:

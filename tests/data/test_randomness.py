@@ -1,6 +1,10 @@
-import numpy as np
+from collections import Counter
 
-from ssl_ebm.data.randomness import integers, uniforms
+import numpy as np
+import pytest
+from scipy import stats
+
+from ssl_ebm.data.randomness import integers, permuted, stream_key, uniforms
 
 
 def test_splitmix64_against_its_published_sequence() -> None:
@@ -41,3 +45,29 @@ def test_integers_cover_both_ends_equally() -> None:
     count = np.bincount(integers(uniforms(0, "a", np.arange(30_000), 1)[:, 0], -1, 1) + 1)
     assert len(count) == 3
     assert abs(count - 10_000).max() < 400
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 17, 1000, 4097, 131_073])
+@pytest.mark.parametrize("key", [0, 1, 2**64 - 1])
+def test_a_cipher_permutes(count: int, key: int) -> None:
+    order = permuted(key, count, np.arange(count))
+    assert sorted(order.tolist()) == list(range(count))
+    some = np.arange(count)[:: max(1, count // 50)]
+    assert (permuted(key, count, some) == order[some]).all()  # a place needs no other
+
+
+def test_all_orders_of_four_things_are_equally_likely() -> None:
+    """24,000 keys: chi-squared of 24 classes has 23 degrees of freedom, and 49.7 is its 99.9 % quantile."""
+    found = Counter(tuple(permuted(stream_key(i, "x"), 4, np.arange(4)).tolist()) for i in range(24_000))
+    assert len(found) == 24
+    assert sum((count - 1000) ** 2 / 1000 for count in found.values()) < 49.7
+
+
+def test_neighbours_come_to_lie_anywhere() -> None:
+    """Places against items (20 x 20 classes), and the distance of neighbours (100): 99.9 % quantiles."""
+    count = 200_000
+    order = permuted(3, count, np.arange(count))
+    table = np.histogram2d(np.arange(count), order, bins=20)[0]
+    assert ((table - count / 400) ** 2).sum() / (count / 400) < stats.chi2.ppf(0.999, 19 * 19)
+    steps = np.histogram(np.diff(order) % count, bins=100, range=(0, count))[0]
+    assert ((steps - count / 100) ** 2).sum() / (count / 100) < stats.chi2.ppf(0.999, 99)

@@ -108,10 +108,10 @@ def test_memory_and_its_parts(tmp_path: Path) -> None:
     """Fifty batches of a million items cost no more memory than of a thousand: the index alone has 62 MB."""
     rows = list(memory.memory_rows("scale", items=(1000, 1_000_000), shard=1000))
     assert [row.case.rpartition(", ")[2] for row in rows] == ["1,000 items"] * 4 + ["1,000,000 items"] * 4
-    whole, more, peak, seconds = (row.ours for row in rows[4:])
+    whole, held, peak, seconds = (row.ours for row in rows[4:])
     index = 1_000_000 * (ITEM.itemsize + len("000000/0000.jpg")) / 1e6
-    assert more - rows[1].ours < 0.1 * index
-    assert more <= peak < whole
+    assert held - rows[1].ours < 0.1 * index
+    assert held <= peak < whole
     assert seconds > 0
 
 

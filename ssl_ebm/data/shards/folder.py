@@ -59,6 +59,7 @@ class ShardFolder:
         self.groups = Strings(folder / GROUPS, self.items, "group_end") if grouped else self.names
         self._times = Records(folder / TIMES, np.uint8)
         self._whole = np.zeros(-(-len(self) // 8), np.uint8)  # bits: items that had their checksum here
+        self._rows: dict[tuple[float, float, int], dict[str, Rows]] = {}
         self._opened: OrderedDict[int, int] = OrderedDict()
         self._lock = Lock()
 
@@ -189,8 +190,11 @@ class ShardFolder:
         Raises:
             UserError: as `assign_splits`.
         """
-        numbers = self.split_numbers(slice(None), val_fraction, test_fraction, seed)
-        return Rows(numbers == SPLITS.index(split))
+        drawn = val_fraction, test_fraction, seed
+        if drawn not in self._rows:
+            numbers = self.split_numbers(slice(None), *drawn)
+            self._rows[drawn] = {name: Rows(numbers == place) for place, name in enumerate(SPLITS)}
+        return self._rows[drawn][split]
 
     def labels(self, rows: Rows) -> StoredLabels | None:
         """Class numbers of some items; None where there are no classes."""

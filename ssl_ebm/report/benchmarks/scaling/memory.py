@@ -29,7 +29,7 @@ SHARD = 1000  # pictures in each
 STATUS = Path("/proc/self/status")
 BATCHES = 50  # of 64, after which memory is looked at
 SCRIPT = f"""
-import re, sys, time
+import ctypes, re, sys, time
 from itertools import islice
 from pathlib import Path
 from ssl_ebm.data import ImageFolder
@@ -44,23 +44,27 @@ def first_batch(folder):
     next(batches)
     return batches
 
+def held():  # without what the C library keeps for later, having been given it back
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+    return megabytes("VmRSS")
+
 first_batch(sys.argv[2])  # imports what a first batch needs
-before = megabytes("VmRSS")
+before = held()
 Path("/proc/self/clear_refs").write_text("5")  # the peak is that of from now on
 began = time.monotonic()
 batches = first_batch(sys.argv[1])
 seconds, peak = time.monotonic() - began, megabytes("VmHWM")
 for _ in islice(batches, {BATCHES} - 1):
     pass
-after = megabytes("VmRSS")
-print(seconds, after, after - before, peak - before)
+whole = megabytes("VmRSS")
+print(seconds, whole, held() - before, peak - before)
 """
 
 
 def memory_rows(suite: str, items: Sequence[int] = ITEMS, shard: int = SHARD) -> Iterator[Row]:
     """For each number of items: seconds from opening to the first batch; the process's memory (RSS) after
-    some batches; how much of it came with the items; and how much had come at most, as splits were drawn.
-    Nothing where the system is no Linux.
+    some batches; how much of it came with the items and is still held (the C library keeps some more for
+    later); and how much had come at most, as splits were drawn. Nothing where the system is no Linux.
     """
     if not STATUS.is_file():
         return
@@ -73,8 +77,8 @@ def memory_rows(suite: str, items: Sequence[int] = ITEMS, shard: int = SHARD) ->
             seconds, whole, more, peak = first_batch(many, few)
             figures = (
                 ("memory (RSS)", whole, "MB"),
-                ("memory that came with the items", more, "MB"),
-                ("memory that came at most, while opening", peak, "MB"),
+                ("memory held for the items", more, "MB"),
+                ("memory at most for them, while opening", peak, "MB"),
                 ("until the first batch", seconds, "s"),
             )
             for what, figure, unit in figures:
@@ -123,8 +127,8 @@ def repeat_shard(folder: Path, out: Path, plan: Plan, records: dict[str, Any], t
 
 
 def first_batch(folder: Path, warm_up: Path) -> list[float]:
-    """Of a process that opens a folder after another: seconds, MB of the process, MB that came with the
-    folder, and MB that had come at most."""
+    """Of a process that opens a folder after another: seconds, MB of the process, MB held for the folder,
+    and MB at most for it."""
     command = [sys.executable, "-c", SCRIPT, str(folder), str(warm_up)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [float(word) for word in done.stdout.split()[-4:]]
