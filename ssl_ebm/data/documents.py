@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ from typing import Protocol
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ssl_ebm.data import hugging_face
-from ssl_ebm.data.listings import SPLITS, find_files
+from ssl_ebm.data.listings import SPLITS, Listing, find_files
 from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.randomness import stream_key
 from ssl_ebm.data.shards.folder import ShardFolder, open_shards
@@ -61,6 +61,16 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
+class _Anew(Iterable[TextFile]):
+    """What a function yields, begun anew by each iteration."""
+
+    begin: Callable[[], Iterator[TextFile]]
+
+    def __iter__(self) -> Iterator[TextFile]:
+        return self.begin()
+
+
+@dataclass(frozen=True)
 class Corpus:
     """The documents of a file, of all files below a folder, or of a dataset of Hugging Face.
 
@@ -105,8 +115,9 @@ class Corpus:
         if self.unit not in ("file", "paragraph", "line"):
             raise UserError(f"text: unit is {self.unit!r}: use file, paragraph or line")
 
-    def sources(self) -> list[Source]:
-        """All files, or all splits of a dataset.
+    def sources(self) -> Iterable[Source]:
+        """All files, or all splits of a dataset. Files in shards are listed anew whenever this is iterated,
+        so that none is held.
 
         Raises:
             UserError: nothing there; no labels, where they are wanted.
@@ -123,30 +134,35 @@ class Corpus:
         if hugging_face.is_saved(path):
             raise UserError(f"{path} is a dataset of Hugging Face: give hf:{path}")
         shards = self.shards()
-        listings = find_files(path, SUFFIXES, "texts", notes=False) if shards is None else shards.listings()
-        found = []
-        for listing in listings:
-            first, *inside = listing.name.split("/")
-            split = split_of_name(listing.name)
-            inside = inside if split is not None else [first, *inside]
-            label = inside[0] if len(inside) > 1 and self.label_column is not None else None
-            found.append(TextFile(listing.path, split, self.unit, *columns, label, self.optional))
-        return self._labelled(found)
+        if shards is None:
+            return self._labelled([*map(self._file, find_files(path, SUFFIXES, "texts", notes=False))])
+        return self._labelled(_Anew(lambda: map(self._file, shards.listings())))
 
-    def _labelled(self, files: list[TextFile]) -> list[Source]:
+    def _file(self, listing: Listing) -> TextFile:
+        first, *inside = listing.name.split("/")
+        split = split_of_name(listing.name)
+        inside = inside if split is not None else [first, *inside]
+        label = inside[0] if len(inside) > 1 and self.label_column is not None else None
+        columns = (self.text_column, self.label_column)
+        return TextFile(listing.path, split, self.unit, *columns, label, self.optional)
+
+    def _labelled(self, files: Iterable[TextFile]) -> Iterable[Source]:
         """Where labels are wanted, tables alone if there are some; else the files in class folders."""
         if self.label_column is None or self.optional:
-            return [*files]
-        tables = [one for one in files if one.path.suffix.lower() != ".txt"]
-        kept = tables or [one for one in files if one.folder_label is not None]
-        if not kept:
+            return files
+        tables = any(one.is_table for one in files)
+
+        def is_kept(one: TextFile) -> bool:
+            return one.is_table if tables else one.folder_label is not None
+
+        if not any(map(is_kept, files)):
             raise UserError(
                 f"{self.path} has no labels: give a table, or put the texts in a folder for each class"
             )
-        if len(kept) < len(files):
-            notes = [str(one).removeprefix(f"{self.path}/") for one in files if one not in kept]
+        notes = [str(one).removeprefix(f"{self.path}/") for one in files if not is_kept(one)]
+        if notes:
             warn_of_skipped(self.path, "file(s) that have no labels", notes)
-        return [*kept]
+        return _Anew(lambda: filter(is_kept, files))
 
     def shards(self) -> ShardFolder | None:
         """Those that hold the files, where the path is a folder of such.
@@ -176,7 +192,7 @@ class Corpus:
     def size(self) -> tuple[int, str]:
         """How much there is to read, in bytes or in rows of a dataset."""
         sources = self.sources()
-        return sum(source.size() for source in sources), sources[0].measure
+        return sum(source.size() for source in sources), next(iter(sources)).measure
 
     def documents(self, blank: list[str] | None = None, seen: Seen = ignore) -> Iterator[Document]:
         """All documents that are not blank, without the white space around them.
@@ -195,8 +211,9 @@ class Corpus:
                 f"{self.path} has {' and '.join(sorted(map(str, fixed)))} but no train: add it, or give "
                 "one file alone"
             )
-        empty = []
+        empty, count = [], 0
         for source in sources:
+            count += 1
             found = False
             for text, name, label in source.rows(seen):
                 if text := text.strip():
@@ -204,8 +221,8 @@ class Corpus:
                     yield Document(text, name, label, self._split(text, source.split, fixed))
             if not found:
                 empty.append(str(source))
-        if len(empty) == len(sources):
-            raise UserError(f"{self.path} has no text: its {len(sources)} file(s) are empty; give others")
+        if len(empty) == count:
+            raise UserError(f"{self.path} has no text: its {count} file(s) are empty; give others")
         if blank is not None:
             blank += empty
 

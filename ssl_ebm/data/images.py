@@ -270,7 +270,7 @@ class ImageFolder(ImageData):
     def _listings(self) -> list[Listing]:
         if self._found is None:
             if self._shards is not None:
-                found = self._shards.listings()
+                found = list(self._shards.listings())
             else:
                 found = find_files(self.folder, SUFFIXES, "images")
             fixed = {one.split for one in found}

@@ -60,6 +60,11 @@ class TextFile:
     def __str__(self) -> str:
         return str(self.path)
 
+    @property
+    def is_table(self) -> bool:
+        """Whether labels may stand beside the texts."""
+        return self.path.suffix.lower() != ".txt"
+
     def size(self) -> int:
         """In bytes; 0 where there is no such file."""
         if isinstance(self.path, StoredFile):

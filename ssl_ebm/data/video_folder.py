@@ -44,7 +44,7 @@ class VideoFolder(VideoData):
         return {**super().settings(), **own}
 
     def find(self) -> list[Listing]:
-        return find_clips(self.folder) if self._shards is None else self._shards.listings()
+        return find_clips(self.folder) if self._shards is None else list(self._shards.listings())
 
     def open(self, listing: Listing) -> Clip:
         if self._shards is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -147,20 +148,20 @@ class ShardFolder:
         """An item that is a file of its own."""
         return StoredFile(self, row)
 
-    def listings(self) -> list[Listing]:
-        """All files, as `find_files` would list them in the original folder. Takes memory for each."""
+    def listings(self) -> Iterator[Listing]:
+        """All files, as `find_files` would list them in the original folder; one after another, so that those
+        that nobody keeps take no memory."""
         begins = np.flatnonzero(self.items.column("begins"))
-        parts = np.diff(begins, append=len(self)).tolist()
+        parts = np.diff(begins, append=len(self))
         classes = [*self.manifest.classes, None]  # -1 is the last
         splits = [*SPLITS, None]
-        names, groups = list(self.names), list(self.groups)
-        label, split = self.items.column("label"), self.items.column("split")
-        return [
-            Listing(
-                StoredFile(self, row, count), names[row], groups[row], classes[label[row]], splits[split[row]]
-            )
-            for row, count in zip(begins.tolist(), parts, strict=True)
-        ]
+        items = chain.from_iterable(self.items.blocks())
+        file = 0
+        for row, (item, name, group) in enumerate(zip(items, self.names, self.groups, strict=True)):
+            if item["begins"]:
+                stored = StoredFile(self, row, int(parts[file]))
+                yield Listing(stored, name, group, classes[item["label"]], splits[item["split"]])
+                file += 1
 
     def split_numbers(
         self, rows: NDArray[np.int64] | slice, val_fraction: float, test_fraction: float, seed: int
