@@ -65,14 +65,17 @@ class Records:
         stop = min(stop, self._count)
         if start >= stop or self._handle is None:
             return np.zeros(0, self.dtype)
-        wanted = (stop - start) * self.dtype.itemsize
-        try:
-            content = os.pread(self._handle, wanted, start * self.dtype.itemsize)
-        except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
-        if len(content) < wanted:
-            raise UserError(f"{self.path} was cut off: it must stay as it is while a training runs")
-        return np.frombuffer(content, self.dtype)
+        found = np.empty(stop - start, self.dtype)
+        content, place = found.view(np.uint8).data, start * self.dtype.itemsize
+        while len(content):  # a system reads 2 GB at once, at most
+            try:
+                count = os.preadv(self._handle, [content], place)
+            except OSError as error:
+                raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
+            if not count:
+                raise UserError(f"{self.path} was cut off: it must stay as it is while a training runs")
+            content, place = content[count:], place + count
+        return found
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """All of them, some thousands at a time; errors as `some`."""
