@@ -125,9 +125,11 @@ class Text(StreamData):
         super().setup(stage)
 
     def make_dataset(self, split: str) -> PackedText:
-        return PackedText(
-            self._prepared() / f"{split}.bin", self.info["dtype"], self.length, self._special.pad
-        )
+        path, counted = self._prepared() / f"{split}.bin", self.info["tokens"][split]
+        made = PackedText(path, self.info["dtype"], self.length, self._special.pad)
+        if made.tokens != counted:
+            raise UserError(f"{path} has {made.tokens} of its {counted} tokens: remove {path.parent}")
+        return made
 
     def settings(self) -> dict[str, Any]:
         return {

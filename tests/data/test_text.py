@@ -78,6 +78,18 @@ def test_batches_do_not_depend_on_workers_or_the_cache(folder: Path) -> None:
     assert len(list((folder.parent / "cache").iterdir())) == 2
 
 
+@pytest.mark.parametrize("left", [0, None])
+def test_token_files_that_are_cut_off_or_missing_are_named(folder: Path, left: int | None) -> None:
+    text(folder).setup("fit")
+    (path,) = (folder.parent / "cache").rglob("train.bin")
+    if left is None:
+        path.unlink()
+    else:
+        os.truncate(path, left)
+    with pytest.raises(UserError, match=r"train\.bin has 0 of its \d+ tokens: remove"):
+        text(folder).setup("fit")
+
+
 def test_the_tokenizer_sees_no_text_of_validation_or_test(tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
