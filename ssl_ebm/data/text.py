@@ -1,4 +1,4 @@
-"""Text for pre-training: a corpus tokenised once, packed into whole sequences, read from disk."""
+"""Text for pre-training: a corpus tokenised once, packed into whole sequences, mapped from disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from torch.utils.data import Dataset
 
 from ssl_ebm.data.documents import Corpus, warn_of_shared
 from ssl_ebm.data.loading import StreamData, check_least, warn_of_skipped
-from ssl_ebm.data.records import Records
 from ssl_ebm.data.special_tokens import PAD, SpecialTokens
 from ssl_ebm.data.text_files import Unit
 from ssl_ebm.data.token_files import trained_tokenizer, write_token_files
@@ -38,28 +37,33 @@ class PackedText(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(self, path: Path, dtype: str, length: int, pad: int = PAD) -> None:
-        self.length, self.pad = length, pad
-        self._tokens = Records(path, dtype)
-        self.tokens = len(self._tokens)
+        self.path, self.dtype, self.length, self.pad = path, dtype, length, pad
+        self.tokens = path.stat().st_size // np.dtype(dtype).itemsize if path.is_file() else 0
+        self._mapped: Any = None
 
     def __len__(self) -> int:
         return max(1, self.tokens // self.length)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if self._mapped is None:  # in the worker that reads
+            self._mapped = np.memmap(self.path, self.dtype, "r")
         start = index % len(self) * self.length
-        tokens = torch.from_numpy(self._tokens.some(start, start + self.length).astype(np.int64))
+        tokens = torch.from_numpy(self._mapped[start : start + self.length].astype(np.int64))
         return {"tokens": torch.nn.functional.pad(tokens, (0, self.length - len(tokens)), value=self.pad)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_mapped": None}
 
     def all_tokens(self, most: int = -1) -> NDArray[np.int64]:
         """The whole file, in memory; of a longer one the first `most` tokens."""
-        return self._tokens.some(0, self.tokens if most < 0 else most).astype(np.int64)
+        return np.fromfile(self.path, self.dtype, most).astype(np.int64)
 
 
 class Text(StreamData):
     """Documents of a file or folder, packed one after another: [CLS] a document [SEP] [CLS] the next ...
 
     Batches: {"tokens": (B, length) int64}. The tokenizer is trained on the training documents alone. The
-    corpus is tokenised once, into files that are read as they are needed, so memory does not grow with it.
+    corpus is tokenised once, into files that are mapped, not read, so memory does not grow with it.
 
     Args:
         path: a folder, or a file: .txt, .csv, .tsv, .jsonl; or "hf:NAME", a dataset of Hugging Face; see

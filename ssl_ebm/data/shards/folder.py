@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ssl_ebm.data.decoding import Timeline
 from ssl_ebm.data.listings import SPLITS, Listing, group_keys, share_out
-from ssl_ebm.data.records import Records
 from ssl_ebm.data.shards.manifest import AGAIN, Kind, Manifest, check_files, is_sharded, read_manifest
+from ssl_ebm.data.shards.records import Records
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.data.shards.tables import (
     CLIP,

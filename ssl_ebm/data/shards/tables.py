@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_ebm.data.records import Records
+from ssl_ebm.data.shards.records import Records
 
 ITEM = np.dtype(
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_ebm.data.records import Records
+from ssl_ebm.data.shards.records import Records
 from ssl_ebm.data.shards.tables import Rows
 from ssl_ebm.errors import UserError
 
