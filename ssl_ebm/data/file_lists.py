@@ -34,6 +34,17 @@ class Files(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Name:
+    """How messages call a file, looked up once a message is made."""
+
+    files: Files
+    index: int
+
+    def __str__(self) -> str:
+        return self.files.name(self.index)
+
+
 @dataclass(frozen=True, eq=False)
 class FilesOfFolder:
     """Files on their own.

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ssl_ebm.data.augmentation import Augmentation
-from ssl_ebm.data.file_lists import Files
+from ssl_ebm.data.file_lists import Files, Name
 from ssl_ebm.data.shards.folder import StoredLabels
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
@@ -46,7 +46,7 @@ def stop_at(broken: object, source: str) -> UserError:
     return UserError(f"{broken} in {source}: remove the file, or copy it again")
 
 
-def decode(path: Path | StoredFile | BinaryIO, name: str, grayscale: bool) -> Image.Image:
+def decode(path: Path | StoredFile | BinaryIO, name: str | Name, grayscale: bool) -> Image.Image:
     """The picture as it is meant to be seen, in mode "L" or "RGB"; of an animation, its first frame.
 
     Raises:
@@ -180,7 +180,7 @@ class PictureFiles:
         """The picture, or the next one that can be read, and which it is."""
         for index in chain(range(wanted, len(self)), range(wanted)):
             try:
-                return decode(self.files.path(index), self.files.name(index), self.grayscale), index
+                return decode(self.files.path(index), Name(self.files, index), self.grayscale), index
             except BrokenPictureError as broken:
                 if self.on_broken == "stop":
                     raise stop_at(broken, self.files.source) from broken

@@ -84,8 +84,8 @@ def permuted(key: int, count: int, place: ArrayLike) -> NDArray[np.int64]:
     while len(walking):
         left, right = found[walking] % np.uint64(a), found[walking] // np.uint64(a)
         for one, other in rounds.reshape(-1, 2):
-            left = (left + _mix(right * _GOLDEN + one)) % np.uint64(a)
-            right = (right + _mix(left * _GOLDEN + other)) % np.uint64(b)
+            left = (left + _mix(right * _GOLDEN + one) % np.uint64(a)) % np.uint64(a)
+            right = (right + _mix(left * _GOLDEN + other) % np.uint64(b)) % np.uint64(b)
         found[walking] = left + np.uint64(a) * right
         walking = walking[found[walking] >= count]
     return found.astype(np.int64)

@@ -67,7 +67,7 @@ class VideoFolder(VideoData):
         self._tell_short(short, int(fits.sum()))
         rows = np.flatnonzero(fits)
         numbers = shards.split_numbers(rows, self.val_fraction, self.test_fraction, self.seed)
-        of_split = np.full(len(frames), -1)
+        of_split = np.full(len(frames), -1, np.int8)
         of_split[rows] = numbers
         prepared: dict[str, LabelledClips] = {}
         for place, split in enumerate(SPLITS):

@@ -6,6 +6,7 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from threading import Lock
@@ -151,17 +152,21 @@ class ShardFolder:
     def listings(self) -> Iterator[Listing]:
         """All files, as `find_files` would list them in the original folder; one after another, so that those
         that nobody keeps take no memory."""
-        begins = np.flatnonzero(self.items.column("begins"))
-        parts = np.diff(begins, append=len(self))
         classes = [*self.manifest.classes, None]  # -1 is the last
         splits = [*SPLITS, None]
         items = chain.from_iterable(self.items.blocks())
-        file = 0
+        last: Listing | None = None  # whose parts are being counted
         for row, (item, name, group) in enumerate(zip(items, self.names, self.groups, strict=True)):
             if item["begins"]:
-                stored = StoredFile(self, row, int(parts[file]))
-                yield Listing(stored, name, group, classes[item["label"]], splits[item["split"]])
-                file += 1
+                if last is not None:
+                    yield last
+                stored = StoredFile(self, row)
+                last = Listing(stored, name, group, classes[item["label"]], splits[item["split"]])
+            elif last is not None:
+                stored = replace(stored, parts=stored.parts + 1)
+                last = replace(last, path=stored)
+        if last is not None:
+            yield last
 
     def split_numbers(
         self, rows: NDArray[np.int64] | slice, val_fraction: float, test_fraction: float, seed: int
@@ -249,7 +254,7 @@ class StoredLabels:
         return len(self.rows)
 
     def __getitem__(self, place: int | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those at one or more places, as of an array."""
+        """Those at one or more places, from 0."""
         items = self.shards.items
         found = [items[self.rows[one]]["label"] for one in np.ravel(place).tolist()]
         return np.array(found, np.int64).reshape(np.shape(place))

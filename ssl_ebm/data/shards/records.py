@@ -65,17 +65,17 @@ class Records:
         stop = min(stop, self._count)
         if start >= stop or self._handle is None:
             return np.zeros(0, self.dtype)
-        found = np.empty(stop - start, self.dtype)
-        content, place = found.view(np.uint8).data, start * self.dtype.itemsize
-        while len(content):  # a system reads 2 GB at once, at most
+        first, wanted = start * self.dtype.itemsize, (stop - start) * self.dtype.itemsize
+        content = b""
+        while len(content) < wanted:  # once, but for more than a system reads at once, 2 GB
             try:
-                count = os.preadv(self._handle, [content], place)
+                more = os.pread(self._handle, wanted - len(content), first + len(content))
             except OSError as error:
                 raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
-            if not count:
+            if not more:
                 raise UserError(f"{self.path} was cut off: it must stay as it is while a training runs")
-            content, place = content[count:], place + count
-        return found
+            content += more
+        return np.frombuffer(content, self.dtype)
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """All of them, some thousands at a time; errors as `some`."""
@@ -84,4 +84,8 @@ class Records:
 
     def column(self, name: str) -> NDArray[Any]:
         """(N,) one field of all records, in memory; errors as `some`."""
-        return np.concatenate([np.zeros(0, self.dtype)[name], *(block[name] for block in self.blocks())])
+        found, start = np.empty(self._count, self.dtype[name]), 0
+        for block in self.blocks():
+            found[start : start + len(block)] = block[name]
+            start += len(block)
+        return found

@@ -45,7 +45,7 @@ CLIP = np.dtype(
     ]
 )
 ITEMS, NAMES, GROUPS, CLIPS, TIMES = "items.bin", "names.bin", "groups.bin", "clips.bin", "times.bin"
-_BLOCK = 4096  # rows of the index between which `Rows` counts
+_BLOCK = 512  # rows of the index between which `Rows` counts
 
 
 class Strings:
@@ -61,6 +61,8 @@ class Strings:
         self.bytes, self.items, self.end = Records(path, np.uint8), items, end
 
     def __getitem__(self, row: int) -> str:
+        if not 0 <= row < len(self.items):
+            raise IndexError(f"row {row} of {len(self.items)} in {self.bytes.path}")
         ends = self.items.some(max(row - 1, 0), row + 1)[self.end].tolist()
         start = ends[0] if row else 0
         return os.fsdecode(self.bytes.some(start, ends[-1]).tobytes())
@@ -98,10 +100,12 @@ class Rows:
     def __getitem__(self, place: int) -> int:
         if not 0 <= place < len(self):
             raise IndexError(f"place {place} of {len(self)} rows")
-        block = int(np.searchsorted(self._before, place, side="right")) - 1
+        block = int(self._before.searchsorted(place, side="right")) - 1
         bits = np.unpackbits(self._bits[block * _BLOCK // 8 : (block + 1) * _BLOCK // 8])
-        return block * _BLOCK + int(np.flatnonzero(bits)[place - self._before[block]])
+        return block * _BLOCK + int(bits.view(bool).nonzero()[0][place - self._before[block]])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """(n,) all of them, in memory."""
-        return np.flatnonzero(np.unpackbits(self._bits)).astype(np.int64 if dtype is None else dtype)
+        return np.flatnonzero(np.unpackbits(self._bits)).astype(
+            np.int64 if dtype is None else dtype, copy=False
+        )

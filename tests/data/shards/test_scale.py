@@ -20,7 +20,7 @@ MANY = 100_000
 START = """
 import os, re, sys, time
 from ssl_ebm.data import ImageFolder
-def kept():  # MB that are this process's own, unlike pages of a mapped file
+def kept():  # MB that are this process's own, unlike pages of its libraries
     return int(re.search(r"^Anonymous: +(\\d+)", open("/proc/self/smaps_rollup").read(), re.M)[1]) / 1024
 before, began = kept(), time.monotonic()
 data = ImageFolder(sys.argv[1], size=8, in_memory=False)
@@ -48,7 +48,7 @@ def repeat_items(folder: Path, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells")
 def test_a_hundred_thousand_items_start_at_once(tmp_path: Path) -> None:
-    """Splits are drawn. A list of as many paths takes 100 MB; three numbers for each take 2.4 MB."""
+    """Splits are drawn. A list of as many paths takes 100 MB."""
     found = {}
     for count in (1000, MANY):
         folder = tmp_path / str(count)

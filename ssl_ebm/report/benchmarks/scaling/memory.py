@@ -1,4 +1,4 @@
-"""Memory and time until a first batch, against the number of items: each in a process of its own.
+"""Time until a first batch, and memory after some, against the number of items: each in a process of its own.
 
 The shards are real, written by `ssl-ebm shard`'s own code; beyond a thousand pictures they are the same shard
 under further names, so that an index of a million items takes seconds to make and no room.
@@ -26,7 +26,7 @@ from ssl_ebm.report.benchmarks.rows import Row
 
 ITEMS = (1_000, 10_000, 100_000, 1_000_000)
 SHARD = 1000  # pictures in each
-STATUS = Path("/proc/self/status")
+STATUS, PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 BATCHES = 50  # of 64, after which memory is looked at
 SCRIPT = f"""
 import ctypes, re, sys, time
@@ -50,7 +50,7 @@ def held():  # without what the C library keeps for later, having been given it 
 
 first_batch(sys.argv[2])  # imports what a first batch needs
 before = held()
-Path("/proc/self/clear_refs").write_text("5")  # the peak is that of from now on
+Path("{PEAK}").write_text("5")  # the peak is that of from now on
 began = time.monotonic()
 batches = first_batch(sys.argv[1])
 seconds, peak = time.monotonic() - began, megabytes("VmHWM")
@@ -64,9 +64,10 @@ print(seconds, whole, held() - before, peak - before)
 def memory_rows(suite: str, items: Sequence[int] = ITEMS, shard: int = SHARD) -> Iterator[Row]:
     """For each number of items: seconds from opening to the first batch; the process's memory (RSS) after
     some batches; how much of it came with the items and is still held (the C library keeps some more for
-    later); and how much had come at most, as splits were drawn. Nothing where the system is no Linux.
+    later); and how much had come at most, as splits were drawn. Nothing where the system is no Linux or
+    does not tell.
     """
-    if not STATUS.is_file():
+    if not (STATUS.is_file() and os.access(PEAK, os.W_OK)):
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
