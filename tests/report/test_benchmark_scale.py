@@ -106,7 +106,7 @@ def test_repeated_shards_hold_the_pictures_of_the_first(tmp_path: Path) -> None:
 @LINUX
 @pytest.mark.slow
 def test_memory_and_its_parts(tmp_path: Path) -> None:
-    """Fifty batches of a million items cost no more memory than of a thousand: the index alone has 62 MB."""
+    """A million items hold a few MB more than a thousand after fifty batches; their index has 62 MB."""
     rows = list(memory.memory_rows("scale", items=(1000, 1_000_000), shard=1000))
     assert [row.case.rpartition(", ")[2] for row in rows] == ["1,000 items"] * 4 + ["1,000,000 items"] * 4
     whole, held, peak, seconds = (row.ours for row in rows[4:])
