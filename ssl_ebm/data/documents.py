@@ -11,10 +11,11 @@ from typing import Protocol
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ssl_ebm.data import hugging_face
-from ssl_ebm.data.listings import SPLITS, Listing, find_files
+from ssl_ebm.data.listings import Listing, find_files
 from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.randomness import stream_key
 from ssl_ebm.data.shards.folder import ShardFolder, open_shards
+from ssl_ebm.data.splits import SPLITS
 from ssl_ebm.data.text_files import SUFFIXES, Row, Seen, TextFile, Unit, ignore
 from ssl_ebm.errors import UserError
 

@@ -28,7 +28,9 @@ from ssl_ebm.data.picture_files import (
     fit,
     stop_at,
 )
+from ssl_ebm.data.shards.drawing import rows_of_splits
 from ssl_ebm.data.shards.folder import ShardFolder, StoredLabels, open_shards
+from ssl_ebm.data.shards.tables import Rows
 from ssl_ebm.errors import UserError
 
 
@@ -262,6 +264,7 @@ class ImageFolder(ImageData):
         self.fractions = val_fraction, test_fraction
         self._found: list[Listing] | None = None
         self._shards: ShardFolder | None = None
+        self._rows: dict[str, Rows] | None = None  # of shards, in each split
 
     @property
     def source(self) -> str:
@@ -287,7 +290,9 @@ class ImageFolder(ImageData):
         labels: NDArray[np.int64] | StoredLabels | None
         if self._shards is not None:
             self.classes = self._shards.manifest.classes
-            rows = self._shards.rows_of_split(split, *self.fractions, seed=self.seed)
+            if self._rows is None:
+                self._rows = rows_of_splits(self._shards, *self.fractions, seed=self.seed)
+            rows = self._rows[split]
             files, labels = FilesOfShards(self._shards, rows), self._shards.labels(rows)
         else:
             found = [one for one in self._listings() if one.split == split]

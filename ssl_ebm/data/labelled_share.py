@@ -178,7 +178,7 @@ def labels_of(dataset: Any) -> tuple[Labels, Labels]:
     An item is such a thing by itself, but for the windows of a clip.
     """
     if isinstance(dataset, ClipWindows):
-        clips = np.repeat(np.arange(len(dataset.clips)), np.diff(dataset.ends, prepend=0))
+        clips = np.repeat(np.arange(len(dataset.clips)), dataset.items_of_clips())
         labels = np.full(len(clips), -1) if dataset.labels is None else np.asarray(dataset.labels)[clips]
         return labels.astype(np.int64), clips
     items = np.arange(len(dataset))

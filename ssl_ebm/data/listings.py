@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ssl_ebm.data.randomness import stream_keys
+from ssl_ebm.data.splits import SPLITS, Splits, group_keys
 from ssl_ebm.errors import UserError
 
 if TYPE_CHECKING:
     from ssl_ebm.data.shards.stored import StoredFile
-
-SPLITS = ("train", "val", "test")
-_AT_ONCE = 65_536  # files whose groups are looked up together
-_EXCESS = 1.25  # how far a group may take a split beyond its fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +162,13 @@ def assign_splits(
     test_fraction: float,
     seed: int,
 ) -> list[Listing]:
-    """Give every file a split, as `share_out` says.
+    """Give every file a split, as `Splits` says.
 
     Args:
         found: the files.
         fixed: the splits that the set fixes (also those of files left out since); None stands for none.
         where: the set's name, for messages.
-        val_fraction, test_fraction, seed: as in `share_out`.
+        val_fraction, test_fraction, seed: as in `Splits`.
 
     Raises:
         UserError: there are too few groups, or files inside and outside of train, val and test.
@@ -183,73 +178,9 @@ def assign_splits(
         raise UserError(f"{outside} lies outside train, val and test in {where}: move it into one of them")
     given = np.array([-1 if one.split is None else SPLITS.index(one.split) for one in found], np.int8)
     keys = group_keys((os.fsencode(listing.group) for listing in found), seed)
-    numbers = share_out(given, keys, fixed, where, val_fraction, test_fraction)
+    splits = Splits(lambda: [(given, keys)], fixed, where, val_fraction, test_fraction)
+    numbers = splits.of(given, keys)
     return [replace(one, split=SPLITS[number]) for one, number in zip(found, numbers, strict=True)]
-
-
-def group_keys(groups: Iterable[bytes], seed: int) -> NDArray[np.uint64]:
-    """(N,) the random place of each file's group in the order in which groups are given to splits."""
-    return stream_keys(seed, "split/", groups)
-
-
-def share_out(
-    given: NDArray[np.int8],
-    keys: NDArray[np.uint64],
-    fixed: set[str | None],
-    where: str,
-    val_fraction: float,
-    test_fraction: float,
-) -> NDArray[np.int8]:
-    """The split of every file as its place in `SPLITS` (N,); whole groups go to one side.
-
-    Splits that the set fixes are kept. The ones it lacks are taken from its training part: groups in the
-    order of their keys, as many as fit into the fraction of files (a quarter more at most), at least one.
-
-    Args:
-        given: (N,) the splits that the set fixes, by place in `SPLITS`; -1: none.
-        keys: (N,) of the files' groups, as `group_keys` draws them.
-        fixed, where: as in `assign_splits`.
-        val_fraction, test_fraction: shares of the files, in (0, 1).
-
-    Raises:
-        UserError: there are too few groups, or no training part.
-    """
-    if None not in fixed and "train" not in fixed:
-        raise UserError(f"{where} has {' and '.join(sorted(map(str, fixed)))} but no train: add it")
-    numbers = np.maximum(given, 0)
-    missing = [split for split in ("test", "val") if split not in fixed]
-    if not missing:
-        return numbers
-    pool = np.flatnonzero(numbers == 0)
-    groups, sizes = np.unique(keys[pool], return_counts=True)  # an inverse takes 40 bytes a file
-    if len(sizes) <= len(missing):
-        raise UserError(
-            f"{where} has {len(sizes)} independent training file(s), too few to split off "
-            f"{' and '.join(missing)}: add more"
-        )
-    split_of = np.zeros(len(sizes), np.int8)
-    for split in missing:
-        wanted = {"val": val_fraction, "test": test_fraction}[split] * len(pool)
-        still_needed = len(missing) - missing.index(split)  # one group for each later split and one for train
-        left = np.flatnonzero(split_of == 0)
-        chosen = _fitting(sizes[left], wanted, len(left) - still_needed)
-        split_of[left[chosen]] = SPLITS.index(split)
-    for some in np.array_split(pool, -(-len(pool) // _AT_ONCE)):
-        numbers[some] = split_of[np.searchsorted(groups, keys[some])]
-    return numbers
-
-
-def _fitting(sizes: NDArray[np.int64], wanted: float, most: int) -> list[int]:
-    """The first groups that together hold the files that are wanted, or the smallest one."""
-    chosen: list[int] = []
-    taken = 0
-    for group, size in enumerate(sizes.tolist()):
-        if taken >= wanted or len(chosen) == most:
-            break
-        if taken + size <= _EXCESS * wanted:
-            chosen.append(group)
-            taken += size
-    return chosen or [int(sizes.argmin())]
 
 
 def class_names(found: Iterable[Listing]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Clips inside of shards, made readable one by one: each is a number in memory, how many frames it has."""
+"""Clips inside of shards, made readable one by one."""
 
 from __future__ import annotations
 
@@ -87,14 +87,10 @@ class StoredClips(Sequence[Clip]):
         rows: of their index.
         form: what frames are turned into.
         frame_rate: frames per second to which clips are resampled; None: every frame.
-
-    Attributes:
-        frames: (N,) how many each clip has.
     """
 
     def __init__(self, shards: ShardFolder, rows: Rows, form: FrameFormat, frame_rate: float | None) -> None:
         self.shards, self.rows, self.form, self.frame_rate = shards, rows, form, frame_rate
-        self.frames = shards.frame_counts(frame_rate)[np.asarray(rows)]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -114,6 +110,12 @@ class StoredClips(Sequence[Clip]):
         return (self[index] for index in range(len(self)))
 
 
-def frame_counts(clips: Sequence[Clip]) -> NDArray[np.int64]:
-    """(N,) how many frames each clip has."""
-    return clips.frames if isinstance(clips, StoredClips) else np.array([clip.frames for clip in clips])
+def frame_counts(clips: Sequence[Clip], start: int, stop: int) -> NDArray[np.int64]:
+    """(n,) how many frames the clips start..stop - 1 have, of those that there are."""
+    if not isinstance(clips, StoredClips):
+        return np.array([clip.frames for clip in clips[start:stop]], np.int64)
+    rows = clips.rows.some(start, stop)
+    if not len(rows):
+        return rows
+    first, last = int(rows[0]), int(rows[-1])
+    return clips.shards.frame_counts(clips.frame_rate, first, last + 1)[rows - first]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ssl_ebm.data.documents import Corpus, fingerprint
-from ssl_ebm.data.listings import SPLITS
 from ssl_ebm.data.special_tokens import SpecialTokens
+from ssl_ebm.data.splits import SPLITS
 from ssl_ebm.data.tokenizing import PASSES, Kind, encode, train_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.progress import Display

@@ -16,15 +16,18 @@ from torch.utils.data import Dataset
 from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.clips import ArrayClip, Clip, open_clip
 from ssl_ebm.data.decoding import BrokenClipError, FrameFormat, to_float
-from ssl_ebm.data.listings import SPLITS, Listing, assign_splits, check_fractions, class_names
+from ssl_ebm.data.listings import Listing, assign_splits, check_fractions, class_names
 from ssl_ebm.data.loading import check_memory, warn_of_skipped
 from ssl_ebm.data.randomness import integers, uniforms
 from ssl_ebm.data.shards.folder import StoredLabels
+from ssl_ebm.data.splits import SPLITS
 from ssl_ebm.data.stored_clips import frame_counts
 from ssl_ebm.errors import UserError
 
 Labels = Sequence[int] | StoredLabels | None  # class numbers
 LabelledClips = tuple[Sequence[Clip], Labels]
+_BLOCK = 64  # clips whose items are counted together, so that memory does not grow with the clips
+_AT_ONCE = 128 * _BLOCK  # clips whose lengths are in memory at a time
 
 
 class ClipWindows(Dataset[dict[str, Tensor]]):
@@ -73,11 +76,11 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         self.split = split
         self.stop = stop
         self.windows_per_clip = windows_per_clip
-        self.frames = frame_counts(clips)
-        self.ends = np.cumsum(self.windows(self.frames)[1])  # of each clip's items
+        counts = [int(some.sum()) for some in self._blocks()]
+        self._before = np.cumsum([0, *counts])  # items of the clips before each block of clips, and of all
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return int(self._before[-1])
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         return (self[index] for index in range(len(self)))  # of the first epoch; indices know no end
@@ -87,14 +90,28 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         segments = (frames - self.length) // self.stride + 1
         return segments, np.minimum(segments, self.windows_per_clip or segments)
 
+    def items_of_clips(self) -> NDArray[np.int64]:
+        """(N,) how many items an epoch has of each clip."""
+        return np.concatenate([*self._blocks()])
+
+    def _blocks(self) -> Iterator[NDArray[np.int64]]:
+        """The same, `_BLOCK` clips at a time."""
+        for first in range(0, len(self.clips), _AT_ONCE):
+            used = self.windows(frame_counts(self.clips, first, first + _AT_ONCE))[1]
+            yield from (used[start : start + _BLOCK] for start in range(0, len(used), _BLOCK))
+
     def window(self, index: int) -> tuple[int, int]:
         """Clip and first frame of an item, a pure function of (seed, split, index)."""
         if index < 0:
             raise IndexError(f"index {index} is negative")
         epoch, place = divmod(index, len(self))
-        clip = int(np.searchsorted(self.ends, place, side="right"))
-        segments, used = map(int, self.windows(self.frames[clip]))
-        turn = place - int(self.ends[clip]) + used
+        block = int(self._before.searchsorted(place, side="right")) - 1
+        frames = frame_counts(self.clips, block * _BLOCK, (block + 1) * _BLOCK)
+        segments_of, used_of = self.windows(frames)
+        ends = self._before[block] + np.cumsum(used_of)
+        at = int(ends.searchsorted(place, side="right"))
+        clip, segments, used = block * _BLOCK + at, int(segments_of[at]), int(used_of[at])
+        turn = place - int(ends[at]) + used
         if not self.training:
             return clip, (2 * turn + 1) * segments // (2 * used) * self.stride
         if used < segments:
@@ -102,7 +119,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
             drawn = uniforms(self.seed, f"{self.split}/segments", drawer, segments)[0]
             turn = int(np.argsort(drawn)[turn])
         shift = int(integers(uniforms(self.seed, f"{self.split}/shift", index, 1), 0, self.stride - 1)[0, 0])
-        return clip, min(turn * self.stride + shift, int(self.frames[clip]) - self.length)
+        return clip, min(turn * self.stride + shift, int(frames[at]) - self.length)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.window(index)
@@ -118,7 +135,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
                     ) from error
                 rank_zero_warn(f"{name} cannot be decoded ({error}): the next clip takes its place")
                 clip = (clip + 1) % len(self.clips)
-                start = min(start, int(self.frames[clip]) - self.length)
+                start = min(start, self.clips[clip].frames - self.length)
         else:
             raise UserError(f"no clip of the {self.split} split can be decoded: check the files")
         item = {"video": to_float(frames), "clip": torch.tensor(clip), "start": torch.tensor(start)}

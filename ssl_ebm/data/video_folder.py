@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssl_ebm.data.clips import Clip, find_clips
-from ssl_ebm.data.listings import SPLITS, Listing
+from ssl_ebm.data.listings import Listing
+from ssl_ebm.data.shards.drawing import rows_of_splits
 from ssl_ebm.data.shards.folder import ShardFolder, open_shards
-from ssl_ebm.data.shards.tables import Rows
+from ssl_ebm.data.splits import SPLITS
 from ssl_ebm.data.stored_clips import StoredClips, open_listed
 from ssl_ebm.data.video import LabelledClips, VideoData
+
+AT_ONCE = 8192  # clips whose lengths are in memory at a time
 
 
 class VideoFolder(VideoData):
@@ -61,17 +65,21 @@ class VideoFolder(VideoData):
         """The same of the index alone."""
         self.classes = shards.manifest.classes
         windows = np.array([self._window(split) for split in (*SPLITS, None)])  # -1, no split, is the last
-        frames = shards.frame_counts(self.frame_rate)
-        fits = frames >= windows[shards.items.column("split")]
-        short = {shards.names[row]: int(frames[row]) for row in np.flatnonzero(~fits).tolist()}
-        self._tell_short(short, int(fits.sum()))
-        rows = np.flatnonzero(fits)
-        numbers = shards.split_numbers(rows, self.val_fraction, self.test_fraction, self.seed)
-        of_split = np.full(len(frames), -1, np.int8)
-        of_split[rows] = numbers
-        prepared: dict[str, LabelledClips] = {}
-        for place, split in enumerate(SPLITS):
-            chosen = Rows(of_split == place)
-            clips = StoredClips(shards, chosen, self.form, self.frame_rate)
-            prepared[split] = clips, shards.labels(chosen)
-        return prepared
+
+        def frames_and_fits(start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+            frames = shards.frame_counts(self.frame_rate, start, stop)
+            return frames, frames >= windows[shards.items.some(start, stop)["split"]]
+
+        short: dict[str, int] = {}
+        for start in range(0, len(shards), AT_ONCE):
+            frames, fits = frames_and_fits(start, min(start + AT_ONCE, len(shards)))
+            short |= {shards.names[start + at]: int(frames[at]) for at in np.flatnonzero(~fits).tolist()}
+        self._tell_short(short, len(shards) - len(short))
+        fractions = self.val_fraction, self.test_fraction
+        rows = rows_of_splits(
+            shards, *fractions, self.seed, lambda start, stop: frames_and_fits(start, stop)[1]
+        )
+        return {
+            split: (StoredClips(shards, own, self.form, self.frame_rate), shards.labels(own))
+            for split, own in rows.items()
+        }

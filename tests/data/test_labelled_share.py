@@ -96,7 +96,7 @@ def test_clips_are_chosen_whole(tmp_path: Path) -> None:
     clips = {int(item["clip"]) for item in items}
     assert len(clips) == 9
     assert sum(data.counts.values()) == 9
-    windows = np.diff(data.data.train_dataset.ends, prepend=0)
+    windows = data.data.train_dataset.items_of_clips()
     assert len(items) == int(windows[sorted(clips)].sum())
     assert int(windows.max()) > 1
 

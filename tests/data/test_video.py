@@ -140,6 +140,18 @@ def test_stride_and_number_of_windows() -> None:
     ]  # the middles of four quarters of 20 segments
 
 
+def test_windows_of_many_clips_follow_one_another() -> None:
+    frames = np.random.default_rng(0).integers(5, 40, 300).tolist()
+    dataset = plain(frames, stride=3, training=False)
+    expected = [(clip, start) for clip, count in enumerate(frames) for start in range(0, count - 4, 3)]
+    assert [dataset.window(index) for index in range(len(dataset))] == expected
+    assert dataset.window(len(dataset)) == expected[0]  # the next epoch's
+    assert dataset.items_of_clips().tolist() == [len(range(0, count - 4, 3)) for count in frames]
+    in_training = plain(frames, stride=3, windows_per_clip=2)
+    clips = [clip for clip, count in enumerate(frames) for _ in range(2 if count > 7 else 1)]
+    assert [in_training.window(index)[0] for index in range(len(in_training))] == clips
+
+
 def test_training_windows_move_in_each_epoch_and_reach_every_frame() -> None:
     dataset = plain([7, 23])
     epochs = [[dataset.window(e * len(dataset) + i) for i in range(len(dataset))] for e in range(200)]

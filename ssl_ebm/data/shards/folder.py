@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_ebm.data.decoding import Timeline
-from ssl_ebm.data.listings import SPLITS, Listing, group_keys, share_out
+from ssl_ebm.data.listings import Listing
 from ssl_ebm.data.shards.manifest import AGAIN, Kind, Manifest, check_files, is_sharded, read_manifest
 from ssl_ebm.data.shards.records import Records
 from ssl_ebm.data.shards.stored import StoredFile
@@ -31,6 +31,7 @@ from ssl_ebm.data.shards.tables import (
     Rows,
     Strings,
 )
+from ssl_ebm.data.splits import SPLITS
 from ssl_ebm.errors import UserError
 
 OPEN = 64  # shards that a process keeps open; systems allow a thousand files
@@ -61,7 +62,6 @@ class ShardFolder:
         self.groups = Strings(folder / GROUPS, self.items, "group_end") if grouped else self.names
         self._times = Records(folder / TIMES, np.uint8)
         self._whole = np.zeros(-(-len(self) // 8), np.uint8)  # bits: items that had their checksum here
-        self._rows: dict[tuple[float, float, int], dict[str, Rows]] = {}
         self._opened: OrderedDict[int, int] = OrderedDict()
         self._lock = Lock()
 
@@ -168,55 +168,21 @@ class ShardFolder:
         if last is not None:
             yield last
 
-    def split_numbers(
-        self, rows: NDArray[np.int64] | slice, val_fraction: float, test_fraction: float, seed: int
-    ) -> NDArray[np.int8]:
-        """The splits of some items by their places in `SPLITS`, as `assign_splits` gives them to files.
-
-        Raises:
-            UserError: as `assign_splits`.
-        """
-        split = self.items.column("split")
-        given = split[rows]
-        if None in self.fixed and len(self.fixed) > 1:
-            outside = self.names[int(np.flatnonzero(split < 0)[0])]
-            raise UserError(
-                f"{outside} lies outside train, val and test in {self.folder}: move it into one of them "
-                "before you make shards"
-            )
-        if {"train", "val", "test"} <= self.fixed:  # nothing is drawn
-            keys = np.zeros(0, np.uint64)
-        else:
-            keys = group_keys(self.groups.as_bytes(), seed)[rows]
-        return share_out(given, keys, self.fixed, str(self.folder), val_fraction, test_fraction)
-
-    def rows_of_split(self, split: str, val_fraction: float, test_fraction: float, seed: int) -> Rows:
-        """The items of a split, as `split_numbers` says, in their order.
-
-        Raises:
-            UserError: as `assign_splits`.
-        """
-        drawn = val_fraction, test_fraction, seed
-        if drawn not in self._rows:
-            numbers = self.split_numbers(slice(None), *drawn)
-            self._rows[drawn] = {name: Rows(numbers == place) for place, name in enumerate(SPLITS)}
-        return self._rows[drawn][split]
-
     def labels(self, rows: Rows) -> StoredLabels | None:
         """Class numbers of some items; None where there are no classes."""
         return StoredLabels(self, rows) if self.manifest.classes else None
 
     # -- clips -------------------------------------------------------------------------------------------
 
-    def frame_counts(self, frame_rate: float | None) -> NDArray[np.int64]:
-        """(N,) how many frames each clip has, resampled in time (see `Timeline.at_rate`)."""
-        frames = self.clips.column("frames").astype(np.int64)
+    def frame_counts(self, frame_rate: float | None, start: int, stop: int) -> NDArray[np.int64]:
+        """(stop - start,) how many frames these clips have, resampled in time (see `Timeline.at_rate`)."""
+        before = self.clips[start - 1]["times_end"] if start else np.uint64(0)
+        clips = self.clips.some(start, stop)
+        frames = clips["frames"].astype(np.int64)
         if frame_rate is None:
             return frames
-        shown = self.clips.column("last") + self.clips.column("gap")
-        shown = (shown * frame_rate + 1e-6).astype(np.int64)
-        timed = frames > 1
-        timed &= np.diff(self.clips.column("times_end"), prepend=np.uint64(0)) > 0  # arrays have no times
+        shown = ((clips["last"] + clips["gap"]) * frame_rate + 1e-6).astype(np.int64)
+        timed = (frames > 1) & (np.diff(clips["times_end"], prepend=before) > 0)  # arrays have no times
         return np.where(timed, np.maximum(shown, 1), frames)
 
     def timeline(self, row: int) -> Timeline | None:

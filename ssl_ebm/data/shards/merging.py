@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ssl_ebm.data.listings import SPLITS
 from ssl_ebm.data.shards.manifest import Manifest, Stored, digest
 from ssl_ebm.data.shards.plan import Plan
 from ssl_ebm.data.shards.tables import CLIPS, GROUPS, ITEMS, NAMES, TIMES
+from ssl_ebm.data.splits import SPLITS
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import whole
 

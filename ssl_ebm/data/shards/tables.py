@@ -85,14 +85,14 @@ class Rows:
     """Some rows of an index in their order, held as a bit for each row of the index.
 
     Args:
-        chosen: (N,) bool, which rows of the index.
+        bits: (ceil(N / 8),) uint8, a bit for each row of the index, as `np.packbits` packs them.
     """
 
-    def __init__(self, chosen: NDArray[np.bool_]) -> None:
-        self._bits = np.packbits(chosen)
-        starts = range(0, len(chosen), _BLOCK)
-        counts = [int(chosen[start : start + _BLOCK].sum()) for start in starts]
-        self._before = np.cumsum([0, *counts])  # of each block of the index, and of all
+    def __init__(self, bits: NDArray[np.uint8]) -> None:
+        self._bits = bits
+        blocks = np.arange(0, len(bits), _BLOCK // 8)
+        counts = np.add.reduceat(np.bitwise_count(bits), blocks, dtype=np.int64)
+        self._before = np.cumsum([0, *counts.tolist()])  # of each block of the index, and of all
 
     def __len__(self) -> int:
         return int(self._before[-1])
@@ -100,9 +100,17 @@ class Rows:
     def __getitem__(self, place: int) -> int:
         if not 0 <= place < len(self):
             raise IndexError(f"place {place} of {len(self)} rows")
-        block = int(self._before.searchsorted(place, side="right")) - 1
-        bits = np.unpackbits(self._bits[block * _BLOCK // 8 : (block + 1) * _BLOCK // 8])
-        return block * _BLOCK + int(bits.view(bool).nonzero()[0][place - self._before[block]])
+        return int(self.some(place, place + 1)[0])
+
+    def some(self, start: int, stop: int) -> NDArray[np.int64]:
+        """(n,) those at the places start..stop - 1, of those that there are."""
+        stop = min(stop, len(self))
+        if start >= stop:
+            return np.zeros(0, np.int64)
+        first, last = (self._before.searchsorted([start, stop - 1], side="right") - 1).tolist()
+        bits = np.unpackbits(self._bits[first * _BLOCK // 8 : (last + 1) * _BLOCK // 8])
+        before = int(self._before[first])
+        return bits.view(bool).nonzero()[0][start - before : stop - before] + first * _BLOCK
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """(n,) all of them, in memory."""

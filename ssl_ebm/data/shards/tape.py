@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_ebm.data.listings import SPLITS
 from ssl_ebm.data.shards.intake import BrokenFileError, Content, blocks
 from ssl_ebm.data.shards.plan import Piece
 from ssl_ebm.data.shards.tables import CLIP, ITEM
+from ssl_ebm.data.splits import SPLITS
 
 
 class Tape:

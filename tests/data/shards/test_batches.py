@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -79,6 +80,29 @@ def test_clips(tmp_path: Path, cache: bool, frame_rate: float | None) -> None:
         settings = CLIPS | settings | {"cache": cache, "frame_rate": frame_rate, "eval_future_frames": 4}
         with pytest.warns(UserWarning, match="shorter than a window") if frame_rate else nullcontext():
             same(lambda where, given=settings: VideoFolder(str(where), **given), folder, tmp_path / "shards")
+
+
+def test_windows_of_many_clips(tmp_path: Path) -> None:
+    """Of several lengths, so that windows of a split are found by counts in many blocks of clips."""
+    for frames in (4, 6, 9, 17):
+        pixels = np.random.default_rng(frames).integers(0, 255, (150, frames, 6, 6), dtype=np.uint8)
+        path = tmp_path / "clips" / f"{frames}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, video=pixels)
+    pack(tmp_path / "clips", tmp_path / "shards", most=10**6, kind="clips")
+    sets = []
+    for folder in ("clips", "shards"):
+        settings = CLIPS | {"size": 6, "grayscale": True, "cache": False}
+        data = VideoFolder(str(tmp_path / folder), **settings)
+        with pytest.warns(UserWarning, match="150 clip.s. shorter than a window"):
+            data.setup()
+        sets.append([data.train_dataset, data.val_dataset, data.test_dataset])
+    for listed, stored in zip(*sets, strict=True):
+        assert len(stored) == len(listed) > 64
+        for index in range(0, 2 * len(stored), 7):
+            assert stored.window(index) == listed.window(index)
+        assert equal([stored[len(stored) - 1]], [listed[len(stored) - 1]])
+        assert (stored.items_of_clips() == listed.items_of_clips()).all()
 
 
 @pytest.mark.parametrize("kind", ["txt", "csv", "jsonl"])

@@ -55,11 +55,13 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 4096, 4097, 50_001])
 def test_rows_are_those_that_were_chosen(count: int, share: float) -> None:
     chosen = np.random.default_rng(0).random(count) < share
-    rows, expected = Rows(chosen), np.flatnonzero(chosen)
+    rows, expected = Rows(np.packbits(chosen)), np.flatnonzero(chosen)
     assert len(rows) == len(expected)
     assert (np.asarray(rows) == expected).all()
     for place in range(0, len(expected), max(1, len(expected) // 200)):
         assert rows[place] == expected[place]
+    for start, stop in ((0, 0), (0, 1), (3, 700), (510, 513), (count // 4, count), (count, count + 5)):
+        assert (rows.some(start, stop) == expected[start:stop]).all()
     for place in (-1, len(expected)):
         with pytest.raises(IndexError):
             rows[place]

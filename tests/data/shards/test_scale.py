@@ -12,6 +12,7 @@ import pytest
 from sharded_folders import pack, write_pictures
 
 from ssl_ebm.data.listings import Listing, assign_splits
+from ssl_ebm.data.shards import drawing
 from ssl_ebm.data.shards.folder import open_shards
 from ssl_ebm.data.shards.manifest import digest, read_manifest
 from ssl_ebm.data.shards.tables import ITEM
@@ -63,16 +64,38 @@ def test_a_hundred_thousand_items_start_at_once(tmp_path: Path) -> None:
     assert memory - found[1000][1] < 15
 
 
-def test_splits_of_an_index_are_those_of_a_list(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [0, 2**18])  # keys are made again for each pass, or not
+def test_splits_of_an_index_are_those_of_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    monkeypatch.setattr(drawing, "HELD", held)
     folder = tmp_path / "shards"
     pack(write_pictures(tmp_path / "pictures"), folder)
-    repeat_items(folder, 3000)
+    repeat_items(folder, 20_001)
     shards = open_shards(folder, "images")
     assert shards is not None
     names = list(shards.names)
-    assert names == [shards.names[row] for row in range(3000)]
+    assert names[::100] == [shards.names[row] for row in range(0, 20_001, 100)]
     listed = assign_splits([Listing(Path(one), one, one) for one in names], {None}, "", 0.1, 0.2, seed=7)
-    for split in ("train", "val", "test"):
-        rows = shards.rows_of_split(split, 0.1, 0.2, seed=7)
-        assert [names[row] for row in rows] == [one.name for one in listed if one.split == split]
-    assert len(shards.rows_of_split("test", 0.1, 0.2, seed=7)) == 600
+    found = drawing.rows_of_splits(shards, 0.1, 0.2, seed=7)
+    for split, rows in found.items():
+        assert [names[row] for row in np.asarray(rows)] == [one.name for one in listed if one.split == split]
+    assert len(found["test"]) == 4001  # the first number that is no less than a fifth
+
+
+@pytest.mark.parametrize("held", [0, 2**18])
+def test_unusable_items_are_in_no_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr(drawing, "HELD", held)
+    folder = tmp_path / "shards"
+    pack(write_pictures(tmp_path / "pictures"), folder)
+    repeat_items(folder, 20_001)
+    shards = open_shards(folder, "images")
+    assert shards is not None
+    names = list(shards.names)
+    kept = [one for row, one in enumerate(names) if row % 3]
+    listed = assign_splits([Listing(Path(one), one, one) for one in kept], {None}, "", 0.1, 0.2, seed=7)
+    found = drawing.rows_of_splits(
+        shards, 0.1, 0.2, seed=7, usable=lambda start, stop: np.arange(start, stop) % 3 > 0
+    )
+    for split, rows in found.items():
+        assert [names[row] for row in np.asarray(rows)] == [one.name for one in listed if one.split == split]
