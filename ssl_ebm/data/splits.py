@@ -1,9 +1,11 @@
-"""The draw of splits: whole groups of files go to one side. Memory does not grow with the files."""
+"""The draw of splits: whole groups of files go to one side.
+
+Memory does not grow with the files, as long as a split gets some thousand of them, or groups are large.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from ssl_ebm.errors import UserError
 SPLITS = ("train", "val", "test")
 _EXCESS = 1.25  # how far a group may take a split beyond its fraction
 _BITS = 16  # leading ones of a key by which groups are counted together at first
-_TOGETHER = 4096  # sections that are taken apart in one pass
+_AT_ONCE = 4096  # keys, at least, that are counted together
 
 FileBlocks = Callable[[], Iterable[tuple[NDArray[np.int8], NDArray[np.uint64]]]]
 
@@ -64,13 +66,11 @@ class Splits:
                 f"{where} has {len(sections)} independent training file(s), too few to split off "
                 f"{' and '.join(missing)}: add more"
             )
-        total = int(sections.files.sum())
+        total = int(sections.sizes.sum())
         for split in missing:
             wanted = {"val": val_fraction, "test": test_fraction}[split] * total
-            still_needed = len(missing) - missing.index(
-                split
-            )  # one group for each later split, one for train
-            sections.give(SPLITS.index(split), wanted, still_needed)
+            spare = len(missing) - missing.index(split)  # groups: one for each later split, one for train
+            sections.give(SPLITS.index(split), wanted, spare)
         self._sections = sections
 
     def of(self, given: NDArray[np.int8], keys: NDArray[np.uint64]) -> NDArray[np.int8]:
@@ -90,21 +90,24 @@ class _Sections:
 
     Attributes:
         start: (S,) the least key that a section may hold, ascending.
-        files: (S,) how many it holds.
-        single: (S,) bool, whether it is known to be one group.
+        sizes: (S,) files that it holds.
+        single: (S,) bool, whether it is one group.
         split: (S,) what it was given to; 0: to none so far.
     """
 
     def __init__(self, keys: Callable[[], Iterable[NDArray[np.uint64]]]) -> None:
         self._keys = keys
         counts = np.zeros(2**_BITS, np.int64)
+        least, most = np.full(len(counts), 2**64 - 1, np.uint64), np.zeros(len(counts), np.uint64)
         for some in keys():
             leading = (some >> np.uint64(64 - _BITS)).astype(np.int64)
             counts += np.bincount(leading, minlength=len(counts))
+            np.minimum.at(least, leading, some)
+            np.maximum.at(most, leading, some)
         held = np.flatnonzero(counts)
-        self.start = held.astype(np.uint64) << np.uint64(64 - _BITS)
-        self.files = counts[held]
-        self.single = self.files == 1
+        self.start = least[held]
+        self.sizes = counts[held]
+        self.single = self.start == most[held]
         self.split = np.zeros(len(held), np.int8)
 
     def __len__(self) -> int:
@@ -121,57 +124,73 @@ class _Sections:
         """Cuts some sections into their groups: a pass over all keys."""
         wanted = np.zeros(len(self), bool)
         wanted[places] = True
-        groups, files = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        groups, sizes = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        waiting, count = [groups], 0
         for some in self._keys():
-            more = some[wanted[self._place(some)]]
-            groups, inverse = np.unique(np.concatenate([groups, more]), return_inverse=True)
-            weights = np.concatenate([files, np.ones(len(more), np.int64)])
-            files = np.zeros(len(groups), np.int64)
-            np.add.at(files, inverse, weights)
+            waiting.append(some[wanted[self._place(some)]])
+            count += len(waiting[-1])
+            if count > max(len(groups), _AT_ONCE):
+                groups, sizes = _counted(groups, sizes, waiting)
+                waiting, count = [groups[:0]], 0
+        groups, sizes = _counted(groups, sizes, waiting)
         start = np.concatenate([self.start[~wanted], groups])
         order = start.argsort()
         self.start = start[order]
-        self.files = np.concatenate([self.files[~wanted], files])[order]
+        self.sizes = np.concatenate([self.sizes[~wanted], sizes])[order]
         self.single = np.concatenate([self.single[~wanted], np.ones(len(groups), bool)])[order]
         self.split = np.concatenate([self.split[~wanted], np.zeros(len(groups), np.int8)])[order]
 
     def give(self, split: int, wanted: float, spare: int) -> None:
         """To a split, of the groups that none has, the first that together hold the files that are wanted, or
         the smallest one; so many groups are left."""
+        at_once = 1  # sections in a pass
         while True:
             left = np.flatnonzero(self.split == 0)
-            chosen, unclear = _fitting(self.files[left], self.single[left], wanted, len(left) - spare)
+            chosen, unclear = _fitting(self.sizes[left], self.single[left], wanted, spare)
             if not unclear:
                 self.split[left[chosen]] = split
                 return
-            self.take_apart(left[unclear])
+            self.take_apart(left[unclear[:at_once]])
+            at_once *= 8
+
+
+def _counted(
+    groups: NDArray[np.uint64], sizes: NDArray[np.int64], more: Sequence[NDArray[np.uint64]]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Groups, ascending, and their sizes, after those of more files have been counted."""
+    others, counts = np.unique(np.concatenate(more), return_counts=True)
+    joined = np.concatenate([groups, others])
+    groups, inverse = np.unique(joined, return_inverse=True)
+    return groups, np.bincount(inverse, np.concatenate([sizes, counts]), len(groups)).astype(np.int64)
 
 
 def _fitting(
-    files: NDArray[np.int64], single: NDArray[np.bool_], wanted: float, most: int
+    sizes: NDArray[np.int64], single: NDArray[np.bool_], wanted: float, spare: int
 ) -> tuple[list[int], list[int]]:
-    """The sections that are given away, and those that must be taken apart before one can tell.
+    """The sections that are given away; or those that must be taken apart before one can tell, in order.
 
     Args:
-        files, single: (S,) as in `_Sections`.
+        sizes, single: (S,) as in `_Sections`.
         wanted: files.
-        most: so many groups may be given away, were each section one.
+        spare: groups that are left.
     """
     chosen: list[int] = []
-    taken = 0
-    for place, (more, one) in enumerate(zip(files.tolist(), single.tolist(), strict=True)):
-        if taken >= wanted:
+    taken, most = 0, _EXCESS * wanted
+    for place, (size, one) in enumerate(zip(sizes.tolist(), single.tolist(), strict=True)):
+        if taken >= wanted or (chosen and taken + 1 > most):  # all wanted, or none is so small
             break
-        if len(chosen) >= most:
+        if len(chosen) + spare >= len(sizes):
             several = ~single
             several[chosen] = False
             if several.any():  # one of its groups might be given away
                 return [], np.flatnonzero(several).tolist()
             break
-        if taken + more <= (_EXCESS if one else 1.0) * wanted:
+        if taken + size <= (most if one else wanted):
             chosen.append(place)
-            taken += more
-        elif not one:  # not all of its groups are wanted; and none of a later section might fit as a whole
-            later = np.flatnonzero(~single[place + 1 :] & (files[place + 1 :] > (_EXCESS - 1) * wanted))
-            return [], [place, *islice((later + place + 1).tolist(), _TOGETHER)]
-    return chosen or [int(files.argmin())], []
+            taken += size
+        elif not one and taken + size <= most:  # its groups all fit, and the last of them are not wanted
+            return [], [place]
+        elif not one:  # some of its groups may not fit, nor those of later sections
+            later = np.flatnonzero(~single[place + 1 :] & (sizes[place + 1 :] > most - wanted))
+            return [], [place, *(later + place + 1).tolist()]
+    return chosen or [int(sizes.argmin())], []

@@ -19,6 +19,8 @@ from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.data.shards.tables import Rows
 from ssl_ebm.errors import UserError
 
+AT_ONCE = 8192  # clips whose lengths are in memory at a time
+
 
 @dataclass(frozen=True)
 class StoredArrayClip:
@@ -110,12 +112,32 @@ class StoredClips(Sequence[Clip]):
         return (self[index] for index in range(len(self)))
 
 
-def frame_counts(clips: Sequence[Clip], start: int, stop: int) -> NDArray[np.int64]:
-    """(n,) how many frames the clips start..stop - 1 have, of those that there are."""
-    if not isinstance(clips, StoredClips):
-        return np.array([clip.frames for clip in clips[start:stop]], np.int64)
-    rows = clips.rows.some(start, stop)
-    if not len(rows):
-        return rows
-    first, last = int(rows[0]), int(rows[-1])
-    return clips.shards.frame_counts(clips.frame_rate, first, last + 1)[rows - first]
+class StoredFrames:
+    """How many frames some clips of shards have, read when they are asked for: a slice gives (n,) int64.
+
+    Args:
+        clips: which.
+    """
+
+    def __init__(self, clips: StoredClips) -> None:
+        self.clips = clips
+
+    def __getitem__(self, places: slice) -> NDArray[np.int64]:
+        clips = self.clips
+        start, stop, _ = places.indices(len(clips))
+        rows = clips.rows.some(start, stop)
+        found, done = np.empty(len(rows), np.int64), 0
+        while done < len(rows):  # once, but where a split has few of the clips
+            first = int(rows[done])
+            near = rows[done : done + int(rows[done:].searchsorted(first + AT_ONCE))]
+            counts = clips.shards.frame_counts(clips.frame_rate, first, int(near[-1]) + 1)
+            found[done : done + len(near)] = counts[near - first]
+            done += len(near)
+        return found
+
+
+def frame_counts(clips: Sequence[Clip]) -> NDArray[np.int64] | StoredFrames:
+    """How many frames each clip has."""
+    if isinstance(clips, StoredClips):
+        return StoredFrames(clips)
+    return np.array([clip.frames for clip in clips], np.int64)

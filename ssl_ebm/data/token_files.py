@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssl_ebm.data.documents import Corpus, fingerprint
+from ssl_ebm.data.shards.records import Records
 from ssl_ebm.data.special_tokens import SpecialTokens
 from ssl_ebm.data.splits import SPLITS
 from ssl_ebm.data.tokenizing import PASSES, Kind, encode, train_tokenizer
@@ -18,7 +19,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.progress import Display
 
 EVERY = 0.2  # seconds between two looks of a bar
-AT_ONCE = 2**20  # fingerprints compared together
+AT_ONCE = 2**18  # fingerprints that are sorted together
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))  # of sizes of at least ten such
 
 
@@ -121,10 +122,16 @@ def write_token_files(
 
 
 def _shared(folder: Path, split: str) -> int:
-    """Documents of a split that are in train as well; train's fingerprints are not held at once."""
-    train: Any = np.memmap(folder / "train.prints", "<u8", "r")
-    own = np.fromfile(folder / f"{split}.prints", "<u8")
-    found = np.zeros(len(own), bool)
-    for start in range(0, len(train), AT_ONCE):
-        found |= np.isin(own, train[start : start + AT_ONCE])
-    return int(found.sum())
+    """Documents of a split that are in train as well; some fingerprints of both are held at once."""
+    train, own = (Records(folder / f"{name}.prints", "<u8") for name in ("train", split))
+    count = 0
+    for some in own.blocks(AT_ONCE):
+        prints, times = np.unique(some, return_counts=True)
+        found = np.zeros(len(prints), bool)
+        for others in train.blocks():
+            places = prints.searchsorted(others)
+            inside = places < len(prints)
+            places, others = places[inside], others[inside]
+            found[places[prints[places] == others]] = True
+        count += int(times[found].sum())
+    return count

@@ -21,13 +21,12 @@ from ssl_ebm.data.loading import check_memory, warn_of_skipped
 from ssl_ebm.data.randomness import integers, uniforms
 from ssl_ebm.data.shards.folder import StoredLabels
 from ssl_ebm.data.splits import SPLITS
-from ssl_ebm.data.stored_clips import frame_counts
+from ssl_ebm.data.stored_clips import AT_ONCE, frame_counts
 from ssl_ebm.errors import UserError
 
 Labels = Sequence[int] | StoredLabels | None  # class numbers
 LabelledClips = tuple[Sequence[Clip], Labels]
-_BLOCK = 64  # clips whose items are counted together, so that memory does not grow with the clips
-_AT_ONCE = 128 * _BLOCK  # clips whose lengths are in memory at a time
+_BLOCK = 64  # clips whose items are counted together: of clips in shards no more is held in memory
 
 
 class ClipWindows(Dataset[dict[str, Tensor]]):
@@ -76,8 +75,9 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         self.split = split
         self.stop = stop
         self.windows_per_clip = windows_per_clip
-        counts = [int(some.sum()) for some in self._blocks()]
-        self._before = np.cumsum([0, *counts])  # items of the clips before each block of clips, and of all
+        self.frames = frame_counts(clips)
+        counts = np.fromiter((some.sum() for some in self._blocks()), np.int64)
+        self._before = np.concatenate([[0], counts.cumsum()])  # items before each block of clips, and of all
 
     def __len__(self) -> int:
         return int(self._before[-1])
@@ -96,8 +96,8 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
 
     def _blocks(self) -> Iterator[NDArray[np.int64]]:
         """The same, `_BLOCK` clips at a time."""
-        for first in range(0, len(self.clips), _AT_ONCE):
-            used = self.windows(frame_counts(self.clips, first, first + _AT_ONCE))[1]
+        for first in range(0, len(self.clips), AT_ONCE):
+            used = self.windows(self.frames[first : first + AT_ONCE])[1]
             yield from (used[start : start + _BLOCK] for start in range(0, len(used), _BLOCK))
 
     def window(self, index: int) -> tuple[int, int]:
@@ -106,7 +106,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
             raise IndexError(f"index {index} is negative")
         epoch, place = divmod(index, len(self))
         block = int(self._before.searchsorted(place, side="right")) - 1
-        frames = frame_counts(self.clips, block * _BLOCK, (block + 1) * _BLOCK)
+        frames = self.frames[block * _BLOCK : (block + 1) * _BLOCK]
         segments_of, used_of = self.windows(frames)
         ends = self._before[block] + np.cumsum(used_of)
         at = int(ends.searchsorted(place, side="right"))
@@ -123,19 +123,21 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.window(index)
+        opened = self.clips[clip]
         for _ in range(len(self.clips)):
             try:
-                frames = self.clips[clip].read(start, self.length)
+                frames = opened.read(start, self.length)
                 break
             except BrokenClipError as error:
-                name = self.clips[clip].name
+                name = opened.name
                 if self.stop:
                     raise UserError(
                         f"{name} cannot be decoded ({error}): remove it, or set on_broken to skip"
                     ) from error
                 rank_zero_warn(f"{name} cannot be decoded ({error}): the next clip takes its place")
                 clip = (clip + 1) % len(self.clips)
-                start = min(start, self.clips[clip].frames - self.length)
+                opened = self.clips[clip]
+                start = min(start, opened.frames - self.length)
         else:
             raise UserError(f"no clip of the {self.split} split can be decoded: check the files")
         item = {"video": to_float(frames), "clip": torch.tensor(clip), "start": torch.tensor(start)}

@@ -13,10 +13,8 @@ from ssl_ebm.data.listings import Listing
 from ssl_ebm.data.shards.drawing import rows_of_splits
 from ssl_ebm.data.shards.folder import ShardFolder, open_shards
 from ssl_ebm.data.splits import SPLITS
-from ssl_ebm.data.stored_clips import StoredClips, open_listed
+from ssl_ebm.data.stored_clips import AT_ONCE, StoredClips, open_listed
 from ssl_ebm.data.video import LabelledClips, VideoData
-
-AT_ONCE = 8192  # clips whose lengths are in memory at a time
 
 
 class VideoFolder(VideoData):
@@ -27,7 +25,7 @@ class VideoFolder(VideoData):
     group on one side.
 
     Or shards that `ssl-ebm shard` has made of such a folder: batches are the same, to the bit. With `cache`
-    off, memory grows by two numbers a clip.
+    off, memory does not grow with the clips.
 
     Args:
         folder: the folder.
@@ -71,10 +69,12 @@ class VideoFolder(VideoData):
             return frames, frames >= windows[shards.items.some(start, stop)["split"]]
 
         short: dict[str, int] = {}
+        fitting = 0
         for start in range(0, len(shards), AT_ONCE):
             frames, fits = frames_and_fits(start, min(start + AT_ONCE, len(shards)))
             short |= {shards.names[start + at]: int(frames[at]) for at in np.flatnonzero(~fits).tolist()}
-        self._tell_short(short, len(shards) - len(short))
+            fitting += int(fits.sum())
+        self._tell_short(short, fitting)
         fractions = self.val_fraction, self.test_fraction
         rows = rows_of_splits(
             shards, *fractions, self.seed, lambda start, stop: frames_and_fits(start, stop)[1]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ssl_ebm.cli import main
-from ssl_ebm.data import LabelledDocuments, LabelledText, Text
+from ssl_ebm.data import LabelledDocuments, LabelledText, Text, token_files
 from ssl_ebm.data.documents import Corpus
 from ssl_ebm.data.special_tokens import CLS, PAD, SEP
 from ssl_ebm.data.token_files import Meter
@@ -40,6 +40,22 @@ def folder(tmp_path: Path) -> Path:
 def text(folder: Path, **settings: Any) -> Text:
     defaults = {"unit": "line", "vocabulary": 120, "length": 16, "batch_size": 4}
     return Text(str(folder), cache=str(folder.parent / "cache"), **(defaults | settings))
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 10**6])  # fingerprints sorted together
+def test_documents_of_val_and_test_that_are_in_train_are_counted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(token_files, "AT_ONCE", at_once)
+    (folder / "a.txt").unlink()
+    train, val, other = sentences(60), sentences(20, seed=1), sentences(30, seed=2)
+    (folder / "train.txt").write_text("\n".join(train))
+    (folder / "val.txt").write_text("\n".join([*val, train[59], train[3], train[3]]))
+    (folder / "test.txt").write_text("\n".join(other))
+    data = text(folder)
+    with pytest.warns(UserWarning, match="3 of the 23 documents of val are in train as well"):
+        data.setup()
+    assert data.info["shared"] == {"val": 3, "test": 0}
 
 
 def test_sequences_are_the_documents_one_after_another(folder: Path) -> None:

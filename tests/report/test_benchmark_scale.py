@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 from statistics import median
 
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_ebm.data.documents import Corpus
 from ssl_ebm.data.shards.folder import open_shards
-from ssl_ebm.data.shards.tables import ITEM
 from ssl_ebm.errors import UserError
 from ssl_ebm.report.benchmarks import scale
 from ssl_ebm.report.benchmarks.scaling import checkpoints, memory, processes
@@ -92,7 +93,7 @@ def test_shards_stand_beside_the_folder() -> None:
 
 @LINUX
 def test_repeated_shards_hold_the_pictures_of_the_first(tmp_path: Path) -> None:
-    plan, records = memory.write_one_shard(tmp_path, 20)
+    plan, records = memory.write_one_shard(tmp_path, 20, memory.KINDS[0])
     out = memory.repeat_shard(tmp_path, tmp_path / "many", plan, records, 3)
     shards = open_shards(out, "images")
     assert shards is not None
@@ -100,21 +101,55 @@ def test_repeated_shards_hold_the_pictures_of_the_first(tmp_path: Path) -> None:
     assert [int(one) for one in np.unique(shards.items.column("shard"))] == [0, 1, 2]
     for row in (0, 19, 20, 59):
         assert shards.names[row] == f"{row // 20:06}/{row % 20:04}.jpg"
-        assert shards.read(row) == (tmp_path / "pictures" / f"{row % 20:04}.jpg").read_bytes()
+        assert shards.read(row) == (tmp_path / "source" / f"{row % 20:04}.jpg").read_bytes()
+
+
+@LINUX
+def test_repeated_pictures_keep_their_splits(tmp_path: Path) -> None:
+    plan, records = memory.write_one_shard(tmp_path, 20, memory.KINDS[1])
+    shards = open_shards(memory.repeat_shard(tmp_path, tmp_path / "many", plan, records, 3), "images")
+    assert shards is not None
+    assert shards.manifest.splits == {"train": 21, "val": 21, "test": 18, "any": 0}
 
 
 @LINUX
 @pytest.mark.slow
-def test_memory_and_its_parts(tmp_path: Path) -> None:
-    """A million items hold a few MB more than a thousand after fifty batches; their index has 62 MB."""
-    rows = list(memory.memory_rows("scale", items=(1000, 1_000_000), shard=1000))
-    assert [row.case.rpartition(", ")[2] for row in rows] == ["1,000 items"] * 4 + ["1,000,000 items"] * 4
+@pytest.mark.parametrize(
+    ("kind", "count"), [(0, 1_000_000), (1, 1_000_000), (2, 300_000)], ids=lambda one: str(one)
+)
+def test_memory_does_not_grow_with_the_items(kind: int, count: int) -> None:
+    """The index of a million pictures alone has 62 MB, and a list of their names more."""
+    items = memory.KINDS[kind]
+    rows = list(memory.memory_rows("scale", items=(1000, count), kinds=[items]))
+    assert [row.case.rpartition(", ")[2] for row in rows[:4]] == [f"1,000 {items.what}"] * 4
     whole, held, peak, seconds = (row.ours for row in rows[4:])
-    index = 1_000_000 * (ITEM.itemsize + len("000000/0000.jpg")) / 1e6
-    assert held - rows[1].ours < 0.1 * index
-    assert peak < 1.5 * index  # 72 bytes an item, as splits are drawn
-    assert held <= peak < whole
+    assert held - rows[1].ours < 6
+    assert peak - rows[2].ours < 12
+    assert 0 < held < whole
     assert seconds > 0
+
+
+@LINUX
+def test_a_million_texts_would_not_be_held(tmp_path: Path) -> None:
+    plan, records = memory.write_one_shard(tmp_path, 500, memory.KINDS[3])
+    peaks = []
+    for times in (20, 80):  # an index is read 8,192 rows at a time
+        folder = memory.repeat_shard(tmp_path, tmp_path / str(times), plan, records, times)
+        tracemalloc.start()
+        assert sum(1 for _ in Corpus(str(folder), "file").documents()) == 500 * times
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 1e6  # bytes; 30,000 listings alone have 8e6
+
+
+@LINUX
+def test_rows_of_texts(tmp_path: Path) -> None:
+    """Both counts are tokenised, after a thousand that are not counted."""
+    rows = list(memory.memory_rows("scale", items=(1000, 3000), kinds=[memory.KINDS[3]]))
+    whole, held, peak, seconds = (row.ours for row in rows[4:])
+    assert rows[3].ours < seconds
+    assert held < peak
+    assert 0 < peak < whole
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------

@@ -176,11 +176,11 @@ class ShardFolder:
 
     def frame_counts(self, frame_rate: float | None, start: int, stop: int) -> NDArray[np.int64]:
         """(stop - start,) how many frames these clips have, resampled in time (see `Timeline.at_rate`)."""
-        before = self.clips[start - 1]["times_end"] if start else np.uint64(0)
         clips = self.clips.some(start, stop)
         frames = clips["frames"].astype(np.int64)
         if frame_rate is None:
             return frames
+        before = self.clips[start - 1]["times_end"] if start else np.uint64(0)
         shown = ((clips["last"] + clips["gap"]) * frame_rate + 1e-6).astype(np.int64)
         timed = (frames > 1) & (np.diff(clips["times_end"], prepend=before) > 0)  # arrays have no times
         return np.where(timed, np.maximum(shown, 1), frames)

@@ -77,10 +77,10 @@ class Records:
             content += more
         return np.frombuffer(content, self.dtype)
 
-    def blocks(self) -> Iterator[NDArray[Any]]:
-        """All of them, some thousands at a time; errors as `some`."""
-        for start in range(0, self._count, _AT_ONCE):
-            yield self.some(start, start + _AT_ONCE)
+    def blocks(self, at_once: int = _AT_ONCE) -> Iterator[NDArray[Any]]:
+        """All of them, so many at a time; errors as `some`."""
+        for start in range(0, self._count, at_once):
+            yield self.some(start, start + at_once)
 
     def column(self, name: str) -> NDArray[Any]:
         """(N,) one field of all records, in memory; errors as `some`."""

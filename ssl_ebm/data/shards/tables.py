@@ -92,7 +92,7 @@ class Rows:
         self._bits = bits
         blocks = np.arange(0, len(bits), _BLOCK // 8)
         counts = np.add.reduceat(np.bitwise_count(bits), blocks, dtype=np.int64)
-        self._before = np.cumsum([0, *counts.tolist()])  # of each block of the index, and of all
+        self._before = np.concatenate([[0], counts.cumsum()])  # of each block of the index, and of all
 
     def __len__(self) -> int:
         return int(self._before[-1])
@@ -108,9 +108,11 @@ class Rows:
         if start >= stop:
             return np.zeros(0, np.int64)
         first, last = (self._before.searchsorted([start, stop - 1], side="right") - 1).tolist()
-        bits = np.unpackbits(self._bits[first * _BLOCK // 8 : (last + 1) * _BLOCK // 8])
+        held = self._bits[first * _BLOCK // 8 : (last + 1) * _BLOCK // 8]
+        (near,) = held.nonzero()  # where rows are few, most bytes have none
+        byte, bit = np.unpackbits(held[near]).reshape(-1, 8).nonzero()
         before = int(self._before[first])
-        return bits.view(bool).nonzero()[0][start - before : stop - before] + first * _BLOCK
+        return (first * _BLOCK + near[byte] * 8 + bit)[start - before : stop - before]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """(n,) all of them, in memory."""

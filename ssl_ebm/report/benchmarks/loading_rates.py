@@ -93,17 +93,20 @@ def loading_rows(
         )
 
 
-def write_clips(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> Path:
-    """A folder of mp4 files: clouds that drift, each with a velocity of its own, so that motion is coded."""
+def write_clips(
+    folder: Path, clips: int = CLIPS, frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH
+) -> Path:
+    """A folder of mp4 files: clouds that drift, each with a velocity of its own, so that motion is coded.
+    Sides are multiples of 20 pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(clips):
         rng = np.random.default_rng(number)
         down, right = rng.integers(1, 4, 2) * rng.choice((-1, 1), 2)  # pixels per frame
-        clouds = _clouds(rng)
+        clouds = _clouds(rng, height, width)
         with av.open(str(folder / f"{number:02}.mp4"), "w") as container:
             codec = next(name for name in CODECS if name in av.codecs_available)
             stream: Any = container.add_stream(codec, rate=RATE)
-            stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             for time in range(frames):
                 picture = np.roll(clouds, (down * time, right * time), (0, 1))
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -111,9 +114,9 @@ def write_clips(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> Path:
     return folder
 
 
-def _clouds(rng: np.random.Generator) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3) uint8, smooth and without a seam at the edges."""
-    coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, HEIGHT // 20, WIDTH // 20)))
+def _clouds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8, smooth and without a seam at the edges."""
+    coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 20, width // 20)))
     padded = torch.nn.functional.pad(coarse, (1, 1, 1, 1), mode="circular")
     fine = torch.nn.functional.interpolate(padded, scale_factor=20, mode="bilinear")[0, :, 20:-20, 20:-20]
     return np.ascontiguousarray(fine.permute(1, 2, 0).to(torch.uint8).numpy())

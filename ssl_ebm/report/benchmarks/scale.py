@@ -39,7 +39,7 @@ def parts(effort: Effort) -> list[Part]:
             for one in trainings
         ),
         Part("shards", 12 * (few.repeats * (effort.seconds + 0.5) + 1), partial(shard_rows, SUITE, few)),
-        Part("memory", 40.0, partial(memory_rows, SUITE)),
+        Part("memory", 600.0, partial(memory_rows, SUITE)),
         Part("checkpoints", 8.0 * few.repeats, partial(checkpoint_rows, SUITE, few)),
         Part("arithmetic of the recipes", 45.0, _count),
     ]

@@ -1,7 +1,7 @@
 """Time until a first batch, and memory after some, against the number of items: each in a process of its own.
 
-The shards are real, written by `ssl-ebm shard`'s own code; beyond a thousand pictures they are the same shard
-under further names, so that an index of a million items takes seconds to make and no room.
+The shards are real, written by `ssl-ebm shard`'s own code; beyond a thousand items they are the same shard
+under further names, so that an index of a million items takes seconds to make and 60 to 200 MB of disk.
 """
 
 from __future__ import annotations
@@ -10,94 +10,143 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_ebm.data.shards.intake import BrokenFileError, take_in
+from ssl_ebm.data.shards.manifest import Kind
 from ssl_ebm.data.shards.merging import finish
 from ssl_ebm.data.shards.plan import Plan, make_plan
 from ssl_ebm.data.shards.tape import Tape
 from ssl_ebm.data.shards.writing import name_of
+from ssl_ebm.data.splits import SPLITS
+from ssl_ebm.report.benchmarks.corpus_memory import write_documents
 from ssl_ebm.report.benchmarks.inpainting import write_pictures
+from ssl_ebm.report.benchmarks.loading_rates import write_clips
 from ssl_ebm.report.benchmarks.rows import Row
 
 ITEMS = (1_000, 10_000, 100_000, 1_000_000)
-SHARD = 1000  # pictures in each
+SHARD = 1000  # items in each
 STATUS, PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-BATCHES = 50  # of 64, after which memory is looked at
+WORDS = 12  # in a text
+BATCHES = 50  # after which memory is looked at
 SCRIPT = f"""
-import ctypes, re, sys, time
+import ctypes, re, sys, tempfile, time
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from ssl_ebm.data import ImageFolder
+from ssl_ebm.data import ImageFolder, Text, VideoFolder
 
-def megabytes(name):
-    return int(re.search(name + r":\\s+(\\d+) kB", Path("{STATUS}").read_text())[1]) * 1024 / 1e6
+anew = partial(tempfile.mkdtemp, dir=sys.argv[2])  # where nothing is tokenised yet
+make = {{
+    "images": lambda folder: ImageFolder(folder, size=32, in_memory=False, batch_size=64),
+    "clips": lambda folder: VideoFolder(folder, size=32, cache=False, batch_size=8),
+    "texts": lambda folder: Text(folder, "file", vocabulary=1000, cache=anew(), batch_size=64),
+}}[sys.argv[1]]
+
+def megabytes(*names):
+    status = Path("{STATUS}").read_text()
+    return sum(int(re.search(name + r":\\s+(\\d+) kB", status)[1]) for name in names) * 1024 / 1e6
 
 def first_batch(folder):
-    data = ImageFolder(folder, size=32, in_memory=False)
+    data = make(folder)
     data.setup("fit")
     batches = iter(data.train_dataloader())
     next(batches)
     return batches
 
-def held():  # without what the C library keeps for later, having been given it back
+def held():  # of its own: without what the C library keeps for later, having been given it back
     getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
-    return megabytes("VmRSS")
+    return megabytes("RssAnon", "RssShmem")
 
-first_batch(sys.argv[2])  # imports what a first batch needs
-before = held()
+first_batch(sys.argv[3])  # imports what a first batch needs
+before, resident = held(), megabytes("VmRSS")
 Path("{PEAK}").write_text("5")  # the peak is that of from now on
 began = time.monotonic()
-batches = first_batch(sys.argv[1])
+batches = first_batch(sys.argv[2])
 seconds, peak = time.monotonic() - began, megabytes("VmHWM")
 for _ in islice(batches, {BATCHES} - 1):
     pass
 whole = megabytes("VmRSS")
-print(seconds, whole, held() - before, peak - before)
+print(seconds, whole, held() - before, peak - resident)
 """
 
 
-def memory_rows(suite: str, items: Sequence[int] = ITEMS, shard: int = SHARD) -> Iterator[Row]:
-    """For each number of items: seconds from opening to the first batch; the process's memory (RSS) after
-    some batches; how much of it came with the items and is still held (the C library keeps some more for
-    later); and how much had come at most, as splits were drawn. Nothing where the system is no Linux or
-    does not tell.
+@dataclass(frozen=True)
+class Items:
+    """Items of one kind.
+
+    Attributes:
+        what: in plural, for the page.
+        kind: of their shards.
+        write: so many of them into a folder.
+        splits: the folders that they are in, if these fix the splits.
+    """
+
+    what: str
+    kind: Kind
+    write: Callable[[Path, int], object]
+    splits: tuple[str, ...] = ("",)
+
+
+def write_notes(folder: Path, count: int) -> None:
+    """Files of some made-up words."""
+    write_documents(folder / "all.txt", count)
+    texts = (folder / "all.txt").read_text().split("\n\n")
+    (folder / "all.txt").unlink()
+    for number, text in enumerate(texts[:count]):
+        (folder / f"{number:04}.txt").write_text(" ".join(text.split()[:WORDS]))
+
+
+KINDS = (
+    Items("pictures", "images", write_pictures),
+    Items("pictures in fixed splits", "images", write_pictures, SPLITS),
+    Items("clips", "clips", partial(write_clips, frames=10, height=40, width=60)),
+    Items("texts", "texts", write_notes),
+)
+
+
+def memory_rows(
+    suite: str, items: Sequence[int] = ITEMS, shard: int = SHARD, kinds: Sequence[Items] = KINDS
+) -> Iterator[Row]:
+    """For each number of items: seconds from opening to the first batch (of texts: they are tokenised in
+    them); the process's memory (RSS) after some batches; how much came with the items and is still held
+    (its own: neither pages of files, nor what the C library keeps for later); and how much had come at most,
+    until the first batch. Nothing where the system is no Linux or does not tell.
     """
     if not (STATUS.is_file() and os.access(PEAK, os.W_OK)):
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        plan, records = write_one_shard(folder, shard)
-        few = repeat_shard(folder, folder / "few", plan, records, 1)
-        for count in items:
-            many = repeat_shard(folder, folder / str(count), plan, records, count // shard)
-            seconds, whole, more, peak = first_batch(many, few)
-            figures = (
-                ("memory (RSS)", whole, "MB"),
-                ("memory held for the items", more, "MB"),
-                ("memory at most for them, while opening", peak, "MB"),
-                ("until the first batch", seconds, "s"),
-            )
-            for what, figure, unit in figures:
-                yield Row(
-                    suite,
-                    f"{what}, {len(records['items']) * (count // shard):,} items",
-                    "uint8",
-                    figure,
-                    unit,
+    for one in kinds:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            plan, records = write_one_shard(folder, shard, one)
+            few = repeat_shard(folder, folder / "few", plan, records, 1)
+            for count in items:
+                many = repeat_shard(folder, folder / str(count), plan, records, count // shard)
+                seconds, whole, more, peak = first_batch(one.kind, many, few)
+                figures = (
+                    ("memory (RSS)", whole, "MB"),
+                    ("memory held for the items", more, "MB"),
+                    ("memory at most for them, while opening", peak, "MB"),
+                    ("until the first batch", seconds, "s"),
                 )
+                for what, figure, unit in figures:
+                    held = len(records["items"]) * (count // shard)
+                    yield Row(suite, f"{what}, {held:,} {one.what}", "uint8", figure, unit)
 
 
-def write_one_shard(folder: Path, pictures: int) -> tuple[Plan, dict[str, Any]]:
-    """A shard of generated pictures, ``folder/shard-000000.tar``, and its part of the index."""
-    source = folder / "pictures"
-    source.mkdir()
-    write_pictures(source, pictures)
-    plan = make_plan(source, "images", sys.maxsize)
+def write_one_shard(folder: Path, count: int, items: Items) -> tuple[Plan, dict[str, Any]]:
+    """A shard of generated items, ``folder/shard-000000.tar``, and its part of the index."""
+    source = folder / "source"
+    for number, split in enumerate(items.splits):
+        (source / split).mkdir(parents=True)
+        items.write(source / split, len(range(number, count, len(items.splits))))
+    plan = make_plan(source, items.kind, sys.maxsize)
     with (folder / name_of(0)).open("wb") as file:
         tape = Tape(file, 0)
         for piece in next(plan.shards(folder)):
@@ -108,7 +157,7 @@ def write_one_shard(folder: Path, pictures: int) -> tuple[Plan, dict[str, Any]]:
 
 
 def repeat_shard(folder: Path, out: Path, plan: Plan, records: dict[str, Any], times: int) -> Path:
-    """So many shards of the same pictures under other names: links to the first one, with an index of all."""
+    """So many shards of the same items under other names: links to the first one, with an index of all."""
     parts = out / "parts"
     parts.mkdir(parents=True)
     lengths = records["items"]["name_end"].astype(int)
@@ -127,9 +176,9 @@ def repeat_shard(folder: Path, out: Path, plan: Plan, records: dict[str, Any], t
     return out
 
 
-def first_batch(folder: Path, warm_up: Path) -> list[float]:
+def first_batch(kind: Kind, folder: Path, warm_up: Path) -> list[float]:
     """Of a process that opens a folder after another: seconds, MB of the process, MB held for the folder,
     and MB at most for it."""
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(warm_up)]
+    command = [sys.executable, "-c", SCRIPT, kind, str(folder), str(warm_up)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [float(word) for word in done.stdout.split()[-4:]]
