@@ -241,7 +241,9 @@ class Corpus:
 
 def split_of_name(name: str) -> str | None:
     """The split that a file's first folder, or its own name, fixes."""
-    return _STEMS.get(Path(name.split("/")[0]).stem.lower())
+    first = name.split("/")[0]
+    dot = first.rfind(".")  # by hand: a Path for each name makes Python's table of interned strings grow
+    return _STEMS.get((first[:dot] if 0 < dot < len(first) - 1 else first).lower())
 
 
 def fingerprint(text: str) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ssl_ebm.data import LabelledText, Text
-from ssl_ebm.data.documents import Corpus
+from ssl_ebm.data.documents import Corpus, split_of_name
 from ssl_ebm.data.special_tokens import CLS, SEP
 from ssl_ebm.errors import UserError
 
@@ -151,3 +151,12 @@ def test_plain_text_beside_tables_is_read_unless_labels_are_wanted(tmp_path: Pat
     with pytest.warns(UserWarning, match=r"skipped 1 file\(s\) that have no labels: b\.txt"):
         labelled = list(Corpus(str(tmp_path), label_column="label").documents())
     assert [(one.text, one.label) for one in labelled] == [("one", "x")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train", "train.txt", "train.", ".train", "Val.csv", "test.tar.gz", "dev/x", "a/train", "x.", ".", "…"],
+)
+def test_split_names_are_stems(name: str) -> None:
+    stems = {"train": "train", "val": "val", "dev": "val"}
+    assert split_of_name(name) == stems.get(Path(name.split("/")[0]).stem.lower())
