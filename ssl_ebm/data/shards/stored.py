@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class StoredFile:
     @property
     def suffix(self) -> str:
         """As of a path: ".jpg"."""
-        return PurePosixPath(self.shards.names[self.row]).suffix
+        return os.path.splitext(self.shards.names[self.row])[1]
 
     def __str__(self) -> str:
         return f"{self.shards.folder}/{self.shards.names[self.row]}"

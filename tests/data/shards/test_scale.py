@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sharded_folders import pack, write_pictures
 
 from ssl_ebm.data.listings import Listing, assign_splits
@@ -65,8 +66,9 @@ def test_a_hundred_thousand_items_start_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("held", [0, 2**18])  # keys are made again for each pass, or not
+@pytest.mark.parametrize("left_out", [None, 3])  # every third item, as if it could not be used
 def test_splits_of_an_index_are_those_of_a_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, left_out: int | None
 ) -> None:
     monkeypatch.setattr(drawing, "HELD", held)
     folder = tmp_path / "shards"
@@ -76,26 +78,13 @@ def test_splits_of_an_index_are_those_of_a_list(
     assert shards is not None
     names = list(shards.names)
     assert names[::100] == [shards.names[row] for row in range(0, 20_001, 100)]
-    listed = assign_splits([Listing(Path(one), one, one) for one in names], {None}, "", 0.1, 0.2, seed=7)
-    found = drawing.rows_of_splits(shards, 0.1, 0.2, seed=7)
-    for split, rows in found.items():
-        assert [names[row] for row in np.asarray(rows)] == [one.name for one in listed if one.split == split]
-    assert len(found["test"]) == 4001  # the first number that is no less than a fifth
-
-
-@pytest.mark.parametrize("held", [0, 2**18])
-def test_unusable_items_are_in_no_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
-    monkeypatch.setattr(drawing, "HELD", held)
-    folder = tmp_path / "shards"
-    pack(write_pictures(tmp_path / "pictures"), folder)
-    repeat_items(folder, 20_001)
-    shards = open_shards(folder, "images")
-    assert shards is not None
-    names = list(shards.names)
-    kept = [one for row, one in enumerate(names) if row % 3]
+    kept = [one for row, one in enumerate(names) if left_out is None or row % left_out]
     listed = assign_splits([Listing(Path(one), one, one) for one in kept], {None}, "", 0.1, 0.2, seed=7)
-    found = drawing.rows_of_splits(
-        shards, 0.1, 0.2, seed=7, usable=lambda start, stop: np.arange(start, stop) % 3 > 0
-    )
+
+    def usable(start: int, stop: int) -> NDArray[np.bool_]:
+        return np.arange(start, stop) % left_out > 0
+
+    found = drawing.rows_of_splits(shards, 0.1, 0.2, seed=7, usable=usable if left_out else None)
     for split, rows in found.items():
         assert [names[row] for row in np.asarray(rows)] == [one.name for one in listed if one.split == split]
+    assert len(found["test"]) == -(-len(kept) // 5)  # the first number that is no less than a fifth
