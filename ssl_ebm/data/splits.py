@@ -1,6 +1,7 @@
 """The draw of splits: whole groups of files go to one side.
 
-Memory does not grow with the files, as long as a split gets some thousand of them, or groups are large.
+Memory does not grow with the files, unless a split is to have fewer of them than any group: the smallest
+group is then looked for among all.
 """
 
 from __future__ import annotations
@@ -122,23 +123,23 @@ class _Sections:
 
     def take_apart(self, places: NDArray[np.int64]) -> None:
         """Cuts some sections into their groups: a pass over all keys."""
-        wanted = np.zeros(len(self), bool)
-        wanted[places] = True
+        chosen = np.zeros(len(self), bool)
+        chosen[places] = True
         groups, sizes = np.zeros(0, np.uint64), np.zeros(0, np.int64)
         waiting, count = [groups], 0
         for some in self._keys():
-            waiting.append(some[wanted[self._place(some)]])
+            waiting.append(some[chosen[self._place(some)]])
             count += len(waiting[-1])
             if count > max(len(groups), _AT_ONCE):
                 groups, sizes = _counted(groups, sizes, waiting)
                 waiting, count = [groups[:0]], 0
         groups, sizes = _counted(groups, sizes, waiting)
-        start = np.concatenate([self.start[~wanted], groups])
+        start = np.concatenate([self.start[~chosen], groups])
         order = start.argsort()
         self.start = start[order]
-        self.sizes = np.concatenate([self.sizes[~wanted], sizes])[order]
-        self.single = np.concatenate([self.single[~wanted], np.ones(len(groups), bool)])[order]
-        self.split = np.concatenate([self.split[~wanted], np.zeros(len(groups), np.int8)])[order]
+        self.sizes = np.concatenate([self.sizes[~chosen], sizes])[order]
+        self.single = np.concatenate([self.single[~chosen], np.ones(len(groups), bool)])[order]
+        self.split = np.concatenate([self.split[~chosen], np.zeros(len(groups), np.int8)])[order]
 
     def give(self, split: int, wanted: float, spare: int) -> None:
         """To a split, of the groups that none has, the first that together hold the files that are wanted, or

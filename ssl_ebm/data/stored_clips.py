@@ -15,11 +15,10 @@ from ssl_ebm.data.clips import ArrayClip, Clip, FileClip
 from ssl_ebm.data.decoding import FrameFormat
 from ssl_ebm.data.listings import Listing
 from ssl_ebm.data.shards.folder import ShardFolder
+from ssl_ebm.data.shards.records import AT_ONCE
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.data.shards.tables import Rows
 from ssl_ebm.errors import UserError
-
-AT_ONCE = 8192  # clips whose lengths are in memory at a time
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from ssl_ebm.data.listings import Listing, assign_splits, check_fractions, class
 from ssl_ebm.data.loading import check_memory, warn_of_skipped
 from ssl_ebm.data.randomness import integers, uniforms
 from ssl_ebm.data.shards.folder import StoredLabels
+from ssl_ebm.data.shards.records import AT_ONCE
 from ssl_ebm.data.splits import SPLITS
-from ssl_ebm.data.stored_clips import AT_ONCE, frame_counts
+from ssl_ebm.data.stored_clips import frame_counts
 from ssl_ebm.errors import UserError
 
 Labels = Sequence[int] | StoredLabels | None  # class numbers

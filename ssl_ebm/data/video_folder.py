@@ -12,8 +12,9 @@ from ssl_ebm.data.clips import Clip, find_clips
 from ssl_ebm.data.listings import Listing
 from ssl_ebm.data.shards.drawing import rows_of_splits
 from ssl_ebm.data.shards.folder import ShardFolder, open_shards
+from ssl_ebm.data.shards.records import AT_ONCE
 from ssl_ebm.data.splits import SPLITS
-from ssl_ebm.data.stored_clips import AT_ONCE, StoredClips, open_listed
+from ssl_ebm.data.stored_clips import StoredClips, open_listed
 from ssl_ebm.data.video import LabelledClips, VideoData
 
 

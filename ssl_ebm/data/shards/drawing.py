@@ -14,7 +14,6 @@ from ssl_ebm.data.shards.tables import Rows
 from ssl_ebm.data.splits import SPLITS, Splits, group_keys
 from ssl_ebm.errors import UserError
 
-BYTES = 1024  # of bits that are made at a time
 HELD = 2**18  # items whose keys are in memory meanwhile; of more they are made again for each pass
 
 Usable = Callable[[int, int], NDArray[np.bool_]]  # which of the rows start..stop - 1 come into a split
@@ -69,10 +68,10 @@ def rows_of_splits(
 
 
 def _blocks(shards: ShardFolder, seed: int, usable: Usable | None) -> Iterator[_Block]:
-    """All rows."""
+    """All rows; each block but the last makes whole bytes of bits."""
     drawn = not shards.fixed.issuperset(SPLITS)
     groups, start = shards.groups.as_bytes(), 0
-    for items in shards.items.blocks(8 * BYTES):
+    for items in shards.items.blocks():
         stop = start + len(items)
         chosen = np.ones(len(items), bool) if usable is None else usable(start, stop)
         keys = group_keys(islice(groups, len(items)), seed) if drawn else np.zeros(len(items), np.uint64)

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ssl_ebm.errors import UserError
 
-_AT_ONCE = 8192  # records that are in memory at a time
+AT_ONCE = 8192  # records that are in memory at a time: whole bytes of bits, for `drawing`
 
 
 class Records:
@@ -77,7 +77,7 @@ class Records:
             content += more
         return np.frombuffer(content, self.dtype)
 
-    def blocks(self, at_once: int = _AT_ONCE) -> Iterator[NDArray[Any]]:
+    def blocks(self, at_once: int = AT_ONCE) -> Iterator[NDArray[Any]]:
         """All of them, so many at a time; errors as `some`."""
         for start in range(0, self._count, at_once):
             yield self.some(start, start + at_once)

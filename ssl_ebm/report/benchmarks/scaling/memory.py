@@ -128,6 +128,7 @@ def memory_rows(
             few = repeat_shard(folder, folder / "few", plan, records, 1)
             for count in items:
                 many = repeat_shard(folder, folder / str(count), plan, records, count // shard)
+                total = len(records["items"]) * (count // shard)
                 seconds, whole, more, peak = first_batch(one.kind, many, few)
                 figures = (
                     ("memory (RSS)", whole, "MB"),
@@ -136,8 +137,7 @@ def memory_rows(
                     ("until the first batch", seconds, "s"),
                 )
                 for what, figure, unit in figures:
-                    held = len(records["items"]) * (count // shard)
-                    yield Row(suite, f"{what}, {held:,} {one.what}", "uint8", figure, unit)
+                    yield Row(suite, f"{what}, {total:,} {one.what}", "uint8", figure, unit)
 
 
 def write_one_shard(folder: Path, count: int, items: Items) -> tuple[Plan, dict[str, Any]]:
