@@ -1,9 +1,13 @@
 """float32 products of matrices by oneDNN, on a processor.
 
-PyTorch multiplies float32 matrices by MKL there. On a processor that is not Intel's MKL leaves AVX-512
-alone, and can be half as fast as oneDNN: on an AMD EPYC of two cores, 191 against 429 GFLOP/s for matrices of
-2,048. On an older one, without AVX-512, MKL is the faster: 77 against 62 GFLOP/s on one core, and 28 against
-14 in a layer of 64 units for 256 items. There PyTorch's own products stay.
+PyTorch multiplies float32 matrices by MKL there. That is Intel's, and takes 256 bits at a time on another's
+processors. AMD's since Zen 5 can do 512: on an EPYC of two cores 191 GFLOP/s by MKL and 429 by oneDNN, more
+than 256 bits allow, for matrices of 2,048. On the others that were measured PyTorch's own products are as
+fast or faster, and stay. oneDNN's rate over MKL's there, in a layer with its gradients, two cores:
+
+- Intel with AVX-512 (family 6, model 207): 0.69 (128 units, 4,096 items), 0.96 (192 to 768, 1,088 items);
+- AMD Zen 4 (family 25, model 17): 0.62 in Langevin dynamics on 128 units;
+- AMD without AVX-512: 0.5 (64 units, 256 items).
 """
 
 from __future__ import annotations
@@ -14,10 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as torch_linear
 
+from ssl_ebm.networks.processor import this_processor
+
 # An operator that PyTorch's compiler calls: not documented, so where it is missing the usual one is taken.
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
-FASTER = HAS_ONEDNN and torch.backends.cpu.get_cpu_capability() == "AVX512"
+FASTER = (
+    HAS_ONEDNN and torch.backends.cpu.get_cpu_capability() == "AVX512" and this_processor().is_amd_since_zen_5
+)
 
 WORTH = 2**20  # multiplications: below, a product takes less than the calls around it
 

@@ -2,13 +2,13 @@
 
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 
 from ssl_ebm import __version__
+from ssl_ebm.networks.processor import this_processor
 from ssl_ebm.report.entries import usable_cores
 
 
@@ -20,7 +20,7 @@ def measured_device() -> torch.device:
 def describe_machine() -> dict[str, Any]:
     """Processor, GPU and versions, and the date, as plain values."""
     return {
-        "cpu": _processor(),
+        "cpu": str(this_processor()),
         "cores": usable_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
@@ -31,13 +31,3 @@ def describe_machine() -> dict[str, Any]:
         "ssl_ebm": __version__,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def _processor() -> str:
-    """Its name: Linux tells it in a file alone."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
