@@ -19,12 +19,13 @@ class Processor:
     Attributes:
         name: for people, such as ``AMD EPYC 9B45``; may be empty.
         vendor: as the processor spells it, such as ``GenuineIntel``; empty: not told.
-        family: the vendor's number of it; 0: not told.
+        family, model: the vendor's numbers of it; 0: not told.
     """
 
     name: str = ""
     vendor: str = ""
     family: int = 0
+    model: int = 0
 
     @property
     def is_amd_since_zen_5(self) -> bool:
@@ -32,8 +33,8 @@ class Processor:
         return self.vendor == AMD and self.family >= ZEN_5
 
     def __str__(self) -> str:
-        told = [self.vendor, f"family {self.family}" if self.family else ""]
-        return f"{self.name} ({', '.join(filter(None, told))})" if any(told) else self.name
+        numbers = f", family {self.family}, model {self.model}" if self.family else ""
+        return f"{self.name} ({self.vendor}{numbers})" if self.vendor else self.name
 
 
 @cache
@@ -52,15 +53,19 @@ def of_linux(text: str) -> Processor:
     for line in text.splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
-    family = fields.get("cpu family", "")
     return Processor(
         fields.get("model name", platform.machine()),
         fields.get("vendor_id", ""),
-        int(family) if family.isdecimal() else 0,
+        _number(fields.get("cpu family", "")),
+        _number(fields.get("model", "")),
     )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def of_python(name: str) -> Processor:
     """From `platform.processor()`: on Windows ``AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD``."""
-    found = re.search(r"Family (\d+) .*, (\w+)$", name)
-    return Processor(name, found[2], int(found[1])) if found else Processor(name)
+    found = re.search(r"Family (\d+) Model (\d+) .*, (\w+)$", name)
+    return Processor(name, found[3], int(found[1]), int(found[2])) if found else Processor(name)

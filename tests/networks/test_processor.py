@@ -21,14 +21,14 @@ LINUX = "processor\t: 0\nvendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: 17\nmodel
 def test_linux_tells_of_it_in_fields(vendor: str, family: int, name: str, unknown: bool) -> None:
     one = LINUX.format(vendor, family, name)
     found = of_linux(one + "\n" + LINUX.format("another", 1, "core"))
-    assert found == Processor(name, vendor, family)
+    assert found == Processor(name, vendor, family, 17)
     assert found.is_amd_since_zen_5 is unknown
-    assert str(found) == f"{name} ({vendor}, family {family})"
+    assert str(found) == f"{name} ({vendor}, family {family}, model 17)"
 
 
 def test_windows_tells_of_it_in_a_sentence() -> None:
     name = "AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD"
-    assert of_python(name) == Processor(name, "AuthenticAMD", 26)
+    assert of_python(name) == Processor(name, "AuthenticAMD", 26, 68)
     assert of_python(name).is_amd_since_zen_5
 
 

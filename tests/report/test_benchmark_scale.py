@@ -15,6 +15,7 @@ from ssl_ebm.data.documents import Corpus
 from ssl_ebm.data.shards.folder import open_shards
 from ssl_ebm.errors import UserError
 from ssl_ebm.report.benchmarks import scale
+from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.scaling import checkpoints, memory, processes
 from ssl_ebm.report.benchmarks.scaling.processes import (
     APART,
@@ -154,6 +155,21 @@ def test_rows_of_texts(tmp_path: Path) -> None:
     assert rows[3].ours < seconds
     assert held < peak
     assert 0 < peak < whole
+
+
+def test_the_least_and_the_most_items_of_a_kind_are_summed_up() -> None:
+    kinds = ["pictures", "pictures in fixed splits", "texts"]
+    figures = {("1,000", kinds[0]): 871.2, ("100,000", kinds[0]): 873.0, ("1,000,000", kinds[0]): 875.7}
+    figures |= {("1,000", kinds[1]): 870.0, ("1,000,000", kinds[1]): 1234.5, ("1,000", kinds[2]): 875.0}
+    rows = [
+        Row("scale", f"{what}, {count} {kind}", "uint8", figure if what == memory.WHOLE else 1.0, "MB")
+        for (count, kind), figure in figures.items()
+        for what in (memory.WHOLE, "memory held for the items")
+    ]
+    assert memory.summary(rows) == [
+        "memory (RSS), 1,000 pictures: 871 MB; 1,000,000 pictures: 876 MB",
+        "memory (RSS), 1,000 pictures in fixed splits: 870 MB; 1,000,000 pictures in fixed splits: 1,234 MB",
+    ]
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from ssl_ebm.report.benchmarks.rows import Row
-from ssl_ebm.report.benchmarks.scaling import checkpoints
+from ssl_ebm.report.benchmarks.scaling import checkpoints, memory
 from ssl_ebm.report.benchmarks.scaling.checkpoints import checkpoint_rows
 from ssl_ebm.report.benchmarks.scaling.memory import memory_rows
 from ssl_ebm.report.benchmarks.scaling.page import appendix, demands
@@ -52,7 +52,7 @@ def _count() -> list[Row]:
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
-    """How well two processes share the work, and how long checkpoints take."""
+    """How well two processes share the work, what memory does, and how long checkpoints take."""
     lines = [
         f"{row.case}: {r.value:.0%} ({r.low:.0%} to {r.high:.0%}) of {row.peer_name}"
         for row in rows
@@ -60,4 +60,4 @@ def summary(rows: Sequence[Row]) -> list[str]:
     ]
     if usable_cores() == 1 and not lines:
         lines.append("one core alone: two processes were not measured")
-    return lines + checkpoints.summary(rows)
+    return lines + memory.summary(rows) + checkpoints.summary(rows)

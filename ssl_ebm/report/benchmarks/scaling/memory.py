@@ -29,12 +29,14 @@ from ssl_ebm.report.benchmarks.corpus_memory import write_documents
 from ssl_ebm.report.benchmarks.inpainting import write_pictures
 from ssl_ebm.report.benchmarks.loading_rates import write_clips
 from ssl_ebm.report.benchmarks.rows import Row
+from ssl_ebm.report.benchmarks.rows import number as rounded
 
 ITEMS = (1_000, 10_000, 100_000, 1_000_000)
 SHARD = 1000  # items in each
 STATUS, PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 WORDS = 12  # in a text
 BATCHES = 50  # after which memory is looked at
+WHOLE = "memory (RSS)"
 SCRIPT = f"""
 import ctypes, re, sys, tempfile, time
 from functools import partial
@@ -86,12 +88,14 @@ class Items:
         kind: of their shards.
         write: so many of them into a folder.
         splits: the folders that they are in, if these fix the splits.
+        dtype: of their numbers, as they are kept.
     """
 
     what: str
     kind: Kind
     write: Callable[[Path, int], object]
     splits: tuple[str, ...] = ("",)
+    dtype: str = "uint8"
 
 
 def write_notes(folder: Path, count: int) -> None:
@@ -107,7 +111,7 @@ KINDS = (
     Items("pictures", "images", write_pictures),
     Items("pictures in fixed splits", "images", write_pictures, SPLITS),
     Items("clips", "clips", partial(write_clips, frames=10, height=40, width=60)),
-    Items("texts", "texts", write_notes),
+    Items("texts", "texts", write_notes, dtype="uint16"),
 )
 
 
@@ -131,13 +135,25 @@ def memory_rows(
                 total = len(records["items"]) * (count // shard)
                 seconds, whole, more, peak = first_batch(one.kind, many, few)
                 figures = (
-                    ("memory (RSS)", whole, "MB"),
+                    (WHOLE, whole, "MB"),
                     ("memory held for the items", more, "MB"),
                     ("memory at most for them, while opening", peak, "MB"),
                     ("until the first batch", seconds, "s"),
                 )
                 for what, figure, unit in figures:
-                    yield Row(suite, f"{what}, {total:,} {one.what}", "uint8", figure, unit)
+                    yield Row(suite, f"{what}, {total:,} {one.what}", one.dtype, figure, unit)
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """Memory with the fewest and with the most items of each kind."""
+    lines = []
+    for items in KINDS:
+        found = [row for row in rows if row.case.startswith(WHOLE) and row.case.endswith(f" {items.what}")]
+        if len(found) > 1:
+            few, most = found[0], found[-1]
+            total = most.case.removeprefix(f"{WHOLE}, ")
+            lines.append(f"{few.case}: {rounded(few.ours)} MB; {total}: {rounded(most.ours)} MB")
+    return lines
 
 
 def write_one_shard(folder: Path, count: int, items: Items) -> tuple[Plan, dict[str, Any]]:
