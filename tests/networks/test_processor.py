@@ -10,7 +10,7 @@ LINUX = "processor\t: 0\nvendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: 17\nmodel
 
 
 @pytest.mark.parametrize(
-    ("vendor", "family", "name", "unknown"),
+    ("vendor", "family", "name", "wide"),
     [
         ("AuthenticAMD", 26, "AMD EPYC 9755", True),  # Zen 5
         ("AuthenticAMD", 25, "AMD EPYC 9654", False),  # Zen 4
@@ -18,11 +18,11 @@ LINUX = "processor\t: 0\nvendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: 17\nmodel
         ("GenuineIntel", 27, "an Intel to come", False),
     ],
 )
-def test_linux_tells_of_it_in_fields(vendor: str, family: int, name: str, unknown: bool) -> None:
+def test_linux_tells_of_it_in_fields(vendor: str, family: int, name: str, wide: bool) -> None:
     one = LINUX.format(vendor, family, name)
     found = of_linux(one + "\n" + LINUX.format("another", 1, "core"))
     assert found == Processor(name, vendor, family, 17)
-    assert found.is_amd_since_zen_5 is unknown
+    assert found.is_amd_since_zen_5 is wide
     assert str(found) == f"{name} ({vendor}, family {family}, model 17)"
 
 
