@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 
 
     benchmark.json is a list of rows {suite, case, dtype, ours, unit, peer, peer_name, ratio, ratio_interval,
     ceiling_share}, explained in `Row`; every rate is a median of blocks of work that took turns with the
-    peer's in one process. machine.json says what machine that was, with which versions, and when.
+    peer's in one process. machine.json says what machine that was, with which versions, and when. Both are
+    written after every part of a suite, so an interrupted run leaves what it has measured.
 
     Args:
         suite: name of a suite; None: all.
@@ -45,14 +47,16 @@ def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 
     suites = find_suites(suite)
     folder = make_folder(out)
     effort = Effort(repeats, seconds, measured_device())
-    rows: dict[str, list[Row]] = {}
+    machine = describe_machine()
+    rows: dict[str, list[Row]] = {name: [] for name in suites}
+    everything: list[dict[str, Any]] = []
     with Display(seconds=0) as display:
         for name, chosen in suites.items():
-            rows[name] = measure(name, chosen, effort, display)
-    everything = [row.as_dict() for one in rows.values() for row in one]
-    write_whole(folder / "benchmark.json", json.dumps(everything, indent=2) + "\n")
-    machine = describe_machine()
-    write_whole(folder / "machine.json", json.dumps(machine, indent=2) + "\n")
+            for measured in measure(name, chosen, effort, display):
+                rows[name] += measured
+                everything += [row.as_dict() for row in measured]
+                write_whole(folder / "benchmark.json", json.dumps(everything, indent=2) + "\n")
+                write_whole(folder / "machine.json", json.dumps(machine, indent=2) + "\n")
     _print(rows, suites, machine)
     write_whole(folder / "benchmark.html", page(rows, suites, machine))
     print(folder / "benchmark.json")
@@ -60,18 +64,16 @@ def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 
     return everything
 
 
-def measure(name: str, suite: Suite, effort: Effort, display: Display) -> list[Row]:
-    """Runs the parts of a suite, showing how far it is."""
-    rows: list[Row] = []
+def measure(name: str, suite: Suite, effort: Effort, display: Display) -> Iterator[list[Row]]:
+    """Runs the parts of a suite, showing how far it is: the rows of each."""
     display.say(f"{name}: getting ready")
     parts = suite.parts(effort)
     began = time.monotonic()
     for number, part in enumerate(parts):
         left = _left(parts, number, time.monotonic() - began)
         display.show(name, number, len(parts), "parts", left, f"now {part.name}")
-        rows += part.rows()
+        yield list(part.rows())
     display.show(name, len(parts), len(parts), "parts", 0.0)
-    return rows
 
 
 def _left(parts: list[Part], done: int, elapsed: float) -> float:

@@ -324,6 +324,23 @@ def test_files_and_table(
         assert words in shown
 
 
+def test_an_interrupted_run_leaves_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(FakeSuite):
+        def parts(self, effort: Effort) -> list[Part]:
+            def stop() -> list[Row]:
+                raise KeyboardInterrupt
+
+            return [super().parts(effort)[0], Part("two", 3.0, stop)]
+
+    monkeypatch.setattr(benchmark, "find_suites", lambda name: {"fake": Stopped()})
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run(None, tmp_path)
+    (row,) = json.loads((tmp_path / "benchmark.json").read_text())
+    assert row["case"] == "a case"
+    assert json.loads((tmp_path / "machine.json").read_text())["torch"] == torch.__version__
+    assert not (tmp_path / "benchmark.html").exists()
+
+
 def test_time_left_is_in_proportion_to_the_time_so_far() -> None:
     parts = FakeSuite().parts(ONCE)
     assert benchmark._left(parts, 0, 0.0) == 4.0
