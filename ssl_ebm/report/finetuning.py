@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.arguments import read_arguments
+from ssl_ebm.evaluation.probing.counted_words import counted_words
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.statistics import Bootstrap, Interval, share_interval
 from ssl_ebm.files import make_folder, write_whole
@@ -47,11 +49,13 @@ class Tuned:
 
     Attributes:
         votes: of "val" and "test".
+        counted: the same of TF-IDF with the same labels; None: no documents.
         record: what finetuning.json says of this seed.
         shared: what it says once: backbone, settings, classes, data.
     """
 
     votes: dict[str, Vote]
+    counted: dict[str, Vote] | None
     record: dict[str, Any]
     shared: dict[str, Any]
 
@@ -98,6 +102,7 @@ def finetune(
         run_dir = folder if len(seeds) == 1 else folder / f"seed_{seed}"
         tuned.append(_tune([*arguments, *_of_seed(seed), "--run_dir", str(run_dir)]))
     figures = {split: accuracy([one.votes[split] for one in tuned]) for split in ("val", "test")}
+    beside = _beside_counted_words(tuned)
     described = {
         "backbone": str(checkpoint),
         "mode": mode,
@@ -106,18 +111,47 @@ def finetune(
         "accuracy": {split: figure.to_json() for split, figure in figures.items()},
         "accuracy_unit": "share of the items (or clips), with a 95 % interval: Wilson's for one seed, else a "
         "bootstrap over seeds and items",
+        "tf_idf": beside,
         "runs": [one.record for one in tuned],
     }
     write_whole(folder / "finetuning.json", json.dumps(described, indent=1) + "\n")
-    return _line(mode, tuned, figures, folder)
+    return _line(mode, tuned, figures, beside, folder)
 
 
 def accuracy(votes: Sequence[Vote]) -> Interval:
     """Share of right items, one vote for each seed over the same items; see finetuning.json."""
-    first, right = votes[0], np.stack([vote.right.double().numpy() for vote in votes])
+    first = votes[0]
     if len(votes) == 1:
         return share_interval(int(first.right.sum()), len(first.unit))
-    return Bootstrap(first.unit.numpy()).mean(right).interval()
+    return Bootstrap(first.unit.numpy()).mean(_right(votes)).interval()
+
+
+def gain(ours: Sequence[Vote], theirs: Sequence[Vote]) -> Interval:
+    """Accuracy of one model less that of another, with the same seeds on the same items; see
+    finetuning.json."""
+    bootstrap = Bootstrap(ours[0].unit.numpy())
+    return (bootstrap.mean(_right(ours)) - bootstrap.mean(_right(theirs))).interval()
+
+
+def _right(votes: Sequence[Vote]) -> NDArray[np.float64]:
+    """(seeds, items)."""
+    return np.stack([vote.right.double().numpy() for vote in votes])
+
+
+def _beside_counted_words(tuned: Sequence[Tuned]) -> dict[str, Any] | None:
+    """What finetuning.json says of TF-IDF with the same labels; None: no documents."""
+    counted = [one.counted for one in tuned if one.counted is not None]
+    if not counted:
+        return None
+    splits = ("val", "test")
+    theirs = {split: [votes[split] for votes in counted] for split in splits}
+    gains = {split: gain([one.votes[split] for one in tuned], theirs[split]) for split in splits}
+    return {
+        "accuracy": {split: accuracy(theirs[split]).to_json() for split in splits},
+        "gain": {split: gains[split].to_json() for split in splits},
+        "gain_unit": "accuracy above that of TF-IDF with logistic regression, with a 95 % interval: a paired "
+        "bootstrap over seeds and items",
+    }
 
 
 def _arguments(checkpoint: Path, data: str, mode: str, budget: Budget, settings: Sequence[str]) -> list[str]:
@@ -168,6 +202,7 @@ def _tune(arguments: list[str]) -> Tuned:
     measured = time.monotonic()
     model: Any = run.model
     data: Any = run.datamodule
+    counted = counted_words(data)
     record = {
         "seed": run.setting("seed_everything"),
         "checkpoint": str(last_checkpoint(run.run_dir)),
@@ -178,6 +213,9 @@ def _tune(arguments: list[str]) -> Tuned:
         "accuracy": {split: accuracy([vote]).to_json() for split, vote in model.votes.items()},
         "items": {split: len(vote.unit) for split, vote in model.votes.items()},
         "confusion_test": model.votes["test"].confusion(len(model.classes)).tolist(),
+        "tf_idf": None
+        if counted is None
+        else {split: accuracy([vote]).to_json() for split, vote in counted.items()},
         "seconds": {"training": round(trained - started, 1), "evaluation": round(measured - trained, 1)},
     }
     shared = {
@@ -187,7 +225,7 @@ def _tune(arguments: list[str]) -> Tuned:
         "settings": resolved(run),
         "data": data.describe(),
     }
-    return Tuned(dict(model.votes), record, shared)
+    return Tuned(dict(model.votes), counted, record, shared)
 
 
 def _began(run: Run) -> bool:
@@ -202,12 +240,21 @@ def _began(run: Run) -> bool:
     return same and path.is_file() and read_checkpoint(path).get("began_from") == model.began_from
 
 
-def _line(mode: str, tuned: Sequence[Tuned], figures: dict[str, Interval], folder: Path) -> str:
+def _line(
+    mode: str,
+    tuned: Sequence[Tuned],
+    figures: dict[str, Interval],
+    beside: dict[str, Any] | None,
+    folder: Path,
+) -> str:
     labels = sum(tuned[0].record["labels"].values())
     shown = [
         f"{split} {figure.value:.1%} ({figure.low:.1%} to {figure.high:.1%}, "
         f"{len(tuned[0].votes[split].unit)} items)"
         for split, figure in figures.items()
     ]
+    if beside is not None:
+        value, low, high = (100 * float(one) for one in beside["gain"]["test"])
+        shown[-1] += f", {value:+.1f} points ({low:+.1f} to {high:+.1f}) over TF-IDF with the same labels"
     seeds = f", {len(tuned)} seeds" if len(tuned) > 1 else ""
     return f"{mode}, {labels} labels{seeds}: accuracy {', '.join(shown)}: {folder / 'finetuning.json'}"

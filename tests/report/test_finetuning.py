@@ -13,8 +13,10 @@ from sklearn.metrics import confusion_matrix
 from small_backbones import WORDS, make, saved
 
 from ssl_ebm.cli import main
-from ssl_ebm.evaluation.statistics import share_interval
+from ssl_ebm.evaluation.statistics import Interval, share_interval
+from ssl_ebm.report.finetuning import gain
 from ssl_ebm.tasks import FineTuning, load_task
+from ssl_ebm.tasks.classification import Vote
 
 QUICK = ["--steps", "8", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 DIGITS = [
@@ -69,6 +71,7 @@ def test_figures_are_those_of_the_checkpoint(capsys: pytest.CaptureFixture[str])
     assert run["labels"] == {str(digit): 4 for digit in range(10)}
     assert (run["steps"], run["train_items"], run["items"]) == (8, 40, {"val": 60, "test": 50})
     assert found["settings"]["model"]["init_args"]["mixup"] == 0.5
+    assert found["tf_idf"] is run["tf_idf"] is None  # of documents alone
     assert main(["predict", "--config", "out/config.yaml", "--ckpt_path", "last"]) == 0
     batches = torch.load("out/predictions.pt", weights_only=True)
     label, predicted = (torch.cat([batch[name] for batch in batches]) for name in ("label", "class"))
@@ -132,12 +135,28 @@ def write_reviews(path: Path) -> None:
             file.write(json.dumps({"text": " ".join(words), "label": ("bad", "good")[label]}) + "\n")
 
 
-def test_text_is_learnt_with_the_tokenizer_of_the_checkpoint() -> None:
+def test_gain_is_that_of_the_same_items() -> None:
+    """A model that is right wherever another one is, and once more, is better on every draw of the items."""
+    label, unit = torch.zeros(40).long(), torch.arange(40)
+    theirs = [Vote(unit, label, torch.arange(40) % 2), Vote(unit, label, torch.arange(40) % 4 // 2)]
+    ours = [Vote(unit, label, vote.predicted * (unit >= 8)) for vote in theirs]
+    found = gain(ours, theirs)
+    assert found.value == pytest.approx(4 / 40)
+    assert 0 < found.low < found.value < found.high < 0.3
+    assert gain(ours, ours) == Interval(0.0, 0.0, 0.0)
+
+
+def test_text_is_learnt_with_the_tokenizer_of_the_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     write_reviews(Path("reviews.jsonl"))
     data = ["--data", "ssl_ebm.data.LabelledDocuments", "--data.path", "reviews.jsonl"]
     found = finetune("text", *data, "--steps", "60", "--model.lr", "0.01", "--labels", "0.5")
     assert found["classes"] == ["bad", "good"]
     assert found["accuracy"]["test"][0] > 0.9
+    ours, theirs = (one["accuracy"]["test"][0] for one in (found, found["tf_idf"]))
+    assert theirs > 0.9  # every word tells the class
+    assert found["tf_idf"]["gain"]["test"][0] == pytest.approx(ours - theirs)
+    assert found["runs"][0]["tf_idf"]["test"][0] == theirs
+    assert f"{100 * (ours - theirs):+.1f} points" in capsys.readouterr().out
     assert main(["test", "--config", "out/config.yaml", "--ckpt_path", "last"]) == 0
     for name, words in (("a", WORDS[:8]), ("b", WORDS[8:])):  # good and bad ones, without labels
         Path("new").mkdir(exist_ok=True)

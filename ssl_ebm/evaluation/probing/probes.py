@@ -41,12 +41,21 @@ def linear_probe(train: Samples, test: Samples, penalties: Sequence[float] = PEN
     """
     classes = check_classes(train, test)
     x, unseen = standardise(train.features, test.features)
-    best = _choose(x, train.target, classes, penalties)
+    best = choose_penalty(x, train.target, classes, penalties)
     weights = fit_logistic(x, train.target, classes, best)
     return classified(logits(unseen, weights).argmax(1), train, test, classes, {"penalty": best})
 
 
-def _choose(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float]) -> float:
+def choose_penalty(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float]) -> float:
+    """The penalty of `fit_logistic` with the most right on one in five items of every class, fitted to the
+    others; of equals the largest. 0.01 where a class has too few items for that.
+
+    Args:
+        x: (N, D) float.
+        y: (N,) int64 classes.
+        classes: C.
+        penalties: to choose from; where it is one, it is that.
+    """
     if len(penalties) == 1:
         return penalties[0]
     held = held_out(y)
@@ -56,7 +65,7 @@ def _choose(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float]) -> f
     for penalty in sorted(penalties, reverse=True):
         weights = fit_logistic(x[fitted], y[fitted], classes, penalty, weights)
         scores[penalty] = float((logits(x[held], weights).argmax(1) == y[held]).double().mean())
-    return max(scores, key=lambda penalty: scores[penalty])  # of equals the largest
+    return max(scores, key=lambda penalty: scores[penalty])
 
 
 def knn_probe(train: Samples, test: Samples, neighbours: int = 20, temperature: float = 0.07) -> Classified:
