@@ -119,24 +119,29 @@ class TextFile:
             try:
                 row = json.loads(line)
                 text = row[self.text_column]
-                label = self._label(row)
+                label = None if self.label_column is None else row.get(self.label_column)
             except ValueError as error:
                 raise UserError(f"{self.path}, line {i}: this is no JSON: {error}") from error
-            except (KeyError, TypeError) as error:
+            except (KeyError, TypeError, AttributeError) as error:
                 raise UserError(
-                    f"{self.path}, line {i}: no entry {self.text_column!r} or {self.label_column!r}: "
-                    "set text_column or label_column, or mend the line"
+                    f"{self.path}, line {i}: no entry {self.text_column!r}: set text_column, or mend the line"
                 ) from error
             if not isinstance(text, str) or not is_unicode(text):
                 raise UserError(
                     f"{self.path}, line {i}: {self.text_column} is no text: mend it, or leave it out"
                 )
-            yield Row(text, f"{self.path}:{i}", label)
+            yield Row(text, f"{self.path}:{i}", self._label(label, i))
 
-    def _label(self, row: dict[str, object]) -> str | None:
-        if self.label_column is None or (self.optional and row.get(self.label_column) is None):
+    def _label(self, found: object, line: int) -> str | None:
+        """The class that stands in a line, if any; empty: there is none."""
+        if found is not None and found != "":
+            return str(found)
+        if self.label_column is None or self.optional:
             return None
-        return str(row[self.label_column])
+        raise UserError(
+            f"{self.path}, line {line}: no entry {self.label_column!r}: set label_column, write a label, or "
+            "leave the line out"
+        )
 
     def _table(self, between: str, seen: Seen) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)
@@ -164,7 +169,7 @@ class TextFile:
                     )
                 named = None if label is None else " ".join(row[place] for place in label)
                 joined = " ".join(row[place] for place in text)
-                yield Row(joined, f"{self.path}:{rows.line_num}", (named or None) if self.optional else named)
+                yield Row(joined, f"{self.path}:{rows.line_num}", self._label(named, rows.line_num))
         except csv.Error as error:
             raise UserError(
                 f"{self.path}, line {rows.line_num}: {error}: mend it, or leave it out"

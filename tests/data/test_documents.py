@@ -74,6 +74,23 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes, says
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"text": "x", "label": 0}\n{"text": "y", "label": null}\n'),
+        ("a.jsonl", '{"text": "x", "label": 0}\n{"text": "y"}\n'),
+        ("a.csv", "text,label\nx,0\ny,\n"),
+    ],
+)
+def test_no_label_is_no_class(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"line [23]: no entry 'label': .*leave the line out"):
+        list(Corpus(str(path), label_column="label").documents())
+    found = list(Corpus(str(path), label_column="label", optional=True).documents())
+    assert [(one.text, one.label) for one in found] == [("x", "0"), ("y", None)]
+
+
 def test_a_number_is_a_name_where_there_is_one_and_else_within_the_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("2,1\nx,y\n\nz,w\n")
