@@ -1,5 +1,6 @@
 """Every command and every line of Python in the README runs, with sizes made small."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -121,6 +122,7 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "runs" / "tuned" / "predictions.pt").is_file()
     assert (place / "runs" / "from_scratch" / "finetuning.json").is_file()
     assert (place / "runs" / "tuned_after_adapting" / "finetuning.json").is_file()
+    assert "gain" in json.loads((place / "runs" / "tuned_vectors" / "finetuning.json").read_text())["tf_idf"]
     assert (place / "runs" / "probe_of_a_layer" / "probe.html").is_file()
     assert (place / "runs" / "representations" / "representations.html").is_file()
     assert (place / "runs" / "documents" / "text_quality_test.json").is_file()
