@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
+from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
 
@@ -87,9 +88,21 @@ class TextFile:
     def rows(self, seen: Seen = ignore) -> Iterator[Row]:
         """All texts, blank ones among them; `seen` is told how many more bytes have been read.
 
+        Where labels are wanted, rows with none (empty, or null) are left out, which a warning says.
+
         Raises:
             UserError: it cannot be read; it says where.
         """
+        without = []
+        for row in self._all_rows(seen):
+            if row.label is None and self.label_column is not None and not self.optional:
+                without.append(row.name)
+            else:
+                yield row
+        if without:
+            warn_of_skipped(str(self.path), "row(s) that have no label", without)
+
+    def _all_rows(self, seen: Seen) -> Iterator[Row]:
         kind = self.path.suffix.lower()
         if kind == ".txt":
             yield from (Row(text, name, self.folder_label) for text, name in self._plain(seen))
@@ -119,29 +132,24 @@ class TextFile:
             try:
                 row = json.loads(line)
                 text = row[self.text_column]
-                label = None if self.label_column is None else row.get(self.label_column)
+                label = None if self.label_column is None else self._label(row)
             except ValueError as error:
                 raise UserError(f"{self.path}, line {i}: this is no JSON: {error}") from error
-            except (KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError) as error:
                 raise UserError(
-                    f"{self.path}, line {i}: no entry {self.text_column!r}: set text_column, or mend the line"
+                    f"{self.path}, line {i}: no entry {self.text_column!r} or {self.label_column!r}: "
+                    "set text_column or label_column, or mend the line"
                 ) from error
             if not isinstance(text, str) or not is_unicode(text):
                 raise UserError(
                     f"{self.path}, line {i}: {self.text_column} is no text: mend it, or leave it out"
                 )
-            yield Row(text, f"{self.path}:{i}", self._label(label, i))
+            yield Row(text, f"{self.path}:{i}", label)
 
-    def _label(self, found: object, line: int) -> str | None:
-        """The class that stands in a line, if any; empty: there is none."""
-        if found is not None and found != "":
-            return str(found)
-        if self.label_column is None or self.optional:
-            return None
-        raise UserError(
-            f"{self.path}, line {line}: no entry {self.label_column!r}: set label_column, write a label, or "
-            "leave the line out"
-        )
+    def _label(self, row: dict[str | None, object]) -> str | None:
+        """The class that stands in a line, if any."""
+        found = row.get(self.label_column) if self.optional else row[self.label_column]
+        return None if found is None else _class(str(found))
 
     def _table(self, between: str, seen: Seen) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)
@@ -169,7 +177,7 @@ class TextFile:
                     )
                 named = None if label is None else " ".join(row[place] for place in label)
                 joined = " ".join(row[place] for place in text)
-                yield Row(joined, f"{self.path}:{rows.line_num}", self._label(named, rows.line_num))
+                yield Row(joined, f"{self.path}:{rows.line_num}", _class(named or ""))
         except csv.Error as error:
             raise UserError(
                 f"{self.path}, line {rows.line_num}: {error}: mend it, or leave it out"
@@ -197,6 +205,11 @@ class TextFile:
                 f"of these, or to a number up to {len(first)} if they are no names"
             )
         return [number - 1 for number in numbers]
+
+
+def _class(name: str) -> str | None:
+    """A blank name is none."""
+    return name if name.strip() else None
 
 
 def is_unicode(text: str) -> bool:

@@ -89,6 +89,21 @@ def share_interval(successes: int, count: int, z: float = 1.959964) -> Interval:
     return Interval(share, (middle - half) / scale, (middle + half) / scale)
 
 
+def paired_interval(wins: int, losses: int, count: int, resamples: int = 1000, seed: int = 0) -> Interval:
+    """Difference of two shares of the same `count` independent items, (wins - losses) / count.
+
+    A percentile bootstrap over the items, 95 %, of which the counts are all that matters.
+
+    Args:
+        wins, losses: items that only the first has, or only the second.
+        resamples, seed: of the bootstrap, as in `Bootstrap`.
+    """
+    shares = np.array([wins, losses, count - wins - losses]) / count
+    drawn = np.random.default_rng(seed).multinomial(count, shares, resamples)
+    differences: Array = (drawn[:, 0] - drawn[:, 1]) / count
+    return Estimate((wins - losses) / count, differences).interval()
+
+
 class Bootstrap:
     """Resamples of clips, and of seeds, drawn once and shared by all statistics.
 

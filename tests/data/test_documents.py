@@ -77,18 +77,25 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes, says
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl", '{"text": "x", "label": 0}\n{"text": "y", "label": null}\n'),
-        ("a.jsonl", '{"text": "x", "label": 0}\n{"text": "y"}\n'),
-        ("a.csv", "text,label\nx,0\ny,\n"),
+        ("a.jsonl", '{"text": "x", "label": 0}\n{"text": "y", "label": null}\n{"text": "z", "label": " "}\n'),
+        ("a.csv", "text,label\nx,0\ny,\nz, \n"),
     ],
 )
-def test_no_label_is_no_class(tmp_path: Path, name: str, content: str) -> None:
+def test_rows_without_a_label_are_left_out_and_told_of(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     path.write_text(content)
-    with pytest.raises(UserError, match=r"line [23]: no entry 'label': .*leave the line out"):
-        list(Corpus(str(path), label_column="label").documents())
+    corpus = Corpus(str(path), label_column="label")
+    with pytest.warns(UserWarning, match=r"skipped 2 row\(s\) that have no label: .*:2; .*:3|:3; .*:4"):
+        assert [(one.text, one.label) for one in corpus.documents()] == [("x", "0")]
     found = list(Corpus(str(path), label_column="label", optional=True).documents())
-    assert [(one.text, one.label) for one in found] == [("x", "0"), ("y", None)]
+    assert [(one.text, one.label) for one in found] == [("x", "0"), ("y", None), ("z", None)]
+
+
+def test_a_label_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "x", "label": 0}\n{"text": "y"}\n')
+    with pytest.raises(UserError, match="line 2: no entry 'text' or 'label'"):
+        list(Corpus(str(path), label_column="label").documents())
 
 
 def test_a_number_is_a_name_where_there_is_one_and_else_within_the_columns(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from ssl_ebm.evaluation.statistics import Bootstrap, Interval
+from ssl_ebm.evaluation.statistics import Bootstrap, Interval, paired_interval
 
 
 def test_interval_covers_a_known_mean_about_as_often_as_it_says() -> None:
@@ -110,3 +110,16 @@ def test_same_seed_same_interval_and_global_generators_untouched() -> None:
     assert first != Bootstrap(np.arange(9), seed=2).mean(values).interval()
     assert str(np.random.get_state()) == before_numpy
     assert torch.equal(torch.get_rng_state(), before_torch)
+
+
+def test_paired_difference_has_the_spread_of_its_closed_form() -> None:
+    """Items count 1, -1 or 0: the variance of their mean is that of one item over their number."""
+    wins, losses, count = 70, 30, 400
+    found = paired_interval(wins, losses, count, resamples=20_000)
+    mean = (wins - losses) / count
+    deviation = math.sqrt(((wins + losses) / count - mean**2) / count)
+    assert found.value == mean
+    assert [found.low, found.high] == pytest.approx(
+        [mean - 1.96 * deviation, mean + 1.96 * deviation], abs=4e-3
+    )
+    assert paired_interval(0, 0, 9) == Interval(0.0, 0.0, 0.0)

@@ -136,14 +136,18 @@ def write_reviews(path: Path) -> None:
 
 
 def test_gain_is_that_of_the_same_items() -> None:
-    """A model that is right wherever another one is, and once more, is better on every draw of the items."""
+    """A model that is right wherever another one is, and on four items of 40 more, is better on nearly every
+    draw of the items; of one seed no otherwise than of several that are the same."""
     label, unit = torch.zeros(40).long(), torch.arange(40)
     theirs = [Vote(unit, label, torch.arange(40) % 2), Vote(unit, label, torch.arange(40) % 4 // 2)]
     ours = [Vote(unit, label, vote.predicted * (unit >= 8)) for vote in theirs]
     found = gain(ours, theirs)
     assert found.value == pytest.approx(4 / 40)
     assert 0 < found.low < found.value < found.high < 0.3
-    assert gain(ours, ours) == Interval(0.0, 0.0, 0.0)
+    assert gain(ours, ours) == gain(ours[:1], ours[:1]) == Interval(0.0, 0.0, 0.0)
+    alone, same = gain(ours[:1], theirs[:1]), gain(ours[:1] * 2, theirs[:1] * 2)
+    assert (alone.value, alone.low, alone.high) == pytest.approx((same.value, same.low, same.high), abs=0.03)
+    assert alone.value == 4 / 40
 
 
 def test_text_is_learnt_with_the_tokenizer_of_the_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +161,9 @@ def test_text_is_learnt_with_the_tokenizer_of_the_checkpoint(capsys: pytest.Capt
     assert found["tf_idf"]["gain"]["test"][0] == pytest.approx(ours - theirs)
     assert found["runs"][0]["tf_idf"]["test"][0] == theirs
     assert f"{100 * (ours - theirs):+.1f} points" in capsys.readouterr().out
+    limited = finetune("text", *data, "--trainer.limit_test_batches", "1", "--data.batch_size", "16", out="b")
+    assert limited["runs"][0]["items"]["test"] == 16
+    assert limited["tf_idf"]["gain"]["test"] is not None
     assert main(["test", "--config", "out/config.yaml", "--ckpt_path", "last"]) == 0
     for name, words in (("a", WORDS[:8]), ("b", WORDS[8:])):  # good and bad ones, without labels
         Path("new").mkdir(exist_ok=True)

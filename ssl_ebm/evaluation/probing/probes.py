@@ -46,21 +46,22 @@ def linear_probe(train: Samples, test: Samples, penalties: Sequence[float] = PEN
     return classified(logits(unseen, weights).argmax(1), train, test, classes, {"penalty": best})
 
 
-def choose_penalty(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float]) -> float:
+def choose_penalty(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float], few: float = FEW) -> float:
     """The penalty of `fit_logistic` with the most right on one in five items of every class, fitted to the
-    others; of equals the largest. 0.01 where a class has too few items for that.
+    others; of equals the largest.
 
     Args:
         x: (N, D) float.
         y: (N,) int64 classes.
         classes: C.
         penalties: to choose from; where it is one, it is that.
+        few: what is taken where a class has too few items to choose.
     """
     if len(penalties) == 1:
         return penalties[0]
     held = held_out(y)
     if held is None:
-        return FEW
+        return few
     fitted, scores, weights = ~held, {}, None
     for penalty in sorted(penalties, reverse=True):
         weights = fit_logistic(x[fitted], y[fitted], classes, penalty, weights)
