@@ -25,7 +25,7 @@ WORD = re.compile(r"\b\w\w+\b")
 WORDS = 20_000  # at most: the most frequent ones
 LEAST = 2  # documents that have a word
 LABELS = 5_000  # at most: the counts of their words are in memory several times, some 100 kB each time
-PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5)
+PENALTIES = (1e-2, 1e-3, 1e-4)
 CHUNK = 1024  # documents whose words are held at once
 
 
