@@ -198,6 +198,8 @@ class Corpus:
     def documents(self, blank: list[str] | None = None, seen: Seen = ignore) -> Iterator[Document]:
         """All documents that are not blank, without the white space around them.
 
+        Where labels are wanted, rows with none (empty, or null) are left out, which a warning says.
+
         Args:
             blank: is extended by the files that hold none.
             seen: is told how much more has been read, in the unit of `size`.
@@ -215,11 +217,15 @@ class Corpus:
         empty, count = [], 0
         for source in sources:
             count += 1
-            found = False
+            found, without = False, []
             for text, name, label in source.rows(seen):
-                if text := text.strip():
+                if label is None and self.label_column is not None and not self.optional:
+                    without.append(name)
+                elif text := text.strip():
                     found = True
                     yield Document(text, name, label, self._split(text, source.split, fixed))
+            if without:
+                warn_of_skipped(str(source), "row(s) that have no label", without)
             if not found:
                 empty.append(str(source))
         if len(empty) == count:

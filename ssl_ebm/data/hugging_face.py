@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.text_files import Row, Seen, ignore
 from ssl_ebm.errors import UserError, in_one_line
 
@@ -37,7 +36,6 @@ class DatasetSplit:
         split: "train", "val" or "test", where its name says so.
         texts: columns whose texts are joined by a space.
         label: column of the class; None: there is none.
-        optional: a text may have no label; else such ones are named and left out.
     """
 
     measure: ClassVar[str] = "rows"
@@ -47,7 +45,6 @@ class DatasetSplit:
     split: str | None
     texts: tuple[str, ...]
     label: str | None
-    optional: bool
 
     def __str__(self) -> str:
         return self.name
@@ -67,7 +64,7 @@ class DatasetSplit:
             UserError: a text that is none; it says where.
         """
         columns = [*self.texts, *([] if self.label is None else [self.label])]
-        without, row = [], 0
+        row = 0
         for batch in self.dataset.select_columns(sorted(set(columns))).iter(AT_ONCE):
             seen(len(batch[columns[0]]))
             for i in range(len(batch[columns[0]])):
@@ -77,12 +74,7 @@ class DatasetSplit:
                 if not all(isinstance(part, str) for part in parts):
                     raise UserError(f"{name}: {'+'.join(self.texts)} is no text: leave the row out")
                 label = None if self.label is None else self._class(batch[self.label][i])
-                if self.label is not None and label is None and not self.optional:
-                    without.append(name)
-                    continue
                 yield Row(" ".join(parts), name, label)
-        if without:
-            warn_of_skipped(self.name, "row(s) that have no label", without)
 
     def _class(self, value: Any) -> str | None:
         """Name of a class; of a `ClassLabel` -1 is none."""
@@ -122,7 +114,7 @@ def sources(
                         f"{where} has no column {column!r}, it has {', '.join(columns)}: set {setting} to "
                         "one of these"
                     )
-        made.append(DatasetSplit(dataset, where, splits.get(part.lower()), texts, label, optional))
+        made.append(DatasetSplit(dataset, where, splits.get(part.lower()), texts, label))
     return made
 
 

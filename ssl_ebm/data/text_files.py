@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
 
@@ -88,21 +87,9 @@ class TextFile:
     def rows(self, seen: Seen = ignore) -> Iterator[Row]:
         """All texts, blank ones among them; `seen` is told how many more bytes have been read.
 
-        Where labels are wanted, rows with none (empty, or null) are left out, which a warning says.
-
         Raises:
             UserError: it cannot be read; it says where.
         """
-        without = []
-        for row in self._all_rows(seen):
-            if row.label is None and self.label_column is not None and not self.optional:
-                without.append(row.name)
-            else:
-                yield row
-        if without:
-            warn_of_skipped(str(self.path), "row(s) that have no label", without)
-
-    def _all_rows(self, seen: Seen) -> Iterator[Row]:
         kind = self.path.suffix.lower()
         if kind == ".txt":
             yield from (Row(text, name, self.folder_label) for text, name in self._plain(seen))
@@ -132,7 +119,7 @@ class TextFile:
             try:
                 row = json.loads(line)
                 text = row[self.text_column]
-                label = None if self.label_column is None else self._label(row)
+                label = self._label(row)
             except ValueError as error:
                 raise UserError(f"{self.path}, line {i}: this is no JSON: {error}") from error
             except (KeyError, TypeError) as error:
@@ -146,8 +133,10 @@ class TextFile:
                 )
             yield Row(text, f"{self.path}:{i}", label)
 
-    def _label(self, row: dict[str | None, object]) -> str | None:
+    def _label(self, row: dict[str, object]) -> str | None:
         """The class that stands in a line, if any."""
+        if self.label_column is None:
+            return None
         found = row.get(self.label_column) if self.optional else row[self.label_column]
         return None if found is None else _class(str(found))
 

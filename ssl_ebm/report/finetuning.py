@@ -130,10 +130,8 @@ def gain(ours: Sequence[Vote], theirs: Sequence[Vote]) -> Interval:
     """Accuracy of one model less that of another, with the same seeds on the same items; see
     finetuning.json."""
     if len(ours) == 1:
-        wins, losses = (
-            int((a.right & ~b.right).sum()) for a, b in ((ours[0], theirs[0]), (theirs[0], ours[0]))
-        )
-        return paired_interval(wins, losses, len(ours[0].unit))
+        a, b = ours[0].right, theirs[0].right
+        return paired_interval(int((a & ~b).sum()), int((b & ~a).sum()), len(a))
     bootstrap = Bootstrap(ours[0].unit.numpy())
     return (bootstrap.mean(_right(ours)) - bootstrap.mean(_right(theirs))).interval()
 

@@ -99,7 +99,7 @@ def test_votes_are_scikit_learns(
         assert torch.equal(votes[split].label, own.labels)
         wanted = model.predict(peer.transform(texts(own)))
         assert (votes[split].predicted.numpy() == wanted).mean() > 0.98  # ties of two classes apart
-    assert votes["test"].right.double().mean() > 0.45  # chance is a third
+    assert votes["test"].right.double().mean() > 0.5  # chance is a third
 
 
 def test_nothing_of_val_and_test_is_learnt_from(tmp_path: Path) -> None:
