@@ -176,17 +176,24 @@ def encode(tokenizer: Any, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]
     """
     gathered: list[NDArray[np.uint32]] = []  # of a document whose last piece is to come
     for batch in _batches(texts):
-        tokenizer.encode_special_tokens = True
-        try:
-            encoded = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
-        except Exception as error:  # the library raises bare Exceptions
-            raise UserError(f"the tokenizer cannot encode the text: {in_one_line(error)}") from error
-        tokenizer.encode_special_tokens = False
-        for made, (_, ends) in zip(encoded, batch, strict=True):
+        # No name for the encodings of a batch: they would be held until those of the next one are made.
+        for made, (_, ends) in zip(_encodings(tokenizer, batch), batch, strict=True):
             gathered.append(np.array(made.ids, np.uint32))
             if ends:
                 yield np.concatenate(gathered)
                 gathered = []
+
+
+def _encodings(tokenizer: Any, batch: list[tuple[str, bool]]) -> list[Any]:
+    tokenizer.encode_special_tokens = True
+    try:
+        encoded: list[Any] = tokenizer.encode_batch_fast(
+            [piece for piece, _ in batch], add_special_tokens=False
+        )
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"the tokenizer cannot encode the text: {in_one_line(error)}") from error
+    tokenizer.encode_special_tokens = False
+    return encoded
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -137,6 +138,28 @@ def test_pieces_and_batches_do_not_change_the_tokens(texts: list[str], piece: in
         for tokenizer in TRAINED.values():
             whole = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
             assert [ids.tolist() for ids in encode(tokenizer, texts)] == whole
+
+
+def test_encodings_of_one_batch_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Encoding:
+        def __init__(self) -> None:
+            self.ids = [7]
+
+    class FakeTokenizer:
+        made: list[weakref.ref[Encoding]]
+
+        def __init__(self) -> None:
+            self.made = []
+
+        def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> list[Encoding]:
+            alive = [one for one in self.made if one() is not None]
+            assert len(alive) <= 1  # the last one of the batch before
+            encodings = [Encoding() for _ in texts]
+            self.made = [weakref.ref(one) for one in encodings]
+            return encodings
+
+    monkeypatch.setattr(tokenizing, "BATCH", 12)
+    assert len(list(encode(FakeTokenizer(), ["four"] * 10))) == 10
 
 
 def test_words_of_bytes_begin_at_white_space_and_punctuation() -> None:
