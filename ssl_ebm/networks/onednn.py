@@ -74,10 +74,17 @@ class Linear(nn.Linear):
         return torch_linear(x, self.weight, self.bias)
 
 
-def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+def linear(layer: nn.Linear, x: Tensor, units: slice | None = None) -> Tensor:
     """What the layer does, to rounding: float32 by oneDNN on a processor that it is `FASTER` on, unless
-    ``torch.backends.mkldnn.enabled`` is False."""
-    weight = layer.weight
+    ``torch.backends.mkldnn.enabled`` is False.
+
+    Args:
+        units: which of its outputs are computed; None: all.
+    """
+    weight: Tensor = layer.weight
+    bias: Tensor | None = layer.bias
+    if units is not None:
+        weight, bias = weight[units], bias if bias is None else bias[units]
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
     if (
         FASTER
@@ -86,6 +93,6 @@ def linear(layer: nn.Linear, x: Tensor) -> Tensor:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     ):
-        made: Tensor = _OneDnnLinear.apply(x, weight, layer.bias)
+        made: Tensor = _OneDnnLinear.apply(x, weight, bias)
         return made
-    return torch_linear(x, weight, layer.bias)
+    return torch_linear(x, weight, bias)

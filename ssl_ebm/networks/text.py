@@ -86,11 +86,13 @@ class TextEncoder(nn.Module):
         self.apply(_start)
         self.scores.weight = self.tokens.weight
 
-    def forward(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Features of every token: (B, T) int64 -> (B, T, width).
+    def forward(self, tokens: Tensor, seen: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+        """Features of every token: (B, T) int64 -> (B, T, width), or (B, M, width) of M places.
 
         Args:
             seen: (B, T) bool: which tokens are looked at (padding is not); None: all.
+            at: (B, M) int64: the places whose features are asked for; the last block leaves out what only
+                others need. None: all.
 
         Raises:
             UserError: a sequence longer than `length`, or tokens of another shape.
@@ -108,8 +110,10 @@ class TextEncoder(nn.Module):
         if self.norm_order == "post":
             x = self.norm(x)
         mask = None if seen is None else seen[:, None, None]
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x, attn_mask=mask, turn=turn)
+        x = last(x, attn_mask=mask, turn=turn, at=at)
         return self.norm(x) if self.norm_order == "pre" else x
 
     def logits(self, features: Tensor) -> Tensor:

@@ -45,45 +45,67 @@ def rotate(x: Tensor, turn: Turn) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
+def take(x: Tensor, at: Tensor | None) -> Tensor:
+    """The tokens at some places: (B, T, width), (B, M) int64 -> (B, M, width); all where `at` is None."""
+    return x if at is None else x.gather(1, at[..., None].expand(-1, -1, x.shape[2]))
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
-    """softmax(query key^T / sqrt(D)) value, each (B, heads, T, D).
+    """softmax(query key^T / sqrt(D)) value: (B, heads, M, D) of M queries (B, heads, M, D) and T keys and
+    values (B, heads, T, D).
 
     Args:
-        seen: bool, broadcast to (B, heads, T, T): which keys a query looks at; None: all.
+        seen: bool, broadcast to (B, heads, M, T): which keys a query looks at; None: all.
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return scaled_dot_product_attention(query, key, value, attn_mask=seen)
-    b, heads, t, d = query.shape
-    q, k, v = (one.reshape(b * heads, t, d) for one in (query, key, value))
-    nothing = q.new_zeros(1, 1, 1).expand(b * heads, t, t)
+    b, heads, m, d = query.shape
+    q, k, v = (one.reshape(b * heads, -1, d) for one in (query, key, value))
+    t = k.shape[1]
+    nothing = q.new_zeros(1, 1, 1).expand(b * heads, m, t)
     weights = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=d**-0.5)  # scaled in float32
     if seen is not None:
-        weights = weights.view(b, heads, t, t).masked_fill(~seen, -math.inf).view(b * heads, t, t)
-    return (weights.softmax(-1) @ v).view(b, heads, t, d)
+        weights = weights.view(b, heads, m, t).masked_fill(~seen, -math.inf).view(b * heads, m, t)
+    return (weights.softmax(-1) @ v).view(b, heads, m, d)
 
 
 class Block(timm_vit.Block):
     """timm's block, the same parameters and results, by `linear` and `attend`."""
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, attn_mask: Tensor | None = None, turn: Turn | None = None
+        self,
+        x: Tensor,
+        attn_mask: Tensor | None = None,
+        turn: Turn | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
-        """Tokens (B, T, width) -> (B, T, width).
+        """Tokens (B, T, width) -> (B, T, width), or (B, M, width) of M places.
 
         Args:
-            attn_mask: bool, broadcast to (B, heads, T, T): which tokens a token looks at; None: all.
+            attn_mask: bool, broadcast to (B, heads, T, T), with `at` to (B, heads, M, T): which tokens a
+                token looks at; None: all.
             turn: what positions do to queries and keys, see `rotary`; None: nothing.
+            at: (B, M) int64: the places that are asked for, each of which looks at all T; None: all.
         """
-        x = x + self.mix(self.norm1(x), attn_mask, turn)
+        x = take(x, at) + self.mix(self.norm1(x), attn_mask, turn, at)
         return x + self.think(self.norm2(x))
 
-    def mix(self, x: Tensor, seen: Tensor | None, turn: Turn | None) -> Tensor:
-        """Attention: (B, T, width) -> (B, T, width)."""
+    def mix(self, x: Tensor, seen: Tensor | None, turn: Turn | None, at: Tensor | None) -> Tensor:
+        """Attention: (B, T, width) -> (B, T or M, width)."""
         attention = cast(Any, self.attn)
-        qkv = linear(attention.qkv, x).unflatten(2, (3, attention.num_heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D)
+        if at is None:
+            qkv = linear(attention.qkv, x).unflatten(2, (3, attention.num_heads, -1))
+            parts = qkv.unbind(2)
+        else:
+            width = x.shape[2]
+            q = linear(attention.qkv, take(x, at), slice(width)).unflatten(2, (attention.num_heads, -1))
+            kv = linear(attention.qkv, x, slice(width, None)).unflatten(2, (2, attention.num_heads, -1))
+            parts = (q, *kv.unbind(2))
+        query, key, value = (one.transpose(1, 2) for one in parts)  # (B, heads, T or M, D)
         if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
+            cos, sin = turn
+            query = rotate(query, turn if at is None else (cos[at][:, None], sin[at][:, None]))
+            key = rotate(key, turn)
         return linear(attention.proj, attend(query, key, value, seen).transpose(1, 2).flatten(2))
 
     def think(self, x: Tensor) -> Tensor:
@@ -99,9 +121,13 @@ class PostNormBlock(Block):
     """
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, attn_mask: Tensor | None = None, turn: Turn | None = None
+        self,
+        x: Tensor,
+        attn_mask: Tensor | None = None,
+        turn: Turn | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
         """As `Block.forward`."""
-        x = self.norm1(x + self.mix(x, attn_mask, turn))
+        x = self.norm1(take(x, at) + self.mix(x, attn_mask, turn, at))
         made: Tensor = self.norm2(x + self.think(x))
         return made

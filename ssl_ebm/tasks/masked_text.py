@@ -15,6 +15,7 @@ from ssl_ebm.data.tokenizing import read_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.onednn import linear
 from ssl_ebm.networks.text import TextEncoder, pooled
+from ssl_ebm.networks.transformer import take
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
@@ -205,7 +206,7 @@ class MaskedText(WatchedTask):
         for some in torch.arange(len(rows), device=rows.device).split(CHUNK):
             row, place = rows[some], places[some]
             hidden = tokens[row].scatter(1, place[:, None], self.special.mask)
-            features = self.network(hidden, hidden != self.special.pad)[torch.arange(len(some)), place]
+            features = self.network(hidden, hidden != self.special.pad, place[:, None])[:, 0]
             energies[row, place] = cross_entropy(self._scores(features), tokens[row, place], reduction="none")
         return energies
 
@@ -278,7 +279,8 @@ class MaskedText(WatchedTask):
         return places
 
     def _log_p(self, texts: Tensor, place: int) -> Tensor:
-        features = self.network(texts, texts != self.special.pad)[:, place]
+        at = torch.full((len(texts), 1), place, device=texts.device)
+        features = self.network(texts, texts != self.special.pad, at)[:, 0]
         return self._scores(features).log_softmax(1)
 
     # -- training ----------------------------------------------------------------------------------------
@@ -291,11 +293,14 @@ class MaskedText(WatchedTask):
         """Scores of every token at each hidden place, (B M, V): no other is projected to the vocabulary.
 
         Args:
-            features: (B, T, width), what the network makes of the tokens; None: it is asked.
+            features: (B, T, width), what the network makes of the tokens; None: it is asked, for the hidden
+                places alone.
         """
-        features = self.network(hidden.tokens) if features is None else features
-        index = hidden.positions[..., None].expand(-1, -1, features.shape[2])
-        return self._scores(features.gather(1, index).flatten(0, 1))
+        if features is None:
+            asked = self.network(hidden.tokens, at=hidden.positions)
+        else:
+            asked = take(features, hidden.positions)
+        return self._scores(asked.flatten(0, 1))
 
     def energies(self, hidden: Corrupted, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """E of the truth at each hidden place, and whether it is the likeliest token: (B, M) each.
@@ -327,12 +332,12 @@ class MaskedText(WatchedTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         hidden = self.hide(batch["tokens"], self.draws)
-        features = self.network(hidden.tokens)
+        features = None if self.bag is None else self.network(hidden.tokens)  # bags need all
         energy, right = self.energies(hidden, features)
         count = hidden.counts.sum()
         loss = mean_of_all(self, energy.sum(), count)
         figures = {"train/loss": loss.detach()}
-        if self.bag is not None:
+        if features is not None:
             of_bags = mean_of_all(self, self.bag_energies(hidden, features).sum(), count)
             loss = loss + self.hparams["bag_of_words"] * of_bags
             figures["train/bag_of_words"] = of_bags.detach()
@@ -355,12 +360,12 @@ class MaskedText(WatchedTask):
         """
         tokens = batch["tokens"]
         hidden = self.hide(tokens, item_generator(self, batch_idx, tokens.device))
-        features = self.network(hidden.tokens)
+        features = None if self.bag is None else self.network(hidden.tokens)  # bags need all
         energy, right = self.energies(hidden, features)
         # A float: Lightning (2.6) rounds the mean of whole numbers over processes down.
         count = float(hidden.counts.sum())
         figures = {"loss": energy.sum() / max(1, count), "accuracy": right.sum() / max(1, count)}
-        if self.bag is not None:
+        if features is not None:
             figures["bag_of_words"] = self.bag_energies(hidden, features).sum() / max(1, count)
         named = {f"{split}/{name}": value for name, value in figures.items()}
         self.log_dict(named, batch_size=count, sync_dist=True, prog_bar=True)  # type: ignore[arg-type]

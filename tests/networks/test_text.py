@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.bert import bert_config, from_bert, to_bert
 from ssl_ebm.networks.text import TextEncoder, pooled
-from ssl_ebm.networks.transformer import rotary, rotate
+from ssl_ebm.networks.transformer import rotary, rotate, take
 
 SIZES = {"vocabulary": 50, "width": 24, "depth": 3, "heads": 3, "length": 12}
 
@@ -86,6 +88,32 @@ def test_padding_changes_nothing() -> None:
     torch.testing.assert_close(whole[1, :5], encoder(tokens[1:2, :5])[0])
     torch.testing.assert_close(pooled(whole, seen)[1], whole[1, :5].mean(0))
     assert torch.equal(pooled(whole, seen, "first"), whole[:, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("positions", "norm"), [("rotary", "pre"), ("learnt", "post")])
+def test_some_places_have_the_features_and_gradients_that_they_have_among_all(
+    positions: Any, norm: Any, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder(50, 32, 2, 4, 16, positions=positions, norm=norm)
+    for parameter in encoder.parameters():  # biases, too, are to matter
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens = torch.randint(5, 50, (3, 12))
+    seen = torch.arange(12) < torch.tensor([12, 9, 7])[:, None]
+    at = torch.tensor([[0, 3, 11], [8, 2, 2], [6, 0, 1]])
+    weight = torch.randn(3, 3, 32)
+    found = []
+    for some in (False, True):
+        encoder.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            features = encoder(tokens, seen, at) if some else take(encoder(tokens, seen), at)
+        (features * weight).sum().backward()
+        used = [p.grad for p in encoder.blocks.parameters()] + [encoder.tokens.weight.grad]
+        found.append([features.detach(), *used])
+    near = {"atol": 1e-4, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.1}
+    for all_places, some_places in zip(*found, strict=True):
+        torch.testing.assert_close(some_places, all_places, **near)
 
 
 @pytest.mark.parametrize(

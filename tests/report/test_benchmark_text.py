@@ -29,8 +29,10 @@ def test_the_peer_has_the_same_size_and_loss() -> None:
 
 def test_the_arithmetic_is_that_of_all_products() -> None:
     w, t, hidden, v = 16, 20, 3, 50
-    blocks = 2 * 2 * t * (12 * w * w + 2 * t * w)
-    forward = blocks + 2 * hidden * (w * w + w * v)
+    first_block = 2 * t * (12 * w * w + 2 * t * w)
+    # Keys and values of the last block are of all tokens.
+    last_block = 2 * t * 2 * w * w + 2 * hidden * (10 * w * w + 2 * t * w)
+    forward = first_block + last_block + 2 * hidden * (w * w + w * v)
     assert flops_of_step(our_loss(TINY, example(TINY, 1, CPU))[1]) == 3 * forward
 
 

@@ -2,7 +2,7 @@
 
 A step is forward, loss on the hidden tokens, backward and AdamW, on one batch that is in memory, with hidden
 tokens that are given. Both are BERT of the same sizes with the same fused optimizer; neither is compiled.
-Ours projects hidden tokens alone to the vocabulary.
+Of hidden tokens alone ours computes the last block and the projection to the vocabulary.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ def our_loss(sizes: dict[str, Any], hidden: Corrupted) -> tuple[nn.Module, Loss]
     network = _network(sizes).to(hidden.tokens.device)
 
     def loss() -> Tensor:
-        features = network(hidden.tokens)
-        index = hidden.positions[..., None].expand(-1, -1, features.shape[2])
-        scores = network.logits(features.gather(1, index).flatten(0, 1))
+        scores = network.logits(network(hidden.tokens, at=hidden.positions).flatten(0, 1))
         return nn.functional.cross_entropy(scores.float(), hidden.truth.flatten())
 
     return network, loss
