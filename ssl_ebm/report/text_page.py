@@ -231,7 +231,7 @@ def _swapped(results: Results) -> str:
         for name, words in (("as it stands", one["real"]), ("two swapped", one["swapped"])):
             total = sum(nats for _, nats in words)
             rows.append((name, [f"{total:.1f}", "".join(_shaded(piece, nats) for piece, nats in words)]))
-    shown = table(["", "energy, nats", "each token, the darker the less expected"], rows)
+    shown = table(["", "energy, nats", "each token, the stronger its colour the less expected"], rows)
     return section(
         "Two words swapped",
         f"<p>AUROC {value(results['auroc_swapped'], 3)} ({interval(results['auroc_swapped'], 3)})</p>{shown}",
