@@ -90,7 +90,7 @@ def fills(task: MaskedText, tokens: Tensor, count: int, seed: int) -> list[dict[
         place = int(rng.choice(places))
         hidden = row.clone()
         hidden[place] = task.special.mask
-        log_p = task(hidden[None].to(task.device))[0, place].log_softmax(0).cpu()
+        log_p = task.log_p(hidden[None].to(task.device), place)[0].cpu()
         p, best = log_p.exp().topk(min(TOP, int(task.ordinary.sum())))
         before, after = reader.around(row.tolist(), place, 1, special)
         found.append(

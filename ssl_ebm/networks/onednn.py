@@ -76,7 +76,7 @@ class Linear(nn.Linear):
 
 def linear(layer: nn.Linear, x: Tensor, units: slice | None = None) -> Tensor:
     """What the layer does, to rounding: float32 by oneDNN on a processor that it is `FASTER` on, unless
-    ``torch.backends.mkldnn.enabled`` is False.
+    ``torch.backends.mkldnn.enabled`` is False: (..., I) -> (..., O).
 
     Args:
         units: which of its outputs are computed; None: all.

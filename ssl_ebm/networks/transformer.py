@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ssl_ebm.networks.onednn import linear
 
-Turn = tuple[Tensor, Tensor]  # cosines and sines, (T, D / 2) each
+Turn = tuple[Tensor, Tensor]  # cosines and sines, each (T, D / 2) or broadcast to (B, heads, T, D / 2)
 
 
 def rotary(length: int, width: int, base: float = 10_000.0) -> Turn:
@@ -36,7 +36,7 @@ def rotary(length: int, width: int, base: float = 10_000.0) -> Turn:
 
 
 def rotate(x: Tensor, turn: Turn) -> Tensor:
-    """Turns the pair (x_i, x_(i + D/2)) at place t by the angle t, i: (B, heads, T, D) -> the same.
+    """Turns a token's pair (x_i, x_(i + D/2)) by the angle i of its place: (B, heads, T, D) -> the same.
 
     So the product of a query and a key depends on the distance of their places alone.
     """
@@ -60,7 +60,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return scaled_dot_product_attention(query, key, value, attn_mask=seen)
     b, heads, m, d = query.shape
-    q, k, v = (one.reshape(b * heads, -1, d) for one in (query, key, value))
+    q, k, v = (one.flatten(0, 1) for one in (query, key, value))
     t = k.shape[1]
     nothing = q.new_zeros(1, 1, 1).expand(b * heads, m, t)
     weights = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=d**-0.5)  # scaled in float32

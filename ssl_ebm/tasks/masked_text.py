@@ -238,7 +238,7 @@ class MaskedText(WatchedTask):
             raise UserError(f"beam is {beam}: use at least 1")
         texts, total = tokens[None], torch.zeros(1, device=tokens.device)
         for place in places:
-            log_p = self._log_p(texts, place)  # (N, V)
+            log_p = self.log_p(texts, place)  # (N, V)
             joint = total[:, None] + log_p
             kept = min(beam, int(joint.isfinite().sum()))
             total, index = joint.flatten().topk(kept)
@@ -268,7 +268,7 @@ class MaskedText(WatchedTask):
             for place in places:
                 hidden = texts.clone()
                 hidden[:, place] = self.special.mask
-                p = self._log_p(hidden, place).exp()
+                p = self.log_p(hidden, place).exp()
                 texts[:, place] = torch.multinomial(p, 1, generator=generator)[:, 0]
         return texts
 
@@ -278,7 +278,8 @@ class MaskedText(WatchedTask):
             raise UserError("the text has no [MASK]: write one where a word is to be filled in")
         return places
 
-    def _log_p(self, texts: Tensor, place: int) -> Tensor:
+    def log_p(self, texts: Tensor, place: int) -> Tensor:
+        """log p of every token at a place of each text, which should be hidden there: (N, T) -> (N, V)."""
         at = torch.full((len(texts), 1), place, device=texts.device)
         features = self.network(texts, texts != self.special.pad, at)[:, 0]
         return self._scores(features).log_softmax(1)
