@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_ebm.data.corruption import Corrupted
 from ssl_ebm.evaluation.hidden_tokens import spread
 from ssl_ebm.evaluation.statistics import Bootstrap
 from ssl_ebm.evaluation.text_examples import Reader, special_ids, whole_words
@@ -65,12 +64,8 @@ def _with(task: MaskedText, texts: Tensor, first: Tensor, word: Tensor | int) ->
 
 def _log_p(task: MaskedText, texts: Tensor, places: Tensor) -> Tensor:
     """log p of every token at a place of each text: (N, T), (N,) -> (N, V)."""
-    found = []
-    for some, place in zip(texts.to(task.device).split(BATCH), places[:, None].split(BATCH), strict=True):
-        place = place.to(task.device)
-        hidden = Corrupted(some, place, some.gather(1, place), torch.ones_like(place, dtype=torch.bool))
-        found.append(task.hidden_scores(hidden).log_softmax(1).cpu())
-    return torch.cat(found)
+    batches = zip(texts.to(task.device).split(BATCH), places.split(BATCH), strict=True)
+    return torch.cat([task.log_p(some, place).cpu() for some, place in batches])
 
 
 def _marginals(task: MaskedText, texts: Tensor, first: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

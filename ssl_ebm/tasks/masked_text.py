@@ -206,8 +206,8 @@ class MaskedText(WatchedTask):
         for some in torch.arange(len(rows), device=rows.device).split(CHUNK):
             row, place = rows[some], places[some]
             hidden = tokens[row].scatter(1, place[:, None], self.special.mask)
-            features = self.network(hidden, hidden != self.special.pad, place[:, None])[:, 0]
-            energies[row, place] = cross_entropy(self._scores(features), tokens[row, place], reduction="none")
+            truth = tokens[row, place]
+            energies[row, place] = -self.log_p(hidden, place).gather(1, truth[:, None])[:, 0]
         return energies
 
     def pseudo_log_likelihood(self, tokens: Tensor) -> Tensor:
@@ -278,9 +278,13 @@ class MaskedText(WatchedTask):
             raise UserError("the text has no [MASK]: write one where a word is to be filled in")
         return places
 
-    def log_p(self, texts: Tensor, place: int) -> Tensor:
-        """log p of every token at a place of each text, which should be hidden there: (N, T) -> (N, V)."""
-        at = torch.full((len(texts), 1), place, device=texts.device)
+    def log_p(self, texts: Tensor, place: int | Tensor) -> Tensor:
+        """log p of every token at a place of each text, which should be hidden there: (N, T) -> (N, V).
+
+        Args:
+            place: one for all texts, or (N,) int64.
+        """
+        at = torch.as_tensor(place, device=texts.device).expand(len(texts))[:, None]
         features = self.network(texts, texts != self.special.pad, at)[:, 0]
         return self._scores(features).log_softmax(1)
 

@@ -10,7 +10,6 @@ import torch
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
-from ssl_ebm.data.corruption import Corrupted
 from ssl_ebm.data.special_tokens import CLS, MASK, SEP, SPECIAL
 from ssl_ebm.evaluation.text_examples import whole_words
 from ssl_ebm.evaluation.token_pairs import pair_energies
@@ -30,11 +29,11 @@ class Known(MaskedText):
         super().__init__(NETWORK)
         self.joint = joint  # (4, 4)
 
-    def hidden_scores(self, hidden: Corrupted) -> Tensor:
+    def log_p(self, texts: Tensor, place: int | Tensor) -> Tensor:
         rows = []
-        for tokens, place in zip(hidden.tokens, hidden.positions[:, 0].tolist(), strict=True):
-            table = self.joint if place == 1 else self.joint.T
-            other = int(tokens[3 - place])
+        for tokens, at in zip(texts, torch.as_tensor(place).expand(len(texts)).tolist(), strict=True):
+            table = self.joint if at == 1 else self.joint.T
+            other = int(tokens[3 - at])
             p = table.sum(1) if other == MASK else table[:, other - len(SPECIAL)]
             rows.append(torch.cat([torch.zeros(len(SPECIAL)), p / p.sum()]).log())
         return torch.stack(rows)

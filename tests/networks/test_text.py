@@ -10,7 +10,7 @@ import torch
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.bert import bert_config, from_bert, to_bert
 from ssl_ebm.networks.text import TextEncoder, pooled
-from ssl_ebm.networks.transformer import rotary, rotate, take
+from ssl_ebm.networks.transformer import rotary, rotate
 
 SIZES = {"vocabulary": 50, "width": 24, "depth": 3, "heads": 3, "length": 12}
 
@@ -102,12 +102,12 @@ def test_some_places_have_the_features_and_gradients_that_they_have_among_all(
     tokens = torch.randint(5, 50, (3, 12))
     seen = torch.arange(12) < torch.tensor([12, 9, 7])[:, None]
     at = torch.tensor([[0, 3, 11], [8, 2, 2], [6, 0, 1]])
-    weight = torch.randn(3, 3, 32)
+    rows, weight = torch.arange(3)[:, None], torch.randn(3, 3, 32)
     found = []
     for some in (False, True):
         encoder.zero_grad()
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            features = encoder(tokens, seen, at) if some else take(encoder(tokens, seen), at)
+            features = encoder(tokens, seen, at) if some else encoder(tokens, seen)[rows, at]
         (features * weight).sum().backward()
         used = [p.grad for p in encoder.blocks.parameters()] + [encoder.tokens.weight.grad]
         found.append([features.detach(), *used])
