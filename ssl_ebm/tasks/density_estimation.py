@@ -16,7 +16,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
-from ssl_ebm.tasks.optimization import adamw_with_cosine
+from ssl_ebm.tasks.optimization import optimizer_with_cosine
 
 Batch = dict[str, Tensor]
 Description = dict[str, Any]
@@ -201,6 +201,6 @@ class DensityEstimation(WatchedTask):
 
     def configure_optimizers(self) -> Any:
         settings = self.hparams
-        return adamw_with_cosine(
+        return optimizer_with_cosine(
             self, settings["lr"], settings["weight_decay"], settings["warmup_steps"], settings["momentum"]
         )

@@ -18,7 +18,7 @@ from ssl_ebm.tasks.classification import Vote, Votes, linear_head, mixed_up
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.masked_text import MaskedText
-from ssl_ebm.tasks.optimization import adamw_with_cosine
+from ssl_ebm.tasks.optimization import optimizer_with_cosine
 
 Batch = dict[str, Tensor]
 Mode = Literal["full", "last", "head", "scratch"]
@@ -291,7 +291,7 @@ class FineTuning(WatchedTask):
 
     def configure_optimizers(self) -> Any:
         settings = self.hparams
-        return adamw_with_cosine(
+        return optimizer_with_cosine(
             self, settings["lr"], settings["weight_decay"], settings["warmup_steps"],
             second_momentum=settings["second_momentum"], rates=self.rates(),
         )  # fmt: skip

@@ -12,7 +12,7 @@ from ssl_ebm.tasks.frame_parts import check_settings, make_energy, make_inferenc
 from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.latent_parts import make_prior
 from ssl_ebm.tasks.latent_prediction import Batch, LatentPrediction
-from ssl_ebm.tasks.optimization import adamw_with_cosine
+from ssl_ebm.tasks.optimization import optimizer_with_cosine
 from ssl_ebm.tasks.sharing import item_generator
 
 
@@ -250,4 +250,4 @@ class FramePrediction(LatentPrediction):
 
     def configure_optimizers(self) -> Any:
         settings = self.hparams
-        return adamw_with_cosine(self, settings["lr"], settings["weight_decay"], settings["warmup_steps"])
+        return optimizer_with_cosine(self, settings["lr"], settings["weight_decay"], settings["warmup_steps"])

@@ -23,7 +23,7 @@ from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.latent_parts import make_latent, make_prior
 from ssl_ebm.tasks.latent_prediction import Batch, LatentPrediction
-from ssl_ebm.tasks.optimization import adamw_with_cosine
+from ssl_ebm.tasks.optimization import OptimizerName, optimizer_with_cosine
 from ssl_ebm.tasks.sharing import item_generator
 
 Description = dict[str, Any]
@@ -64,10 +64,11 @@ class Inpainting(LatentPrediction):
         initial_temperature: 1 / beta at the start of training, same unit inverted.
         anneal: share of the training steps over which the temperature falls, linearly.
         prior_weight: weight of the prior's cross-entropy in the loss, squared intensity per nat.
-        lr: peak learning rate of AdamW.
-        weight_decay: of AdamW, on matrices and convolutions.
+        lr: peak learning rate.
+        weight_decay: on matrices and convolutions.
         warmup_steps: optimizer steps of linear warm-up; a cosine to zero follows.
         momentum, second_momentum: beta1 and beta2 of AdamW.
+        optimizer: adamw, or muon for the matrices of transformer blocks (`optimizer_with_cosine`).
 
     Raises:
         UserError: a setting out of its range, or a description of nothing that exists.
@@ -90,6 +91,7 @@ class Inpainting(LatentPrediction):
         warmup_steps: int = 100,
         momentum: float = 0.9,
         second_momentum: float = 0.99,
+        optimizer: OptimizerName = "adamw",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -265,9 +267,9 @@ class Inpainting(LatentPrediction):
 
     def configure_optimizers(self) -> Any:
         settings = self.hparams
-        return adamw_with_cosine(
+        return optimizer_with_cosine(
             self, settings["lr"], settings["weight_decay"], settings["warmup_steps"],
-            settings["momentum"], settings["second_momentum"],
+            settings["momentum"], settings["second_momentum"], optimizer=settings["optimizer"],
         )  # fmt: skip
 
 

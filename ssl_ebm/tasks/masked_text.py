@@ -19,7 +19,7 @@ from ssl_ebm.networks.transformer import take
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
-from ssl_ebm.tasks.optimization import adamw_with_cosine
+from ssl_ebm.tasks.optimization import OptimizerName, optimizer_with_cosine
 from ssl_ebm.tasks.sharing import item_generator, mean_of_all
 
 Batch = dict[str, Tensor]
@@ -50,10 +50,11 @@ class MaskedText(WatchedTask):
     Args:
         network: a `ssl_ebm.networks.text.TextEncoder`, by class_path and init_args.
         masking: a `ssl_ebm.data.corruption.TokenMasking`, the same way. Null: BERT's 15 % of tokens.
-        lr: peak learning rate of AdamW.
-        weight_decay: of AdamW, on matrices.
+        lr: peak learning rate.
+        weight_decay: on matrices.
         warmup_steps: optimizer steps of linear warm-up; a cosine to zero follows.
         second_momentum: beta2 of AdamW.
+        optimizer: adamw, or muon for the matrices of transformer blocks (`optimizer_with_cosine`).
         pooling: what represents a document: the mean of its tokens' features, or the first one.
         bag_of_words: weight of E_bag, 0 or more; 0: g is not made. It needs the mean as pooling.
 
@@ -79,6 +80,7 @@ class MaskedText(WatchedTask):
         weight_decay: float = 0.01,
         warmup_steps: int = 100,
         second_momentum: float = 0.98,
+        optimizer: OptimizerName = "adamw",
         pooling: Literal["mean", "first"] = "mean",
         bag_of_words: float = 0.0,
     ) -> None:
@@ -381,12 +383,13 @@ class MaskedText(WatchedTask):
 
     def configure_optimizers(self) -> Any:
         settings = self.hparams
-        return adamw_with_cosine(
+        return optimizer_with_cosine(
             self,
             settings["lr"],
             settings["weight_decay"],
             settings["warmup_steps"],
             second_momentum=settings["second_momentum"],
+            optimizer=settings["optimizer"],
         )
 
 

@@ -1,15 +1,20 @@
-"""The optimizer and the schedule that the tasks share."""
+"""The optimizers and the schedule that the tasks share."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningModule
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.networks.transformer import Block
 from ssl_ebm.tasks.learning_rate import peak_rate
+
+OptimizerName = Literal["adamw", "muon"]
 
 # Where torch updates all weights in one pass; on a processor that takes a third of the time.
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -28,7 +33,7 @@ def progress_of(module: LightningModule) -> float:
     return min(1.0, module.global_step / total_steps(module))
 
 
-def adamw_with_cosine(
+def optimizer_with_cosine(
     module: LightningModule,
     lr: float,
     weight_decay: float,
@@ -36,34 +41,59 @@ def adamw_with_cosine(
     momentum: float = 0.9,
     second_momentum: float = 0.99,  # a few thousand steps are too few for a memory of thousands
     rates: Sequence[tuple[Sequence[Parameter], float]] | None = None,
+    optimizer: OptimizerName = "adamw",
 ) -> Any:
-    """AdamW (decay on matrices and convolutions alone), linear warm-up, cosine to zero at the last step.
+    """AdamW or Muon (decay on matrices and convolutions alone), linear warm-up, cosine to zero at the last
+    step.
 
     `momentum` and `second_momentum` are beta1 and beta2 of AdamW. The peak is `peak_rate` of `lr`.
 
+    Muon, for the matrices of transformer blocks (`block_matrices`); AdamW keeps all else:
+
+        M <- 0.95 M + 0.05 G,    W <- (1 - lr weight_decay) W - 0.2 sqrt(max(rows, columns)) lr U V^T
+
+    where U S V^T is the singular value decomposition of G + 0.95 (M - G), of which five Newton-Schulz
+    iterations in bfloat16 find U V^T with singular values of 0.7 to 1.2. The factor gives an update the size
+    of AdamW's, so that lr and weight_decay are those of AdamW.
+
     Args:
         rates: parameters, each list with the factor of its learning rate; None: all of the module, 1.
+        optimizer: adamw or muon.
 
     Raises:
-        UserError: the training has no end; a number is out of its range.
+        UserError: the training has no end; a number is out of its range; muon where there is no block, or
+            where processes share matrices out.
 
-    Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019).
+    Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019); Jordan, "Muon: an optimizer
+    for hidden layers in neural networks" (2024); the factor: Liu et al., "Muon is scalable for LLM training"
+    (2025).
     """
+    if optimizer not in get_args(OptimizerName):
+        raise UserError(f"optimizer is {optimizer!r}: use adamw or muon")
     groups: list[dict[str, Any]] = []
+    hidden: list[dict[str, Any]] = []
     lr = peak_rate(module, lr)
+    chosen = {id(p) for p in block_matrices(module)} if optimizer == "muon" else set()
     for parameters, rate in rates or [(list(module.parameters()), 1.0)]:
         trained = [p for p in parameters if p.requires_grad and p.numel()]
         matrices, others = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+        of_blocks = [p for p in matrices if id(p) in chosen]
+        matrices = [p for p in matrices if id(p) not in chosen]
         groups.append({"params": matrices, "lr": lr * rate, "weight_decay": weight_decay})
         groups.append({"params": others, "lr": lr * rate, "weight_decay": 0.0})
+        hidden.append({"params": of_blocks, "lr": lr * rate, "weight_decay": weight_decay})
     fused = module.device.type in FUSED_DEVICES
+    made: Any
     try:
-        optimizer = torch.optim.AdamW(groups, lr=lr, betas=(momentum, second_momentum), fused=fused)
+        made = torch.optim.AdamW(groups, lr=lr, betas=(momentum, second_momentum), fused=fused)
     except ValueError as error:  # a number out of its range
         raise UserError(f"AdamW: {error}: set lr, weight_decay, momentum or second_momentum") from error
+    if optimizer == "muon":
+        _check_for_muon([p for group in hidden for p in group["params"]])
+        made = OptimizersAsOne(torch.optim.Muon(hidden, lr=lr, adjust_lr_fn="match_rms_adamw"), made)
     # A fused optimizer offers to undo a gradient scaler's factor itself, and then Lightning (2.6) refuses to
     # clip gradients in any mixed precision, with a scaler or without. The scaler can undo it as well.
-    optimizer._step_supports_amp_scaling = False
+    made._step_supports_amp_scaling = False
     total = max(1, total_steps(module))
     if math.isinf(total):
         raise UserError(
@@ -75,5 +105,66 @@ def adamw_with_cosine(
         warm = min(1.0, (step + 1) / (warmup_steps + 1))
         return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    schedule = torch.optim.lr_scheduler.LambdaLR(made, factor)
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def block_matrices(module: nn.Module) -> list[Tensor]:
+    """Weights of the linear layers inside of transformer blocks; not embeddings, heads, patches."""
+    blocks = [part for part in module.modules() if isinstance(part, Block)]
+    return [part.weight for block in blocks for part in block.modules() if isinstance(part, nn.Linear)]
+
+
+def _check_for_muon(matrices: Sequence[Tensor]) -> None:
+    if not matrices:
+        raise UserError(
+            "optimizer muon is for the matrices of transformer blocks, of which this network has none to "
+            "train: set optimizer to adamw"
+        )
+    if any(isinstance(matrix, DTensor) for matrix in matrices):
+        raise UserError(
+            "optimizer muon needs whole matrices, and this strategy shares them out among processes: set "
+            "optimizer to adamw, or the strategy to ddp"
+        )
+
+
+class OptimizersAsOne(torch.optim.Optimizer):
+    """Several optimizers that step together, for a trainer that knows one.
+
+    Groups and state are those of the parts, in their order, so that a schedule, a gradient scaler and a
+    checkpoint find them.
+
+    Args:
+        parts: optimizers of different parameters.
+    """
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Gives the parts the groups and the state that are here."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the state of a checkpoint.
+
+        Raises:
+            ValueError: it is that of other parameters.
+        """
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """A step of each; returns what the closure returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss

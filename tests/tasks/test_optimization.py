@@ -1,6 +1,8 @@
 """The optimizer that the tasks share, run by a Trainer, against the formulas of AdamW and of its schedule."""
 
+import io
 import math
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from torch.utils.data import DataLoader
 from two_futures import trainer
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.tasks.optimization import adamw_with_cosine
+from ssl_ebm.networks.transformer import Block
+from ssl_ebm.tasks.optimization import OptimizersAsOne, optimizer_with_cosine
 
 STEPS, WARM_UP, LR, DECAY, CLIP = 6, 2, 0.1, 0.2, 1.5
 
@@ -31,7 +34,7 @@ class Linear(LightningModule):
         return (self.matrix * batch[:2]).sum() + (self.bias * batch[2]).sum()
 
     def configure_optimizers(self) -> Any:
-        return adamw_with_cosine(self, LR, DECAY, WARM_UP, self.momentum)
+        return optimizer_with_cosine(self, LR, DECAY, WARM_UP, self.momentum)
 
 
 def train(gradients: Tensor, steps: int, momentum: float = 0.9, **settings: Any) -> Linear:
@@ -67,3 +70,102 @@ def test_weights_are_those_of_the_formula(precision: str, momentum: float) -> No
 def test_a_training_without_end_is_refused() -> None:
     with pytest.raises(UserError, match=r"max_steps or trainer\.max_epochs"):
         train(torch.zeros(1, 3, 3), steps=-1)
+
+
+class Blocks(LightningModule):
+    """A transformer block between two other layers; the gradient of every weight is a constant."""
+
+    def __init__(self, optimizer: Any = "muon") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.optimizer = optimizer
+        self.table = torch.nn.Embedding(5, 12)
+        self.block = Block(12, 3, mlp_ratio=2, qkv_bias=True)
+        self.head = torch.nn.Linear(12, 5)
+        self.slopes = {name: torch.randn_like(p) for name, p in self.named_parameters()}
+        self.seen = [deepcopy(self.state_dict())]
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return torch.stack([(p * self.slopes[n]).sum() for n, p in self.named_parameters()]).sum() * batch
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.seen.append(deepcopy(self.state_dict()))
+
+    def configure_optimizers(self) -> Any:
+        return optimizer_with_cosine(self, LR, DECAY, WARM_UP, optimizer=self.optimizer)
+
+
+SCALES = torch.tensor([1.0, -3.0, 0.5])  # of the gradients of three steps
+IN_BLOCK = ("block.attn.qkv.weight", "block.attn.proj.weight", "block.mlp.fc1.weight", "block.mlp.fc2.weight")
+
+
+def blocks(optimizer: str) -> Blocks:
+    model = Blocks(optimizer)
+    trainer(len(SCALES)).fit(model, DataLoader(list(SCALES), batch_size=None))
+    return model
+
+
+def test_muon_moves_matrices_of_blocks_along_their_singular_vectors_alike() -> None:
+    model = blocks("muon")
+    for name in IN_BLOCK:
+        slope = model.slopes[name].double().numpy()
+        left, _, right = np.linalg.svd(slope, full_matrices=False)
+        mean = 0.0  # the momentum, in units of the slope
+        for step, scale in enumerate(SCALES.tolist()):
+            mean = 0.95 * mean + 0.05 * scale
+            lr = LR * min(1.0, (step + 1) / (WARM_UP + 1)) * (1 + math.cos(math.pi * step / len(SCALES))) / 2
+            before, after = (model.seen[step + k][name].double().numpy() for k in (0, 1))
+            moved = (before * (1 - lr * DECAY) - after) / (lr * 0.2 * math.sqrt(max(slope.shape)))
+            along = left.T @ moved @ right.T * np.sign(scale + 0.95 * (mean - scale))
+            assert np.diag(along) == pytest.approx(0.93, abs=0.3)  # Newton-Schulz: about 0.7 to 1.2
+            assert np.abs(along - np.diag(np.diag(along))).max() < 0.03  # bfloat16
+
+
+def test_muon_leaves_other_weights_to_adamw() -> None:
+    muon, adamw = blocks("muon").state_dict(), blocks("adamw").state_dict()
+    for name in muon:
+        assert torch.equal(muon[name], adamw[name]) == (name not in IN_BLOCK), name
+
+
+def test_optimizers_as_one_go_on_from_a_checkpoint() -> None:
+    def made(model: Blocks) -> OptimizersAsOne:
+        inside = [p for n, p in model.named_parameters() if n in IN_BLOCK]
+        others = [p for n, p in model.named_parameters() if n not in IN_BLOCK]
+        return OptimizersAsOne(torch.optim.Muon(inside, lr=0.01), torch.optim.AdamW(others, lr=0.01))
+
+    def step(model: Blocks, optimizer: OptimizersAsOne, scale: float, lr: float) -> None:
+        for group in optimizer.param_groups:  # as a schedule does
+            group["lr"] = lr
+        optimizer.zero_grad()
+        model.training_step(torch.tensor(scale), 0).backward()
+        optimizer.step()
+
+    model = Blocks()
+    optimizer = made(model)
+    step(model, optimizer, 1.0, 0.02)
+    file = io.BytesIO()
+    torch.save((model.state_dict(), optimizer.state_dict()), file)
+    file.seek(0)
+    weights, state = torch.load(file, weights_only=True)
+    resumed = Blocks()
+    resumed.load_state_dict(weights)
+    other = made(resumed)
+    other.load_state_dict(state)
+    for lr in (0.03, 0.0):
+        before = deepcopy(resumed.state_dict())
+        step(model, optimizer, -2.0, lr)
+        step(resumed, other, -2.0, lr)
+        for name, weight in model.state_dict().items():
+            assert torch.equal(weight, resumed.state_dict()[name]), name
+            assert torch.equal(weight, before[name]) == (lr == 0), name
+
+
+def test_muon_without_blocks_and_an_unknown_optimizer_are_refused() -> None:
+    class Without(Linear):
+        def configure_optimizers(self) -> Any:
+            return optimizer_with_cosine(self, LR, DECAY, WARM_UP, optimizer="muon")
+
+    with pytest.raises(UserError, match="transformer blocks, of which this network has none"):
+        trainer(1).fit(Without(), DataLoader([torch.zeros(3, 3)], batch_size=None))
+    with pytest.raises(UserError, match="optimizer is 'sgd': use adamw or muon"):
+        blocks("sgd")
