@@ -3,6 +3,7 @@
 import io
 import math
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 from two_futures import trainer
 
@@ -160,6 +163,22 @@ def test_optimizers_as_one_go_on_from_a_checkpoint() -> None:
             assert torch.equal(weight, before[name]) == (lr == 0), name
 
 
+def test_a_training_by_muon_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    class Saving(Blocks):
+        def on_train_batch_end(self, *args: Any) -> None:
+            super().on_train_batch_end()
+            if len(self.seen) == 3:
+                self.trainer.save_checkpoint(tmp_path / "two.ckpt")
+
+    batches = DataLoader([torch.tensor(1.0)] * 5, batch_size=None)
+    whole, rest = Saving(), Blocks()
+    trainer(5).fit(whole, batches)
+    trainer(5).fit(rest, batches, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
+    assert len(rest.seen) == 1 + 3
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, rest.state_dict()[name]), name
+
+
 def test_muon_without_blocks_and_an_unknown_optimizer_are_refused() -> None:
     class Without(Linear):
         def configure_optimizers(self) -> Any:
@@ -169,3 +188,15 @@ def test_muon_without_blocks_and_an_unknown_optimizer_are_refused() -> None:
         trainer(1).fit(Without(), DataLoader([torch.zeros(3, 3)], batch_size=None))
     with pytest.raises(UserError, match="optimizer is 'sgd': use adamw or muon"):
         blocks("sgd")
+
+
+def test_muon_refuses_matrices_that_processes_share(tmp_path: Path) -> None:
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        model = Blocks()
+        fully_shard(model.block, mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(UserError, match="optimizer muon needs whole matrices"):
+            optimizer_with_cosine(model, LR, DECAY, WARM_UP, optimizer="muon")
+    finally:
+        torch.distributed.destroy_process_group()
