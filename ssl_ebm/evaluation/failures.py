@@ -53,6 +53,11 @@ def remedy_for(error: BaseException | None, ckpt_path: str | None) -> str | None
             return f"{ckpt_path} was written with other settings of the model: use those"
         if isinstance(one, MemoryError | OverflowError) or TOO_LARGE.search(text):
             return f"a setting is too large for this machine ({in_one_line(one) or 'no memory'}): lower it"
+        if ckpt_path is not None and "number of parameter groups" in text:
+            return (
+                f"{ckpt_path} was written with another optimizer: use that, or begin with its weights alone "
+                f"(--start_from {ckpt_path})"
+            )
         if isinstance(one, Exception) and ckpt_path is not None and _in_restored(one):
             return f"{ckpt_path} does not hold what this training goes on from ({in_one_line(one)})"
     return None

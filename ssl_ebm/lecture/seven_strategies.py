@@ -69,7 +69,7 @@ SETS: tuple[PlaneName, ...] = ("two_moons", "eight_gaussians")
 POINTS, BATCH = 4000, 256
 OFF = 0.45  # distance from the manifold beyond which a point counts as off it: three to four times the noise
 NEAR, FAR = 0.25, 0.7  # distances over which the growth of the energy is measured
-RESTRAINT = 0.01  # of energies, where short chains would let them run away
+RESTRAINT = 0.01  # of energies, where chains that arrive late would let them run away
 NOISE = UniformNoise((2,), -4.0, 4.0)  # where chains begin
 LOW_ENERGY = 0.95  # AUROC that counts as having learnt where the data is
 
@@ -180,7 +180,7 @@ METHODS = (
         _scalar(lambda: SampledLikelihood(Metropolis(1.0), 30, NOISE)), 500, 1e-3, density=True,
     ),
     Method(
-        "C2", "maximum likelihood, HMC",
+        "C2", "maximum likelihood, persistent HMC",
         _scalar(_persistent(Hmc(0.2, leapfrog_steps=3), 3, refresh=0.0)), 500, 1e-3, density=True,
     ),
     Method(

@@ -121,7 +121,8 @@ class WatchedTask(LightningModule):
         norms = torch._foreach_norm([p.grad for p in self.parameters() if p.grad is not None])
         bad = ~torch.stack(norms).isfinite().all()
         self.divergence.skipped += bad
-        # What a gradient scaler says to a fused optimizer: it then leaves weights and moments as they are.
+        # What a gradient scaler says to a fused optimizer, and `OptimizersAsOne` hears too: it then leaves
+        # weights and moments as they are.
         optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -23,7 +23,7 @@ from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.latent_parts import make_latent, make_prior
 from ssl_ebm.tasks.latent_prediction import Batch, LatentPrediction
-from ssl_ebm.tasks.optimization import OptimizerName, optimizer_with_cosine
+from ssl_ebm.tasks.optimization import TrainingOptimizer, check_optimizer, optimizer_with_cosine
 from ssl_ebm.tasks.sharing import item_generator
 
 Description = dict[str, Any]
@@ -91,7 +91,7 @@ class Inpainting(LatentPrediction):
         warmup_steps: int = 100,
         momentum: float = 0.9,
         second_momentum: float = 0.99,
-        optimizer: OptimizerName = "adamw",
+        optimizer: TrainingOptimizer = "adamw",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -276,6 +276,7 @@ class Inpainting(LatentPrediction):
 def _check(settings: Any) -> None:
     """Raises UserError for a setting that is out of range, naming it."""
     check_beta(settings["beta"])
+    check_optimizer(settings["optimizer"])
     for name, least in (
         ("codes", 2), ("latent_dim", 1), ("prior_weight", 0), ("weight_decay", 0), ("warmup_steps", 0)
     ):  # fmt: skip

@@ -19,7 +19,7 @@ from ssl_ebm.networks.transformer import take
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
-from ssl_ebm.tasks.optimization import OptimizerName, optimizer_with_cosine
+from ssl_ebm.tasks.optimization import TrainingOptimizer, check_optimizer, optimizer_with_cosine
 from ssl_ebm.tasks.sharing import item_generator, mean_of_all
 
 Batch = dict[str, Tensor]
@@ -54,9 +54,9 @@ class MaskedText(WatchedTask):
         weight_decay: on matrices.
         warmup_steps: optimizer steps of linear warm-up; a cosine to zero follows.
         second_momentum: beta2 of AdamW.
-        optimizer: adamw, or muon for the matrices of transformer blocks (`optimizer_with_cosine`).
         pooling: what represents a document: the mean of its tokens' features, or the first one.
         bag_of_words: weight of E_bag, 0 or more; 0: g is not made. It needs the mean as pooling.
+        optimizer: adamw, or muon for the matrices of transformer blocks (`optimizer_with_cosine`).
 
     Raises:
         UserError: a setting out of its range, or a description of nothing that exists.
@@ -80,9 +80,9 @@ class MaskedText(WatchedTask):
         weight_decay: float = 0.01,
         warmup_steps: int = 100,
         second_momentum: float = 0.98,
-        optimizer: OptimizerName = "adamw",
         pooling: Literal["mean", "first"] = "mean",
         bag_of_words: float = 0.0,
+        optimizer: TrainingOptimizer = "adamw",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -91,6 +91,7 @@ class MaskedText(WatchedTask):
                 raise UserError(f"{name} is {self.hparams[name]}: use at least 0")
         if not 0 < lr < float("inf"):
             raise UserError(f"lr is {lr}: use a number above 0")
+        check_optimizer(optimizer)
         if pooling not in ("mean", "first"):
             raise UserError(f"pooling is {pooling!r}: use mean or first")
         if not 0 <= bag_of_words < float("inf"):

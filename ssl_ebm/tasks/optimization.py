@@ -14,7 +14,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.networks.transformer import Block
 from ssl_ebm.tasks.learning_rate import peak_rate
 
-OptimizerName = Literal["adamw", "muon"]
+TrainingOptimizer = Literal["adamw", "muon"]
 
 # Where torch updates all weights in one pass; on a processor that takes a third of the time.
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -41,7 +41,7 @@ def optimizer_with_cosine(
     momentum: float = 0.9,
     second_momentum: float = 0.99,  # a few thousand steps are too few for a memory of thousands
     rates: Sequence[tuple[Sequence[Parameter], float]] | None = None,
-    optimizer: OptimizerName = "adamw",
+    optimizer: TrainingOptimizer = "adamw",
 ) -> Any:
     """AdamW or Muon (decay on matrices and convolutions alone), linear warm-up, cosine to zero at the last
     step.
@@ -52,9 +52,10 @@ def optimizer_with_cosine(
 
         M <- 0.95 M + 0.05 G,    W <- (1 - lr weight_decay) W - 0.2 sqrt(max(rows, columns)) lr U V^T
 
-    where U S V^T is the singular value decomposition of G + 0.95 (M - G), of which five Newton-Schulz
-    iterations in bfloat16 find U V^T with singular values of 0.7 to 1.2. The factor gives an update the size
-    of AdamW's, so that lr and weight_decay are those of AdamW.
+    where U S V^T is the singular value decomposition of G + 0.95 (M - G). Five Newton-Schulz iterations in
+    bfloat16 stand for it: of singular values above 1/500 of the Frobenius norm they make 0.68 to 1.21, of
+    smaller ones less. So the entries of an update have a root mean square of about 0.2 lr where a gradient is
+    not of low rank, as those of AdamW have, whose lr and weight_decay serve here too.
 
     Args:
         rates: parameters, each list with the factor of its learning rate; None: all of the module, 1.
@@ -68,8 +69,7 @@ def optimizer_with_cosine(
     for hidden layers in neural networks" (2024); the factor: Liu et al., "Muon is scalable for LLM training"
     (2025).
     """
-    if optimizer not in get_args(OptimizerName):
-        raise UserError(f"optimizer is {optimizer!r}: use adamw or muon")
+    check_optimizer(optimizer)
     groups: list[dict[str, Any]] = []
     hidden: list[dict[str, Any]] = []
     lr = peak_rate(module, lr)
@@ -109,6 +109,12 @@ def optimizer_with_cosine(
     return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def check_optimizer(name: str) -> None:
+    """Raises UserError for a name of none."""
+    if name not in get_args(TrainingOptimizer):
+        raise UserError(f"optimizer is {name!r}: use adamw or muon")
+
+
 def block_matrices(module: nn.Module) -> list[Tensor]:
     """Weights of the linear layers inside of transformer blocks; not embeddings, heads, patches."""
     blocks = [part for part in module.modules() if isinstance(part, Block)]
@@ -132,7 +138,8 @@ class OptimizersAsOne(torch.optim.Optimizer):
     """Several optimizers that step together, for a trainer that knows one.
 
     Groups and state are those of the parts, in their order, so that a schedule, a gradient scaler and a
-    checkpoint find them.
+    checkpoint find them. Where `found_inf`, a tensor, has been set to other than 0, as on a fused optimizer,
+    a step leaves all as it is; to see that it waits for the device.
 
     Args:
         parts: optimizers of different parameters.
@@ -165,6 +172,7 @@ class OptimizersAsOne(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self.parts:
-            part.step()
+        if not bool(getattr(self, "found_inf", False)):
+            for part in self.parts:
+                part.step()
         return loss
