@@ -14,6 +14,7 @@ from ssl_ebm.data.text_files import is_unicode
 from ssl_ebm.data.tokenizing import read_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks.checkpoints import load_task
+from ssl_ebm.tasks.fillings import complete
 from ssl_ebm.tasks.masked_text import MaskedText
 
 
@@ -97,7 +98,7 @@ class TextModel:
             raise UserError(f"top is {top}: use at least 1")
         tokens = self.tokens_of(text)
         places = (tokens == self.task.special.mask).nonzero()[:, 0].tolist()
-        texts, log_p = self.task.complete(tokens, beam=top if len(places) == 1 else max(top, 20))
+        texts, log_p = complete(self.task, tokens, beam=top if len(places) == 1 else max(top, 20))
         found = []
         for filled, one in zip(texts.tolist()[:top], log_p.tolist(), strict=False):
             words = tuple(self._piece(filled[place]) for place in places)

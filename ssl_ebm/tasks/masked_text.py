@@ -34,7 +34,7 @@ class MaskedText(WatchedTask):
 
     x is the text with some tokens hidden, y a hidden token. E is its negative log-likelihood, so its Gibbs
     distribution at beta = 1 is the softmax, and least squares' average never arises. Of several hidden tokens
-    the softmaxes are the marginals alone; `complete` looks for their joint by beam search, `gibbs` draws.
+    the softmaxes are the marginals alone: `ssl_ebm.tasks.fillings` is about their joint.
 
     With `bag_of_words` a training adds the energy of the same tokens given their document's vector alone:
 
@@ -216,70 +216,6 @@ class MaskedText(WatchedTask):
     def pseudo_log_likelihood(self, tokens: Tensor) -> Tensor:
         """-sum of the tokens' energies: (B, T) -> (B,), in nats."""
         return -self.token_energies(tokens).sum(1)
-
-    @torch.no_grad()
-    def complete(self, tokens: Tensor, beam: int = 10) -> tuple[Tensor, Tensor]:
-        """The likeliest fillings of all [MASK] of one text, by beam search.
-
-            log p(y1, .., yM | x) = sum_m log p(y_m | x, y_1 .. y_(m-1))
-
-        Places are filled in the order of the text. The order matters, for no joint distribution need have all
-        the conditionals that a network was trained to give: another order can give another probability.
-
-        Args:
-            tokens: (T,) int64 with [MASK] at M >= 1 places.
-            beam: fillings that are kept at each place; for M = 1 the result is exact.
-
-        Returns:
-            Texts (N, T), likeliest first, N <= beam, and log p of their fillings (N,).
-
-        Raises:
-            UserError: no [MASK], or a beam below 1.
-        """
-        places = self._masks(tokens)
-        if beam < 1:
-            raise UserError(f"beam is {beam}: use at least 1")
-        texts, total = tokens[None], torch.zeros(1, device=tokens.device)
-        for place in places:
-            log_p = self.log_p(texts, place)  # (N, V)
-            joint = total[:, None] + log_p
-            kept = min(beam, int(joint.isfinite().sum()))
-            total, index = joint.flatten().topk(kept)
-            texts = texts[index // log_p.shape[1]].clone()
-            texts[:, place] = index % log_p.shape[1]
-        return texts, total
-
-    @torch.no_grad()
-    def gibbs(
-        self, tokens: Tensor, samples: int = 16, sweeps: int = 20, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Fillings of all [MASK] of one text, drawn by Gibbs sampling: (T,) -> (samples, T).
-
-        Each place in turn is drawn from p(y_m | everything else), `sweeps` times; a first sweep fills the
-        places in the order of the text.
-
-        Raises:
-            UserError: no [MASK], or a number below 1.
-
-        Source: Wang and Cho, "BERT has a mouth, and it must speak" (2019).
-        """
-        places = self._masks(tokens)
-        if min(samples, sweeps) < 1:
-            raise UserError(f"gibbs: samples {samples} and sweeps {sweeps}: use at least 1")
-        texts = tokens.expand(samples, -1).clone()
-        for _ in range(sweeps):
-            for place in places:
-                hidden = texts.clone()
-                hidden[:, place] = self.special.mask
-                p = self.log_p(hidden, place).exp()
-                texts[:, place] = torch.multinomial(p, 1, generator=generator)[:, 0]
-        return texts
-
-    def _masks(self, tokens: Tensor) -> list[int]:
-        places: list[int] = (tokens == self.special.mask).nonzero()[:, 0].tolist()
-        if not places:
-            raise UserError("the text has no [MASK]: write one where a word is to be filled in")
-        return places
 
     def log_p(self, texts: Tensor, place: int | Tensor) -> Tensor:
         """log p of every token at a place of each text, which should be hidden there: (N, T) -> (N, V).

@@ -16,6 +16,7 @@ from ssl_ebm.data.special_tokens import CLS, MASK, PAD, SEP, SPECIAL
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks import MaskedText, load_task
 from ssl_ebm.tasks.checkpoints import take_weights
+from ssl_ebm.tasks.fillings import complete, gibbs
 
 V = 9  # four words: 5, 6, 7, 8
 NETWORK: dict[str, Any] = {
@@ -168,7 +169,7 @@ def test_a_fit_may_start_from_weights_with_and_without_a_bag(tmp_path: Path) -> 
 def test_a_wide_beam_is_enumeration() -> None:
     made = task()
     text = torch.tensor([CLS, MASK, 7, MASK, SEP])
-    texts, log_p = made.complete(text, beam=16)
+    texts, log_p = complete(made, text, beam=16)
     assert len(texts) == 16
     assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-5)
     with torch.no_grad():
@@ -179,7 +180,7 @@ def test_a_wide_beam_is_enumeration() -> None:
             second = made(half[None])[0, 3].log_softmax(0)[filled[3]]
             torch.testing.assert_close(found, first + second, atol=1e-5, rtol=1e-5)
     assert (log_p.diff() <= 0).all()
-    narrow, _ = made.complete(text, beam=2)
+    narrow, _ = complete(made, text, beam=2)
     assert len(narrow) == 2
 
 
@@ -195,14 +196,14 @@ def test_the_joint_of_two_masks_is_not_the_product_of_marginals(tmp_path: Path) 
         marginals = made(text[None])[0, 1:3].softmax(1)
     wrong_by_marginals = float(marginals[0, 5] * marginals[1, 8] + marginals[0, 7] * marginals[1, 6])
     assert wrong_by_marginals == pytest.approx(0.5, abs=0.1)  # the exact product: 1/4 + 1/4
-    texts, log_p = made.complete(text, beam=16)
+    texts, log_p = complete(made, text, beam=16)
     joint = {tuple(words): p for words, p in zip(texts[:, 1:3].tolist(), log_p.exp().tolist(), strict=True)}
     assert joint[5, 6] + joint[7, 8] > 0.98
     assert min(joint[5, 6], joint[7, 8]) > 0.4
-    drawn = made.gibbs(text, 64, 3, torch.Generator().manual_seed(0))[:, 1:3].tolist()
+    drawn = gibbs(made, text, 64, 3, torch.Generator().manual_seed(0))[:, 1:3].tolist()
     good = [words for words in drawn if words in ([5, 6], [7, 8])]
     assert len(good) > 56  # marginals would give 32 of 64, with a standard deviation of 4
-    first = made.gibbs(text, 64, 1, torch.Generator().manual_seed(0))[:, 1:3].tolist()
+    first = gibbs(made, text, 64, 1, torch.Generator().manual_seed(0))[:, 1:3].tolist()
     for words in (drawn, first):
         assert 16 < words.count([5, 6]) < 48  # half of them, within four standard deviations
 
@@ -226,7 +227,7 @@ def test_gibbs_draws_what_enumeration_of_its_chain_says(sweeps: int) -> None:
     for _ in range(sweeps - 1):
         law = (law.sum(0) @ given_second)[:, None] * given_first
     draws = 20_000
-    drawn = made.gibbs(text, draws, sweeps, torch.Generator().manual_seed(0))[:, 1:3] - 5
+    drawn = gibbs(made, text, draws, sweeps, torch.Generator().manual_seed(0))[:, 1:3] - 5
     found = torch.bincount(drawn[:, 0] * 4 + drawn[:, 1], minlength=16).reshape(4, 4) / draws
     assert ((found - law).abs() < 4 * (law * (1 - law) / draws).sqrt() + 1e-4).all()
 
@@ -265,12 +266,12 @@ def test_settings_and_texts_that_do_not_fit(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=says):
             MaskedText(NETWORK, **settings)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"no \[MASK\]"):
-        task().complete(torch.tensor([CLS, 5, SEP]))
+        complete(task(), torch.tensor([CLS, 5, SEP]))
     plain, tokens = task(), torch.tensor([[CLS, 5, SEP]])
     with pytest.raises(UserError, match="bag_of_words above 0"):
         plain.bag_energies(plain.hide(tokens), plain.network(tokens))
     with pytest.raises(UserError, match="beam"):
-        task().complete(torch.tensor([CLS, MASK, SEP]), beam=0)
+        complete(task(), torch.tensor([CLS, MASK, SEP]), beam=0)
     wider = task()
     with pytest.raises(UserError, match=r"the tokenizer has 10 tokens and the network 9.* at least as many"):
         wider.tokenizer_json = tokenizer("abcde")
