@@ -89,7 +89,7 @@ class TextModel:
         return torch.tensor(ids)
 
     def fill(self, text: str, top: int = 5) -> list[Filling]:
-        """The `top` likeliest fillings of all [MASK]; see `MaskedText.complete` for several.
+        """The `top` likeliest fillings of all [MASK]; see `complete` for several.
 
         Raises:
             UserError: no [MASK], top below 1, or as `tokens_of`.
