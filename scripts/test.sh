@@ -11,4 +11,5 @@ export OMP_NUM_THREADS=1 # the test processes share the cores
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy ssl_ebm
-"$python" -m pytest -n 2 --durations=15 "$@"
+# A file's tests stay in one process, whose fixtures they share; files in the order of tests/conftest.py.
+"$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 "$@"

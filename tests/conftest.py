@@ -19,6 +19,15 @@ os.environ["SSL_EBM_TRUST_CONFIG"] = "1"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests may take longest come first, so that no worker waits for another at the end."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        longest[item.path] = max(longest.get(item.path, 0), mark.args[0] if mark else 0)
+    items.sort(key=lambda item: -longest[item.path])  # stable
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the source tree (``configs/`` and ``scripts/`` are below it)."""

@@ -18,10 +18,12 @@ from ssl_ebm.cli import main
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 SMALL = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2"]
 SMALL_WORLD = ["--data.train_clips", "64", "--data.val_clips", "16", "--data.test_clips", "48"]
+SMALL_COMPARISON = ["--clips", "12", "--samples", "20", "--seeds", "0"]
+# Comparisons of several seeds: tests/report/test_compare.py.
 # What each command is given beside the README's arguments, so that it takes seconds.
 EXTRA = {
     "fit": SMALL,
-    "compare": [*SMALL, "--clips", "12", "--samples", "20"],
+    "compare": [*SMALL, *SMALL_COMPARISON],
     "sample": ["--horizon", "2"],
     "finetune": ["--steps", "2"],
     "representations": [  # frames have probes of 4,096 pixels, which take minutes
@@ -30,7 +32,7 @@ EXTRA = {
     ],
     "density": [*SMALL, "--model.sample_steps", "8", "--data.batch_size", "8"],
     "lecture": ["--seeds", "0"],
-    "scripts/quickstart.sh": [*SMALL, *SMALL_WORLD, "--clips", "12", "--samples", "20"],
+    "scripts/quickstart.sh": [*SMALL, *SMALL_WORLD, *SMALL_COMPARISON],
     "scripts/launch_multi_gpu.sh": SMALL,
 }
 RUN_BY_CI = {"scripts/test.sh"}  # this very run
