@@ -103,8 +103,9 @@ def _label_of(name: str, described: Mapping[str, Mapping[str, str]]) -> str | No
 def file_names(folder: Path, suffixes: Collection[str] | None = None) -> Iterator[str]:
     """Paths of all files below a folder, relative to it, in the order of their parts.
 
-    Hidden files and folders are left out, and what lies behind a link to a folder. A million names take a
-    few seconds; in memory are those of one folder and the folders above it.
+    Hidden files and folders are left out. A link to a folder counts as one, unless it leads back to a folder
+    that it lies in. A million names take a few seconds; in memory are those of one folder and the folders
+    above it.
 
     Args:
         suffixes: only files with one of these, such as ".jpg", in small or capital letters; None: all.
@@ -130,13 +131,21 @@ def _entries(folder: Path, above: str, suffixes: Collection[str] | None) -> list
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir(follow_symlinks=False):
-                    found.append((entry.name, "/"))
-                elif (suffixes is None or suffix_of(entry.name) in suffixes) and entry.is_file():
+                if (suffixes is None or suffix_of(entry.name) in suffixes) and entry.is_file():
                     found.append((entry.name, ""))
+                elif entry.is_dir() and not (
+                    entry.is_symlink() and _leads_back(folder, f"{above}{entry.name}")
+                ):
+                    found.append((entry.name, "/"))
     except OSError as error:
         raise UserError(f"cannot read {folder / above}: {error.strerror or error}") from error
     return [f"{above}{name}{slash}" for name, slash in sorted(found, reverse=True)]
+
+
+def _leads_back(folder: Path, name: str) -> bool:
+    """Whether a link below a folder leads to that folder, or to one on the way from it to the link."""
+    link = folder / name
+    return any(os.path.samefile(link, folder / above) for above in Path(name).parents)
 
 
 def suffix_of(name: str) -> str:

@@ -55,14 +55,29 @@ def test_one_after_another_files_are_described_alike(folder: Path) -> None:
         next(scan_files(folder, (".png",), "images"))
 
 
-def test_a_link_to_a_file_is_one_and_others_are_not(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "1.jpg").touch()
-    (folder / "linked.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
+def test_links_to_files_and_to_folders_are_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "in").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "in" / "1.jpg").touch()
+    (folder / "linked.jpg").symlink_to(tmp_path / "elsewhere" / "in" / "1.jpg")
     (folder / "broken.jpg").symlink_to(tmp_path / "nothing")
-    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "b" / "linked").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(folder / "pipe.jpg")
-    assert sorted(file_names(folder)) == sorted([*NAMES, "linked.jpg"])
+    found = sorted(file_names(folder))
+    assert found == sorted([*NAMES, "linked.jpg", "b/linked/in/1.jpg"])
+    walked = (
+        os.path.join(top, name) for top, _, names in os.walk(folder, followlinks=True) for name in names
+    )
+    seen = [os.path.relpath(path, folder) for path in walked if os.path.isfile(path)]
+    assert found == sorted(name for name in seen if not any(part[0] == "." for part in name.split("/")))
+
+
+def test_a_link_that_leads_back_is_no_folder(folder: Path, tmp_path: Path) -> None:
+    """Or its files would be found again and again; two that lead to each other are left after one turn."""
+    (folder / "b" / "all").symlink_to(folder)
+    (folder / "b" / "itself").symlink_to(folder / "b")
+    (folder / "b-a" / "to_c").symlink_to(folder / "c")
+    (folder / "c" / "to_b-a").symlink_to(folder / "b-a")
+    assert sorted(file_names(folder)) == sorted([*NAMES, "b-a/to_c/notes.txt", "c/to_b-a/1.jpg"])
 
 
 def test_a_folder_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
