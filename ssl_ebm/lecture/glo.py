@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -100,8 +101,26 @@ def pca(data: Tensor, y: Tensor) -> Tensor:
 def between(model: LatentEnergy, bank: LatentBank, a: Tensor, b: Tensor, share: float) -> Tensor:
     """Images from latents on the way from those of a to those of b: (N,), (N,) -> (N, 1, H, W)."""
     with torch.no_grad():
-        z = (1 - share) * bank.codes(a) + share * bank.codes(b)
+        z = along_sphere(bank.codes(a), bank.codes(b), share)
         return model.model.decode(None, z[:, None])[:, 0]
+
+
+def along_sphere(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """(N, D), (N, D) -> (N, D), the `share` of the way from a to b: direction and length change at an even
+    pace. The straight way would lead through the inner ball, where learnt latents do not lie.
+
+    Source: White, "Sampling generative networks" (2016).
+    """
+    lengths = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
+    one, two = a / lengths[0], b / lengths[1]
+    angle = (one * two).sum(1, keepdim=True).clamp(-1, 1).arccos().clamp(1e-3, math.pi - 1e-3)
+    turned = (((1 - share) * angle).sin() * one + (share * angle).sin() * two) / angle.sin()
+    return turned * torch.lerp(*lengths, share)
+
+
+def crossfade(a: Tensor, b: Tensor) -> Tensor:
+    """The mean of two images each: what a linear decoder has half-way between their latents."""
+    return (0.5 * (a + b)).clamp(0, 1)
 
 
 def run(setting: Setting) -> Outcome:
@@ -133,8 +152,8 @@ def run(setting: Setting) -> Outcome:
         a = index[:half]
         b = (a + half + 3) % len(data)  # another digit, where images are digits
         middle = between(model, bank, a, b, 0.5).clamp(0, 1)
-        crossfade = 0.5 * (made[a] + made[b]).clamp(0, 1)
-        halfway.append(float(gradient_energy(middle).mean() / gradient_energy(crossfade).mean()))
+        faded = crossfade(made[a], made[b])
+        halfway.append(float(gradient_energy(middle).mean() / gradient_energy(faded).mean()))
         if shown is None:
             shown = (data, model, bank, vae)
     claims = [

@@ -117,3 +117,20 @@ def test_pca_is_scikit_learns() -> None:
     made = glo.pca(data, new).flatten(1).numpy()
     np.testing.assert_allclose(((flat - made) ** 2).sum(1), ((flat - back) ** 2).sum(1), rtol=1e-4)
     np.testing.assert_allclose(made, back, atol=1e-4)
+
+
+def test_the_way_along_the_sphere_turns_evenly() -> None:
+    """From (1, 0) to (0, 2); between latents that are the same, and opposite."""
+    a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    for share in (0.0, 0.25, 0.5, 1.0):
+        angle, length = share * math.pi / 2, 1 + share
+        expected = torch.tensor([[length * math.cos(angle), length * math.sin(angle)]])
+        torch.testing.assert_close(glo.along_sphere(a, b, share), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(glo.along_sphere(a, a, 0.3), a)
+    assert glo.along_sphere(a, -a, 0.5).isfinite().all()
+
+
+def test_a_crossfade_is_the_mean_of_both_images() -> None:
+    """Also where both are bright: what is compared with it would seem sharper than it is."""
+    a, b = torch.rand(2, 5, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.6
+    torch.testing.assert_close(glo.crossfade(a, b), (a + b) / 2)
