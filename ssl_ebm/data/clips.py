@@ -63,6 +63,22 @@ class FileClip:
 
 
 @dataclass(frozen=True)
+class RowClip:
+    """A clip of a file of arrays, of which memory holds nothing: the last files read are kept as a whole."""
+
+    listing: Listing
+    frames: int
+    form: FrameFormat
+
+    @property
+    def name(self) -> str:
+        return self.listing.name
+
+    def read(self, first: int, count: int) -> NDArray[np.uint8]:
+        return ArrayClip(self.name, load_row(self.listing), self.form).read(first, count)
+
+
+@dataclass(frozen=True)
 class ArrayClip:
     """A clip in memory or a memory map: (T, H, W) or (T, H, W, C), used as it is where `form` is None."""
 
@@ -94,7 +110,7 @@ def open_clip(listing: Listing, form: FrameFormat, frame_rate: float | None) -> 
         BrokenClipError: it cannot be read.
     """
     if listing.row is not None:
-        return ArrayClip(listing.name, load_row(listing), form)
+        return RowClip(listing, len(load_row(listing)), form)
     timeline = read_timeline(listing.path)
     return FileClip(listing.name, listing.path, form, timeline, timeline.at_rate(frame_rate))
 
@@ -102,8 +118,9 @@ def open_clip(listing: Listing, form: FrameFormat, frame_rate: float | None) -> 
 def find_clips(folder: Path) -> list[Listing]:
     """All clips below a folder, ordered by path: video files, and arrays of clips (see `find_files`).
 
-    An .npz file with an array `video` of uint8 (N, T, H, W, 3) or (N, T, H, W) counts as N clips; its array
-    `group` (N,), if any, names their groups.
+    An .npz file with an array `video` of uint8 (N, T, H, W, 3) or (N, T, H, W) counts as N clips. A group
+    that clips.csv gives to the file is that of all of them; otherwise its array `group` (N,), if any, names
+    theirs.
 
     Raises:
         UserError: there is no such folder, or no clip in it.
@@ -125,18 +142,19 @@ def _expand(listing: Listing) -> list[Listing]:
     assert isinstance(listing.path, Path)
     rows = rows_in(listing.path)
     try:
-        groups = None if rows is None else groups_in(listing.path)
+        groups = None if rows is None or listing.grouped else groups_in(listing.path)
     except BrokenClipError:
         rows = None
     if rows is None:
         return [replace(listing, row=0)]  # reading it will say what is wrong
+
+    def group(row: int, name: str) -> str:
+        if listing.grouped:
+            return listing.group
+        return name if groups is None else f"{listing.name}/{groups[row]}"
+
     names = [f"{listing.name}[{row}]" for row in range(rows)]
-    return [
-        replace(
-            listing, name=name, group=name if groups is None else f"{listing.name}/{groups[row]}", row=row
-        )
-        for row, name in enumerate(names)
-    ]
+    return [replace(listing, name=name, group=group(row, name), row=row) for row, name in enumerate(names)]
 
 
 def load_clip(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.splits import SPLITS, Splits, group_keys
 from ssl_ebm.errors import UserError
 
@@ -29,6 +31,7 @@ class Listing:
         label: class name, where there is one.
         split: "train", "val" or "test"; None until it is decided.
         row: number of the clip within a file of arrays; None for a video file.
+        grouped: whether the group was given for this file (folder/<kind>.csv), and holds for all in it.
     """
 
     path: Path | StoredFile
@@ -37,6 +40,7 @@ class Listing:
     label: str | None = None
     split: str | None = None
     row: int | None = None
+    grouped: bool = False
 
 
 def find_files(folder: Path, suffixes: Sequence[str], kind: str, notes: bool = True) -> list[Listing]:
@@ -44,14 +48,16 @@ def find_files(folder: Path, suffixes: Sequence[str], kind: str, notes: bool = T
 
     - A first level named train, val or test (a folder, or an .npz file of many items) fixes the split.
     - The next level names the class, if every file lies in a folder of that level.
-    - folder/<kind>.csv, where it is, may give a `group` and a `label` for a `path` relative to the folder.
+    - folder/<kind>.csv, where it is, may give a `group` and a `label` for a `path` relative to the folder;
+      paths that name no file are said in a warning.
 
     Args:
         kind: what the files hold, as a plural for messages: "clips".
         notes: whether to look for folder/<kind>.csv; not where tables are what is looked for.
 
     Raises:
-        UserError: there is no such folder, no file in it, or a folder that cannot be read.
+        UserError: there is no such folder, no file in it, a folder or a table that cannot be read, or a
+            table that names no file of the folder.
     """
     _check_folder(folder, kind)
     names = list(file_names(folder, suffixes))
@@ -80,11 +86,17 @@ def _listings(
     described = _read_notes(folder / f"{kind}.csv") if notes else {}
     if next(iter(names()), None) is None:
         raise UserError(f"no {kind} in {folder}: put some there ({', '.join(suffixes)})")
-    labelled = all(_label_of(name, described) is not None for name in names())
+    labelled, unknown = True, set(described)
+    for name in names():
+        labelled = labelled and _label_of(name, described) is not None
+        unknown.discard(name)
+    if unknown:
+        _say_unknown(folder / f"{kind}.csv", sorted(unknown), len(described))
     for name in names():
         label = _label_of(name, described) if labelled else None
-        group = described.get(name, {}).get("group") or name
-        yield Listing(folder / name, name, group, label, _split_and_rest(name)[0])
+        group = described.get(name, {}).get("group")
+        split = _split_and_rest(name)[0]
+        yield Listing(folder / name, name, group or name, label, split, grouped=bool(group))
 
 
 def _split_and_rest(name: str) -> tuple[str | None, list[str]]:
@@ -103,9 +115,9 @@ def _label_of(name: str, described: Mapping[str, Mapping[str, str]]) -> str | No
 def file_names(folder: Path, suffixes: Collection[str] | None = None) -> Iterator[str]:
     """Paths of all files below a folder, relative to it, in the order of their parts.
 
-    Hidden files and folders are left out. A link to a folder counts as one, unless it leads back to a folder
-    that it lies in. A million names take a few seconds; in memory are those of one folder and the folders
-    above it.
+    Hidden files and folders are left out. A link counts as the file or folder that it leads to, unless it
+    leads back to a folder that it lies in; one that leads nowhere counts as a file. A million names take a
+    few seconds; in memory are those of one folder and the folders above it.
 
     Args:
         suffixes: only files with one of these, such as ".jpg", in small or capital letters; None: all.
@@ -131,7 +143,8 @@ def _entries(folder: Path, above: str, suffixes: Collection[str] | None) -> list
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if (suffixes is None or suffix_of(entry.name) in suffixes) and entry.is_file():
+                wanted = suffixes is None or suffix_of(entry.name) in suffixes
+                if wanted and (entry.is_file() or _leads_nowhere(entry)):
                     found.append((entry.name, ""))
                 elif entry.is_dir() and not (
                     entry.is_symlink() and _leads_back(folder, f"{above}{entry.name}")
@@ -140,6 +153,11 @@ def _entries(folder: Path, above: str, suffixes: Collection[str] | None) -> list
     except OSError as error:
         raise UserError(f"cannot read {folder / above}: {error.strerror or error}") from error
     return [f"{above}{name}{slash}" for name, slash in sorted(found, reverse=True)]
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to what is not there: its reader will say so."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _leads_back(folder: Path, name: str) -> bool:
@@ -154,13 +172,32 @@ def suffix_of(name: str) -> str:
 
 
 def _read_notes(path: Path) -> dict[str, dict[str, str]]:
+    """Rows of a table by their `path`, in the form of `file_names`.
+
+    Raises:
+        UserError: it cannot be read, or has no such column.
+    """
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # as spreadsheets write it
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path} ({error}): save it as CSV in UTF-8, or remove it") from error
     if rows and "path" not in rows[0]:
         raise UserError(f"{path} has no column `path`: name it in the first line, or remove the file")
-    return {row["path"]: row for row in rows}
+    return {posixpath.normpath(row["path"] or "").replace("\\", "/"): row for row in rows}
+
+
+def _say_unknown(path: Path, unknown: Sequence[str], rows: int) -> None:
+    """Rows of a table that name no file: their groups and labels would be lost without a word.
+
+    Raises:
+        UserError: all are such.
+    """
+    if len(unknown) == rows:
+        raise UserError(f"{path} names no file of {path.parent}: write paths as {path.parent} has them")
+    warn_of_skipped(str(path), "row(s) that name no file here", unknown)
 
 
 def assign_splits(

@@ -7,7 +7,7 @@ palettes become colours, and what is transparent shows a white ground.
 from __future__ import annotations
 
 import io
-import struct
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,7 +16,6 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -25,10 +24,19 @@ from ssl_ebm.data.augmentation import Augmentation
 from ssl_ebm.data.file_lists import Files, Name
 from ssl_ebm.data.shards.folder import StoredLabels
 from ssl_ebm.data.shards.stored import StoredFile
-from ssl_ebm.errors import UserError
+from ssl_ebm.errors import UserError, in_one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+ORIENTATION = 0x0112  # of EXIF
+TURNS = {  # that bring a picture of each orientation upright; 1 is
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BrokenPictureError(Exception):
@@ -56,11 +64,13 @@ def decode(path: Path | StoredFile | BinaryIO, name: str | Name, grayscale: bool
         path = io.BytesIO(path.read_bytes())
     try:
         with _opened(path) as file:
-            return _on_white(_eight_bits(ImageOps.exif_transpose(file))).convert("L" if grayscale else "RGB")
+            return _on_white(_eight_bits(_upright(file))).convert("L" if grayscale else "RGB")
     except UnidentifiedImageError as error:
         raise BrokenPictureError(f"{name} cannot be read (it is no picture)") from error
-    except UNREADABLE as error:
-        raise BrokenPictureError(f"{name} cannot be read ({' '.join(str(error).split())})") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of another type for each way in which a file can be wrong
+        raise BrokenPictureError(f"{name} cannot be read ({in_one_line(error)})") from error
 
 
 def _opened(path: Path | BinaryIO) -> Image.Image:
@@ -76,6 +86,18 @@ def _opened(path: Path | BinaryIO) -> Image.Image:
     with file:
         file.verify()  # after which nothing can be read of this object
     return Image.open(path)
+
+
+def _upright(file: Image.Image) -> Image.Image:
+    """Turned as its EXIF data says. Where these are damaged it stays as it is: its pixels may be whole."""
+    try:
+        orientation = file.getexif().get(ORIENTATION)
+    except MemoryError:
+        raise
+    except Exception:  # as in `decode`
+        return file
+    turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return file if turn is None else file.transpose(turn)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -186,7 +208,9 @@ class PictureFiles:
                     raise stop_at(broken, self.files.source) from broken
                 if not self.met[index]:
                     self.met[index] = True
-                    rank_zero_warn(f"{self.files.source}: {broken}; the next picture takes its place")
+                    # Not by the first process alone: each meets others.
+                    said = f"{self.files.source}: {broken}; the next picture takes its place"
+                    warnings.warn(said, stacklevel=2)
         raise UserError(
             f"none of the {len(self)} pictures in {self.files.source} can be read: copy them again"
         )

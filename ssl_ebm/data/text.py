@@ -117,7 +117,7 @@ class Text(StreamData):
 
     def setup(self, stage: str | None = None) -> None:
         folder = self._prepared()
-        self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        self.tokenizer_json = _json_of(folder)
         tokenizer = Tokenizer.from_str(self.tokenizer_json)
         self.word_starts, self._special = word_starts(tokenizer), SpecialTokens.of(tokenizer)
         self.info = json.loads((folder / "info.json").read_text())
@@ -157,17 +157,22 @@ class Text(StreamData):
     def _prepared(self) -> Path:
         """The folder with tokenizer and token files."""
         if self._folder is None:
-            folder = self.cache / self._key()
-            if not (folder / "info.json").is_file():
+            given = self._given_tokenizer()
+            folder = self.cache / self._key(given)
+            if given is not None and not _is_whole(folder):
+                # The model's may be the one that was trained here, when the corpus was first tokenised.
+                first = self.cache / self._key(None)
+                if _is_whole(first) and Tokenizer.from_str(_json_of(first)).to_str() == given.to_str():
+                    folder = first
+            if not _is_whole(folder):
                 self._tokenise(folder)
             self._folder = folder
         return self._folder
 
-    def _key(self) -> str:
+    def _key(self, given: Tokenizer | None) -> str:
         """Names the content of the files and all settings that the tokens depend on."""
         corpus = self.corpus
         settings = [FORMAT, corpus.unit, corpus.text_column, corpus.val_share, corpus.test_share, corpus.seed]
-        given = self._given_tokenizer()
         settings += [self.kind, self.vocabulary] if given is None else [given.to_str()]
         digest = hashlib.sha256(repr(settings).encode())
         for line in corpus.content():
@@ -195,7 +200,7 @@ class Text(StreamData):
             try:
                 partial.rename(folder)
             except OSError:
-                if not (folder / "info.json").is_file():  # else another process was faster
+                if not _is_whole(folder):  # else another process was faster
                     raise
         except OSError as error:
             raise UserError(
@@ -203,6 +208,16 @@ class Text(StreamData):
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a corpus has been tokenised into it."""
+    return (folder / "info.json").is_file()
+
+
+def _json_of(folder: Path) -> str:
+    """The tokenizer with which that was done."""
+    return (folder / "tokenizer.json").read_text(encoding="utf-8")
 
 
 def _user_cache() -> Path:

@@ -157,7 +157,8 @@ class TextFile:
                     width = len(row)
                     text = self._places("text_column", self.text_column, row)
                     label = self._label_places(row)
-                    if _NUMBERS.fullmatch(self.text_column) is None or self.text_column in row:
+                    by_number = _NUMBERS.fullmatch(self.text_column) is not None
+                    if not by_number or self.text_column in row or self.label_column in row:
                         continue  # the names of the columns
                 if len(row) != width:
                     raise UserError(

@@ -1,6 +1,7 @@
 """Windows of frames from clips of video, split by clip and never by frame."""
 
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -135,7 +135,9 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
                     raise UserError(
                         f"{name} cannot be decoded ({error}): remove it, or set on_broken to skip"
                     ) from error
-                rank_zero_warn(f"{name} cannot be decoded ({error}): the next clip takes its place")
+                # Not by the first process alone: each meets others.
+                said = f"{name} cannot be decoded ({error}): the next clip takes its place"
+                warnings.warn(said, stacklevel=2)
                 clip = (clip + 1) % len(self.clips)
                 opened = self.clips[clip]
                 start = min(start, opened.frames - self.length)

@@ -169,7 +169,8 @@ def run(setting: Setting) -> Outcome:
         ),
         Claim(
             "glo_between", "L12",
-            "Gradient energy of images half-way between two latents, over that of the two images averaged",
+            "Gradient energy of images half-way between two latents, along the sphere, over that of the two "
+            "images averaged",
             halfway, least=1.2,
         ),
     ]  # fmt: skip

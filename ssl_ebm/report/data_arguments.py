@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning import LightningDataModule
 
 from ssl_ebm.errors import UserError
@@ -48,11 +47,5 @@ def make_data(data: str, settings: Sequence[str]) -> LightningDataModule:
         name, *words = one.words
         if not name.startswith("--data.") or len(words) != 1:
             raise UserError(f"unrecognized arguments: {' '.join(one.words)} (settings begin with --data.)")
-        given[name.removeprefix("--data.")] = _value(words[0])
+        given[name.removeprefix("--data.")] = words[0]  # of the type that the setting has
     return build({"class_path": described["class_path"], "init_args": given}, LightningDataModule, "data")
-
-
-def _value(word: str) -> object:
-    """As YAML reads it, but a number that it would write otherwise, as the column 010, stays a word."""
-    value = yaml.safe_load(word)
-    return word if type(value) is int and str(value) != word else value

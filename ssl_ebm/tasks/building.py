@@ -81,9 +81,9 @@ def _refuse_nulls(value: Any, name: str) -> None:
 
 def _dotted_names(value: Any) -> Iterator[str]:
     """All strings that could name something to import: jsonargparse takes them as values, too. What is a file
-    here, as reviews.csv, is the name of that."""
+    or folder here, as reviews.csv, is the name of that."""
     if isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split(".")):
-        if not Path(value).is_file():
+        if not Path(value).exists():
             yield value
     elif isinstance(value, dict):
         for one in value.values():

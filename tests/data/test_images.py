@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from image_files import write_idx, write_idx_folder
-from PIL import Image
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image, ImageOps
 
 from ssl_ebm.data import IdxImages, ImageFolder
+from ssl_ebm.data.picture_files import decode
 from ssl_ebm.errors import UserError
 
 
@@ -209,3 +212,56 @@ def test_a_folder_without_pictures_and_one_too_large_for_the_memory(
     monkeypatch.setattr("ssl_ebm.data.loading.MEMORY_SHARE", 1e-12)
     with pytest.raises(UserError, match=r"GiB of this machine.*lower size"):
         ImageFolder(str(tmp_path)).setup()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_damaged_exif_data_leave_the_picture_as_it_is(tmp_path: Path, suffix: str) -> None:
+    """A number where a text belongs, as cameras write it: Pillow reads the picture, and cannot write it."""
+    red = Image.new("RGB", (8, 4), (200, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "maker"
+    whole = exif.tobytes()
+    at = whole.index(b"\x01\x0f\x00\x02")  # the entry's tag and type, most significant byte first
+    for kind in range(13):  # some are as good as the text
+        damaged = whole[: at + 2] + bytes([0, kind, 0, 0, 0, 1]) + whole[at + 8 :]
+        red.save(tmp_path / f"a.{suffix}", exif=damaged)
+        shown = decode(tmp_path / f"a.{suffix}", "a", grayscale=False)
+        assert shown.size in ((4, 8), (8, 4))
+        assert np.abs(np.asarray(shown, int) - (200, 0, 0)).max() < 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_pillow_turns_them(orientation: int) -> None:
+    picture = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    picture.save(file, "PNG", exif=exif)
+    shown = decode(file, "a", grayscale=True)
+    with Image.open(file) as again:
+        assert np.array_equal(np.asarray(shown), np.asarray(ImageOps.exif_transpose(again)))
+
+
+def test_every_process_names_the_pictures_that_it_finds_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each meets others: a warning of the first one alone would leave most of them unsaid."""
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    for split in ("train", "val", "test"):
+        (tmp_path / split).mkdir()
+        for number in range(3):
+            Image.new("RGB", (4, 4)).save(tmp_path / split / f"{number}.png")
+    (tmp_path / "train" / "1.png").write_bytes(b"no picture")
+    data = ImageFolder(str(tmp_path), size=4, in_memory=False)
+    data.setup()
+    with pytest.warns(UserWarning, match=r"train/1\.png cannot be read .* the next picture takes its place"):
+        data.train_dataset.__getitems__([0, 1, 2])
+
+
+def test_a_link_whose_target_is_gone_is_a_broken_picture(tmp_path: Path) -> None:
+    for i in range(8):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
+    (tmp_path / "lost.png").symlink_to(tmp_path / "elsewhere" / "lost.png")
+    with pytest.warns(UserWarning, match=r"skipped 1 image.*lost\.png"):
+        ImageFolder(str(tmp_path), size=4).setup()

@@ -177,3 +177,13 @@ def test_columns_are_numbers_on_the_command_line(tmp_path: Path) -> None:
     assert isinstance(unlabelled, Text)
     texts = {document.text for document in unlabelled.corpus.documents()}
     assert texts == {review(label, number) for number in range(40) for label in WORDS}
+
+
+def test_a_first_line_that_names_the_label_is_no_document(tmp_path: Path) -> None:
+    """Also where the text's column is given by its number."""
+    rows = [f"{n},text number {n},{'good' if n % 2 else 'bad'}" for n in range(60)]
+    (tmp_path / "a.csv").write_text("\n".join(["id,text,label", *rows]))
+    data = LabelledDocuments(str(tmp_path / "a.csv"), text_column=2, label_column="label")
+    found = list(data.corpus.documents())
+    assert len(found) == 60
+    assert {one.label for one in found} == {"good", "bad"}

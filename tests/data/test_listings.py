@@ -59,15 +59,17 @@ def test_links_to_files_and_to_folders_are_followed(folder: Path, tmp_path: Path
     (tmp_path / "elsewhere" / "in").mkdir(parents=True)
     (tmp_path / "elsewhere" / "in" / "1.jpg").touch()
     (folder / "linked.jpg").symlink_to(tmp_path / "elsewhere" / "in" / "1.jpg")
-    (folder / "broken.jpg").symlink_to(tmp_path / "nothing")
+    (folder / "lost.jpg").symlink_to(tmp_path / "nothing")  # its reader will say so
     (folder / "b" / "linked").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(folder / "pipe.jpg")
     found = sorted(file_names(folder))
-    assert found == sorted([*NAMES, "linked.jpg", "b/linked/in/1.jpg"])
+    assert found == sorted([*NAMES, "linked.jpg", "lost.jpg", "b/linked/in/1.jpg"])
     walked = (
         os.path.join(top, name) for top, _, names in os.walk(folder, followlinks=True) for name in names
     )
-    seen = [os.path.relpath(path, folder) for path in walked if os.path.isfile(path)]
+    seen = [
+        os.path.relpath(path, folder) for path in walked if os.path.isfile(path) or path.endswith("lost.jpg")
+    ]
     assert found == sorted(name for name in seen if not any(part[0] == "." for part in name.split("/")))
 
 
@@ -93,3 +95,32 @@ def test_a_folder_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(UserError, match=r"cannot read .*a/deep/er.*: Permission denied"):
         list(file_names(folder))
+
+
+def table(folder: Path, *rows: str, encoding: str = "utf-8") -> None:
+    (folder / "images.csv").write_bytes("\n".join(("path,group,label", *rows)).encode(encoding))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # the second as spreadsheets write it
+@pytest.mark.parametrize("path", ["b/2.jpg", "./b/2.jpg", "b//2.jpg", "b\\2.jpg"])
+def test_a_table_describes_files(folder: Path, path: str, encoding: str) -> None:
+    table(folder, f"{path},film,cat", encoding=encoding)
+    found = {one.name: one for one in find_files(folder, (".jpg",), "images")}
+    assert (found["b/2.jpg"].group, found["b/2.jpg"].grouped) == ("film", True)
+    assert (found["b.jpg"].group, found["b.jpg"].grouped) == ("b.jpg", False)
+
+
+def test_rows_of_a_table_that_name_no_file_are_said(folder: Path) -> None:
+    """Their groups would be lost without a word, and with them what keeps the splits apart."""
+    table(folder, "b/2.jpg,film,", "b/9.jpg,film,")
+    with pytest.warns(UserWarning, match=r"images\.csv: skipped 1 row\(s\) that name no file here: b/9\.jpg"):
+        find_files(folder, (".jpg",), "images")
+    table(folder, "/data/b/2.jpg,film,")
+    with pytest.raises(UserError, match=r"images\.csv names no file of .*: write paths as"):
+        find_files(folder, (".jpg",), "images")
+
+
+def test_a_table_in_another_encoding_is_named(folder: Path) -> None:
+    table(folder, "é.jpg,film,", encoding="latin-1")
+    with pytest.raises(UserError, match=r"cannot read .*images\.csv .*: save it as CSV in UTF-8"):
+        find_files(folder, (".jpg",), "images")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,26 @@ def test_batches_do_not_depend_on_workers_or_the_cache(folder: Path) -> None:
     (folder / "a.txt").write_text("\n".join(sentences(300, seed=1)))
     text(folder).setup("fit")
     assert len(list((folder.parent / "cache").iterdir())) == 2
+
+
+def test_a_model_that_goes_on_finds_the_corpus_tokenised(folder: Path) -> None:
+    """Its tokenizer was trained there. Of another tokenizer the corpus is tokenised again."""
+
+    def with_tokenizer(json: str | None) -> Text:
+        data = text(folder)
+        data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(tokenizer_json=json))  # type: ignore
+        data.setup("fit")
+        return data
+
+    first, cache = with_tokenizer(None), folder.parent / "cache"
+    (written,) = cache.iterdir()
+    again = with_tokenizer(first.tokenizer_json)
+    assert list(cache.iterdir()) == [written]
+    assert torch.equal(again.train_dataset[0]["tokens"], first.train_dataset[0]["tokens"])
+    other = text(folder, vocabulary=90)
+    other.setup("fit")
+    with_tokenizer(other.tokenizer_json)
+    assert len(list(cache.iterdir())) == 3
 
 
 @pytest.mark.parametrize("left", [0, None])

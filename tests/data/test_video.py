@@ -1,6 +1,7 @@
 """Splits, windows, broken and short clips of a folder of video."""
 
 import csv
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
 from ssl_ebm.data import ClipWindows, VideoFolder
+from ssl_ebm.data.clip_arrays import _read_array
 from ssl_ebm.data.clips import ArrayClip
 from ssl_ebm.errors import UserError
 
@@ -348,3 +350,32 @@ def test_real_sprites(shared_data: Path) -> None:
     with np.load(root / "test.npz") as arrays:
         truth = torch.from_numpy(arrays["video"][123]).permute(0, 3, 1, 2) / 255
     assert (data.test_dataset[123]["video"] == truth).all()
+
+
+def test_a_group_that_is_given_to_a_file_of_arrays_holds_for_its_clips(tmp_path: Path) -> None:
+    """Also over several files, and whatever groups a file has of its own."""
+    group = {f"{number:02}.npz": f"g{number // 2}" for number in range(10)}
+    for name in group:
+        video = np.stack([tinted(1, 12)] * 3)
+        np.savez_compressed(tmp_path / name, video=video, group=np.arange(3))
+    (tmp_path / "clips.csv").write_text("path,group\n" + "".join(f"{a},{b}\n" for a, b in group.items()))
+    split = sources(ready(tmp_path))
+    sides = [{group[name.partition("[")[0]] for name in names} for names in split.values()]
+    assert all(sides)
+    assert sum(len(side) for side in sides) == 5
+    assert sum(len(names) for names in split.values()) == 30
+
+
+def test_files_of_arrays_are_not_held_unless_they_are_cached(tmp_path: Path) -> None:
+    for number in range(12):
+        video = np.repeat(np.stack([tinted(number, 12)] * 4), 4, axis=2)
+        np.savez_compressed(tmp_path / f"{number:02}.npz", video=video)
+    ready(tmp_path)  # imports
+    _read_array.cache_clear()
+    tracemalloc.start()
+    data = ready(tmp_path, cache=False)
+    _read_array.cache_clear()  # the last two
+    assert tracemalloc.get_traced_memory()[0] < video.nbytes
+    tracemalloc.stop()
+    kept = ready(tmp_path, cache=True)
+    assert torch.equal(data.train_dataset[0]["video"], kept.train_dataset[0]["video"])

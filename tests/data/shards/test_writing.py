@@ -24,6 +24,7 @@ from sharded_folders import pack, write_clips, write_pictures
 
 from ssl_ebm.cli import main
 from ssl_ebm.data.shards import writing
+from ssl_ebm.data.shards.folder import open_shards
 from ssl_ebm.data.shards.intake import Content, take_in
 from ssl_ebm.data.shards.manifest import read_manifest
 from ssl_ebm.data.shards.plan import make_plan
@@ -337,3 +338,21 @@ def test_memory_of_a_plan_does_not_grow_with_the_files(tmp_path: Path) -> None:
 
     peak(80)  # Python's table of strings grows once
     assert peak(80) < 2 * peak(8)  # the names of the classes
+
+
+def test_a_damaged_file_of_arrays_is_named_and_left_out(tmp_path: Path) -> None:
+    """Also where its bytes can be decompressed no more."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        video = noise.integers(0, 9, (2, 6, 16, 16), dtype=np.uint8)
+        np.savez_compressed(folder / f"{name}.npz", video=video)
+    whole = bytearray((folder / "b.npz").read_bytes())
+    whole[60:90] = bytes(30)
+    (folder / "b.npz").write_bytes(whole)
+    made = pack(folder, tmp_path / "out", kind="clips")
+    shards = open_shards(tmp_path / "out", "clips")
+    assert shards is not None
+    assert list(shards.names) == ["a.npz[0]", "a.npz[1]", "c.npz[0]", "c.npz[1]"]
+    assert any("b.npz" in one for one in made.broken)
