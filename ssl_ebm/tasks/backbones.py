@@ -73,6 +73,13 @@ def trainable_layers(backbone: Backbone) -> Layers:
     return [[p for p in layer if p.requires_grad] for layer in layers]
 
 
+def open_summary(backbone: Backbone) -> None:
+    """Lets the features' summary learn, which least squares leaves as it was drawn."""
+    summary = getattr(network_of(backbone), "summary", None)
+    if summary is not None:
+        summary.requires_grad_(True)
+
+
 def width_of(backbone: Backbone) -> int:
     """D, features of the representation."""
     if isinstance(backbone, MaskedText):

@@ -13,7 +13,14 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import sha256_of
-from ssl_ebm.tasks.backbones import Description, make_backbone, network_of, trainable_layers, width_of
+from ssl_ebm.tasks.backbones import (
+    Description,
+    make_backbone,
+    network_of,
+    open_summary,
+    trainable_layers,
+    width_of,
+)
 from ssl_ebm.tasks.classification import Vote, Votes, linear_head, mixed_up
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
@@ -102,6 +109,7 @@ class FineTuning(WatchedTask):
         self.began_from = None if backbone_checkpoint is None else sha256_of(backbone_checkpoint)
         # A checkpoint of this task must not need the one it began with.
         self.hparams.update(backbone=described, backbone_checkpoint=None, tokenizer=self.tokenizer_json)
+        open_summary(self.backbone)
         self.layers = trainable_layers(self.backbone)
         self._freeze()
         self.head: nn.Module | None = None

@@ -25,9 +25,10 @@ class FramePrediction(LatentPrediction):
     Objective "latent_ebm", finite latent: the mean over the batch of F_beta, exact over all codes, while beta
     rises from 1 / initial_temperature to its final value. Its gradient is dE/dW averaged over the Gibbs
     posterior of z (hot: every code learns a share of every future, so none dies; cold: only z* = argmin_z E
-    learns, the envelope theorem). Continuous latent: E at z* = argmin_z E, through which no gradient flows.
-    In both, a prior p(z | x) learns to predict the inferred z with weight `prior_weight`. At test time z is
-    drawn from it: nothing of y reaches a prediction.
+    learns, the envelope theorem). Continuous latent: E at z* = argmin_z E, through which no gradient flows;
+    where an encoder proposes z from y and Pred(x), its proposal teaches Pred a little, too. In both, a prior
+    p(z | x) learns to predict the inferred z with weight `prior_weight`. At test time z is drawn from it:
+    nothing of y reaches a prediction.
 
     Objective "least_squares": the same network with a latent of one value, which says nothing. Its best
     prediction is the average over all futures.
@@ -216,7 +217,7 @@ class FramePrediction(LatentPrediction):
     def _advance(self, x: Tensor, y: Tensor) -> Tensor:
         """The context one frame later, with the prediction nearest to y in the place of y."""
         h = self.energy.context(x)
-        z = self.energy.infer(self.inference, y, h).z
+        z = self.energy.infer(self.inference, y, h, self.draws).z
         frame = self.energy.decode(h, z[:, None]).clamp(0, 1)  # (B, 1, C, H, W)
         return torch.cat([x[:, 1:], frame], 1)
 

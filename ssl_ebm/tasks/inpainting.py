@@ -153,7 +153,11 @@ class Inpainting(LatentPrediction):
         return Inputs("image", ("channels", "height", "width"), (self.network.channels, *size), free)
 
     def representation(self, x: Tensor) -> Tensor:
-        """Features of whole pictures, nothing hidden: (B, C, H, W) -> (B, F)."""
+        """Features of whole pictures, nothing hidden: (B, C, H, W) -> (B, F).
+
+        Of a `ConvolutionalCompletion` that was trained by least squares they come from a summary that nothing
+        has taught: probe one of its layers, or fine-tune it.
+        """
         if hasattr(self.network, "representation"):
             whole: Tensor = self.network.representation(x)
             return whole

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_backbones import MAKERS, batch_for, make, saved
+from small_backbones import CONVOLUTIONAL, MAKERS, batch_for, make, saved
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
 from two_futures import loader, trainer
@@ -127,6 +127,16 @@ def test_full_changes_the_representation_and_nothing_else(name: str, tmp_path: P
     assert found <= listed | tied
     assert len(found) > 0.8 * len(listed)  # keys of one head have no gradient in their bias, for example
     assert task.backbone.training
+
+
+@pytest.mark.parametrize("mode", ["full", "scratch"])
+def test_a_summary_that_least_squares_left_alone_learns(mode: str, tmp_path: Path) -> None:
+    """Or the head would read features that no training has seen."""
+    described = {"objective": "least_squares", "network": CONVOLUTIONAL}
+    task = FineTuning(backbone={"class_path": "ssl_ebm.tasks.Inpainting", "init_args": described}, mode=mode)  # type: ignore
+    summary = list(task.backbone.network.summary.parameters())
+    assert all(p.requires_grad for p in summary)
+    assert {id(p) for p in summary} <= {id(p) for layer in task.layers for p in layer}
 
 
 def test_the_last_blocks_are_the_last(tmp_path: Path) -> None:
