@@ -64,7 +64,7 @@ def decode(path: Path | StoredFile | BinaryIO, name: str | Name, grayscale: bool
         path = io.BytesIO(path.read_bytes())
     try:
         with _opened(path) as file:
-            return _on_white(_eight_bits(_upright(file))).convert("L" if grayscale else "RGB")
+            return _on_white(_eight_bits(upright(file))).convert("L" if grayscale else "RGB")
     except UnidentifiedImageError as error:
         raise BrokenPictureError(f"{name} cannot be read (it is no picture)") from error
     except MemoryError:
@@ -88,7 +88,7 @@ def _opened(path: Path | BinaryIO) -> Image.Image:
     return Image.open(path)
 
 
-def _upright(file: Image.Image) -> Image.Image:
+def upright(file: Image.Image) -> Image.Image:
     """Turned as its EXIF data says. Where these are damaged it stays as it is: its pixels may be whole."""
     try:
         orientation = file.getexif().get(ORIENTATION)

@@ -18,15 +18,19 @@ from ssl_ebm.tasks.latent_prediction import LatentPrediction
 
 MODELS = ("least_squares", "latent_ebm")  # one config for each, in any order
 PARAMETER_TOLERANCE = 0.1  # the larger network may have this much more than the smaller
-# Settings of the Trainer that decide how much training there is; None where it is unset.
-BUDGET = (
-    "max_steps",
-    "max_epochs",
-    "max_time",
-    "accumulate_grad_batches",
-    "limit_train_batches",
-    "precision",
-)
+# Settings of the Trainer that decide how much training there is, and what Lightning takes where one is unset.
+BUDGET: dict[str, Any] = {
+    "max_steps": -1,
+    "max_epochs": None,
+    "max_time": None,
+    "accumulate_grad_batches": 1,
+    "limit_train_batches": 1.0,
+    "overfit_batches": 0.0,
+    "precision": "32-true",
+    "devices": "auto",
+    "num_nodes": 1,
+    "strategy": "auto",
+}
 # Settings that decide where a run is written and how it is watched, not what is trained.
 OF_THE_RUN = ("config", "ckpt_path", "run_dir", "checkpoint_every", "wandb", "weights_only")
 
@@ -132,15 +136,13 @@ def _read(path: Path, overrides: tuple[str, ...]) -> Entry:
 
 def check_comparable(first: Entry, second: Entry) -> None:
     """Raises UserError for the first difference that would make the comparison unfair."""
-    budgets = [{key: entry.settings["trainer"].get(key) for key in BUDGET} for entry in (first, second)]
-    data = [dict(_leaves(entry.settings["data"])) for entry in (first, second)]
-    for part, (a, b) in (("trainer", budgets), ("data", data)):
-        for key in sorted(a.keys() | b.keys()):
-            if not key.endswith("workers") and a.get(key) != b.get(key):
-                raise UserError(
-                    f"{part}.{key.removeprefix('init_args.')} is {a.get(key)} in {first.path} and "
-                    f"{b.get(key)} in {second.path}: both need the same"
-                )
+    a, b = (dict(_shared(entry.settings)) for entry in (first, second))
+    for key in sorted(a.keys() | b.keys()):
+        if not key.endswith("workers") and a.get(key) != b.get(key):
+            raise UserError(
+                f"{key.replace('.init_args.', '.')} is {a.get(key)} in {first.path} and {b.get(key)} in "
+                f"{second.path}: both need the same"
+            )
     if type(first.model) is not type(second.model):
         raise UserError(f"{first.path} and {second.path} train different tasks: both need the same")
     if (hidden := first.model.hparams.get("mask")) != second.model.hparams.get("mask"):
@@ -151,6 +153,15 @@ def check_comparable(first: Entry, second: Entry) -> None:
             f"{large.path} has {large.parameters:,} parameters and {small.path} {small.parameters:,}, more "
             f"than {PARAMETER_TOLERANCE:.0%} apart: change model.width of one"
         )
+
+
+def _shared(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings that both need, by name: where training begins, how much there is, on what."""
+    yield "start_from", settings.get("start_from")
+    for key, default in BUDGET.items():
+        given = settings["trainer"].get(key)
+        yield f"trainer.{key}", default if given is None else given
+    yield from _leaves(settings["data"], "data.")
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ssl_ebm.data.picture_files import BrokenPictureError, decode
+from ssl_ebm.data.picture_files import BrokenPictureError, decode, upright
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import whole
 from ssl_ebm.networks.completion import occlude
@@ -90,7 +90,7 @@ def read_picture(picture: str | Path, mask: str | Path | None, grayscale: bool) 
             with Image.open(path) as file:
                 if not file.has_transparency_data:
                     raise UserError(f"{path} has nothing transparent to fill in: give --mask")
-                hidden = np.asarray(file.convert("RGBA"))[..., 3] < 128
+                hidden = np.asarray(upright(file).convert("RGBA"))[..., 3] < 128
     except BrokenPictureError as broken:
         raise UserError(f"{broken}: give a picture") from broken
     if hidden.all() or not hidden.any():

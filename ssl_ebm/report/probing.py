@@ -41,7 +41,7 @@ class Plan:
 
     Attributes:
         kinds: of probes, of `KINDS`.
-        layer, pooling: of the features; see `Frozen`.
+        layer, pooling: of the features; see `Frozen`. "attentive" needs a layer.
         split: "val" or "test"; settings are to be chosen on the former.
         targets: of a regression, entries of a batch.
         train_items, test_items: how many are drawn at most.
@@ -63,6 +63,8 @@ class Plan:
         check_least(train_items=(self.train_items, 2), test_items=(self.test_items, 1))
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
             raise UserError(f"no probe {unknown[0]!r}: use {', '.join(KINDS)}")
+        if "attentive" in self.kinds and self.layer is None:
+            raise UserError("attentive reads a layer's tokens: give --layer")
         if self.split not in ("val", "test"):
             raise UserError(f"split is {self.split!r}: use val or test")
 
@@ -93,7 +95,7 @@ def probe(
     models = dict(_models(checkpoint, task, plan))
     results: dict[str, dict[str, Any]] = {name: {} for name in models}
     seen: Seen | None = None
-    work = [(name, kind) for name in models for kind in plan.kinds if _applies(name, kind, plan)]
+    work = [(name, kind) for name in models for kind in plan.kinds if _applies(name, kind)]
     with Display(seconds=0) as display:
         for done, (name, kind) in enumerate(work):
             left = (time.monotonic() - began) / done * (len(work) - done) if done else None
@@ -152,8 +154,8 @@ def _models(checkpoint: str | Path, task: LightningModule, plan: Plan) -> Iterat
     yield "raw", RawInputs(task)
 
 
-def _applies(name: str, kind: str, plan: Plan) -> bool:
-    return not (kind == "attentive" and (name == "raw" or plan.layer is None))
+def _applies(name: str, kind: str) -> bool:
+    return kind != "attentive" or name != "raw"  # which has no layers
 
 
 def _samples(model: Any, kind: str, data: Any, plan: Plan) -> tuple[Samples, Samples, list[str]]:

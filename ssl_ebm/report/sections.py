@@ -127,11 +127,11 @@ def best_of(results: Results) -> str:
         "How near the best of K samples comes",
         "".join(parts),
         "For each clip, K samples are drawn and the one nearest to what came counts; higher is nearer, "
-        "bands are 95 % intervals. At K = 1 least squares wins PSNR: no single guess has a smaller "
-        "expected squared error than the mean. With more samples a model that knows the possible futures "
-        "pulls away. Mere variety is not enough, as the controls show: noise as strong as the EBM's "
-        "variety, other least-squares networks, and the EBM with a z drawn without looking at the "
-        f"context.{dotted}",
+        "bands are 95 % intervals. At K = 1 no single guess can have a smaller expected squared error than "
+        "the mean of all futures, which least squares is trained to predict. With more samples a model "
+        "that knows the possible futures can pull away. Whether mere variety does as well is for the "
+        "controls to show: noise as strong as the EBM's variety, other least-squares networks, and the EBM "
+        f"with a z drawn without looking at the context.{dotted}",
     )
 
 

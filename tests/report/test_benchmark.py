@@ -42,6 +42,7 @@ from ssl_ebm.report.benchmarks.training_loops import (
     Turns,
     bare_twin,
     execute,
+    longest_block,
     make_fit,
 )
 from ssl_ebm.tasks import FramePrediction, precision
@@ -211,6 +212,23 @@ def test_turns_of_fit_and_its_peers(tmp_path: Path) -> None:
     assert rates.turns.keys() == {"fit", "peer"}
     assert {len(values) for values in rates.turns.values()} == {3}
     assert 0 < rates["fit"] < rates["peer"]
+
+
+def test_long_blocks_and_many_turns_end_with_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = [*SMALL, "--trainer.max_steps", "21"]
+    monkeypatch.setattr(Effort, "block", lambda self, work: 1000)  # as on a fast machine
+    monkeypatch.setattr(Effort, "rate", lambda self, work, units: 1.0)
+
+    def rows(repeats: int) -> list[Row]:
+        effort = Effort(repeats=repeats, seconds=9, device=CPU)
+        return list(frames._training(effort, "least_squares", torch.float32, short))
+
+    # 3 steps of warm-up; 3 blocks of 5 steps, or 9 of 1 step, each after a step that is not timed
+    for repeats, block in ((2, 5), (8, 1)):
+        assert longest_block(repeats, 21) == block
+        assert rows(repeats)[0].ours > 0
+    with pytest.raises(UserError, match=r"9 turns .* the 21 steps of the training: use fewer repeats"):
+        rows(9)
 
 
 def test_operations_of_a_step_grow_with_the_batch() -> None:

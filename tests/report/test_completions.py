@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from ssl_ebm.cli import main
+from ssl_ebm.report.inpaint import read_picture
 from ssl_ebm.tasks import Inpainting, load_task
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.saving import last_checkpoint
@@ -118,6 +119,26 @@ def test_inpaint_changes_the_hole_alone(compared: Path, tmp_path: Path) -> None:
     Image.fromarray(clear).save(tmp_path / "clear.png")
     assert main([*arguments[:3], "--input", str(tmp_path / "clear.png"), "--out", str(out)]) == 0
     assert np.array_equal(np.asarray(Image.open(out))[~hole], before[~hole])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize(("orientation", "quarter_turns"), [(1, 0), (3, 2), (6, -1)])
+def test_the_hole_is_turned_with_its_picture(
+    suffix: str, orientation: int, quarter_turns: int, tmp_path: Path
+) -> None:
+    """A photograph on its side, clear where it is to be filled in."""
+    pixels = np.random.default_rng(0).integers(1, 256, (12, 20, 4)).astype(np.uint8)
+    clear = np.zeros((12, 20), bool)
+    clear[1:5, 2:9] = True
+    pixels[..., 3] = np.where(clear, 0, 255)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path := tmp_path / f"photo{suffix}", exif=exif, lossless=True)
+    shown, hole = read_picture(path, None, grayscale=False)
+    assert np.array_equal(hole[0].numpy(), np.rot90(clear, quarter_turns))
+    assert (shown[:, hole[0]] == 1).all()  # the white ground of what is transparent
+    upright = np.rot90(pixels[..., :3], quarter_turns).transpose(2, 0, 1)
+    assert np.array_equal((255 * shown[:, ~hole[0]]).round().numpy(), upright[:, ~hole[0].numpy()])
 
 
 def test_what_inpaint_cannot_do_is_one_line(

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.report.entries import read_entries, trained_settings
+from ssl_ebm.report.entries import check_comparable, read_entries, trained_settings
 
 BASE: dict[str, Any] = {
     "model": {
@@ -60,6 +61,10 @@ def test_order_does_not_matter(write: Write) -> None:
     [
         ({"trainer.max_steps": 4}, ["trainer.max_steps", "3", "4"]),
         ({"trainer.accumulate_grad_batches": 2}, ["trainer.accumulate_grad_batches", "2"]),
+        ({"trainer.devices": 2}, ["trainer.devices is auto", "2"]),
+        ({"trainer.num_nodes": 2}, ["trainer.num_nodes is 1", "2"]),
+        ({"trainer.strategy": "ddp"}, ["trainer.strategy is auto", "ddp"]),
+        ({"trainer.overfit_batches": 4}, ["trainer.overfit_batches is 0.0", "4"]),
         ({"data.init_args.batch_size": 8}, ["data.batch_size", "8", "4"]),
         ({"data.init_args.seed": 1}, ["data.seed"]),
         ({"data.init_args.normal_speed": 2}, ["data.normal_speed", "2", "3"]),
@@ -86,6 +91,21 @@ def test_settings_beside_the_configs_hold_for_both(write: Write) -> None:
         assert entry.steps == 7
         assert entry.settings["data"]["init_args"]["normal_speed"] == 2
         assert entry.overrides == ("--trainer.max_steps", "7", "--data.normal_speed", "2")
+
+
+def test_a_default_may_be_written_out(write: Write) -> None:
+    written = {"limit_train_batches": 1.0, "precision": "32-true", "devices": "auto", "num_nodes": 1}
+    written |= {"strategy": "auto", "overfit_batches": 0.0, "accumulate_grad_batches": 1}
+    changes = {f"trainer.{key}": default for key, default in written.items()}
+    read_entries([write("least_squares"), write("latent_ebm", changes)])
+
+
+def test_both_begin_with_the_same_weights(write: Write) -> None:
+    first, second = read_entries([write("least_squares"), write("latent_ebm")]).values()
+    begun = replace(second, settings=second.settings | {"start_from": "a.ckpt"})
+    with pytest.raises(UserError, match=r"start_from is None in .* and a\.ckpt in .*: both need the same"):
+        check_comparable(first, begun)
+    check_comparable(replace(first, settings=first.settings | {"start_from": "a.ckpt"}), begun)
 
 
 def test_workers_may_differ(write: Write) -> None:

@@ -294,6 +294,21 @@ def test_figures_of_another_training_are_left_out(
     assert "Figures" not in parts_of(tmp_path / "b.md")[1]
 
 
+def test_figures_of_another_step_are_left_out(checkpoint_of: Callable[[str], Path], tmp_path: Path) -> None:
+    checkpoint = copy_of(checkpoint_of("patches"), tmp_path / "run")  # of 3 steps
+    run = checkpoint.parent.parent
+    shutil.rmtree(run / "metrics")
+    measured = {"auroc": [1, 0.75, 1], "seeds": [1, 0, 2], "sizes": [3.0, 1.0, 2.0]}
+    for name, more in (("own", {"steps": 3}), ("before", {"steps": 2}), ("unsaid", {})):
+        (run / f"{name}.json").write_text(json.dumps(measured | more))
+    assert export(checkpoint, "safetensors", tmp_path / "a.safetensors") == 0
+    figures = parts_of(tmp_path / "a.md")[1]["Figures"]
+    assert "own.json" in figures
+    assert "unsaid.json" in figures
+    assert "before.json" not in figures
+    assert rows_of(figures) == {"auroc": "1 (0.75 to 1)", "steps": "3"}
+
+
 def test_the_hub_reads_the_card(checkpoint_of: Callable[[str], Path], tmp_path: Path) -> None:
     hub = pytest.importorskip("huggingface_hub")
     assert export(checkpoint_of("bert"), "transformers", tmp_path / "bert") == 0

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ssl_ebm.report.findings import caveats, finding, reasons, single_guess
+from ssl_ebm.report.sections import best_of
 
 Make = Callable[..., dict[str, Any]]
 
@@ -30,12 +31,29 @@ def test_a_loss_is_no_gain(make_results: Make) -> None:
 
 
 def test_who_wins_with_one_guess(make_results: Make) -> None:
+    """As the paired difference says: the intervals of the two figures, wider than its own, say nothing."""
     results = make_results()
     blocks = {name: results["models"][name]["uncertain"] for name in results["models"]}
-    blocks["least_squares"]["psnr_k1"], blocks["latent_ebm"]["psnr_k1"] = [17.5, 17, 18], [14.5, 14, 15]
-    assert "least squares wins PSNR, 17.50 dB against 14.50 dB" in single_guess(results)
-    blocks["latent_ebm"]["psnr_k1"] = [18.5, 18, 19]
-    assert "least squares loses PSNR, 17.50 dB against 18.50 dB" in single_guess(results)
+    blocks["least_squares"]["psnr_k1"] = [17.5, 14, 21]
+    for one, gain, said in (
+        (14.5, [-3.0, -3.5, -2.5], "least squares wins PSNR, 17.50 dB against 14.50 dB"),
+        (18.5, [1.0, 0.5, 1.5], "least squares loses PSNR, 17.50 dB against 18.50 dB"),
+        (17.6, [0.1, -0.25, 0.5], "neither is seen to win PSNR, 17.50 dB against 17.60 dB"),
+        (17.4, [-0.1, -0.25, 0.5], "(95 % interval of the difference: -0.25 to 0.50)"),
+        (17.6, [0.1, None, 0.5], "With a single guess: 17.50 dB against 17.60 dB"),
+        (17.6, None, "With a single guess: 17.50 dB against 17.60 dB"),
+    ):
+        blocks["latent_ebm"]["psnr_k1"] = [one, 14, 21]
+        results["differences"]["least_squares"]["uncertain"] = {"psnr_best_of": {"1": gain}}
+        assert said in single_guess(results)
+    results["differences"]["least_squares"] = {}
+    assert "With a single guess: 17.50 dB against 17.60 dB" in single_guess(results)
+
+
+def test_the_page_states_no_winner_that_was_not_measured(make_results: Make) -> None:
+    page = best_of(make_results())
+    assert "no single guess can have a smaller expected squared error than the mean of all futures" in page
+    assert "wins" not in page
 
 
 def test_without_uncertain_clips_all_are_spoken_of(make_results: Make) -> None:

@@ -138,6 +138,7 @@ def test_names_of_classes_are_escaped() -> None:
         (["--data", "missing.yaml"], "cannot read missing.yaml"),
         ([*DIGITS, "--train_items", "1"], "train_items is 1"),
         ([*DIGITS, "--kind", "regression"], "no position"),
+        ([*DIGITS, "--kind", "knn", "attentive"], "attentive reads a layer's tokens: give --layer"),
         (["--data", "ssl_ebm.data.LabelledDocuments", "--data.path", "x"], "model of text"),
         ([*DIGITS, "--train_items", "5"], "training items for 10 classes"),
     ],

@@ -77,8 +77,10 @@ class Lbfgs:
             new_value, new_gradient = _value_and_gradient(energy_of_z, new)
             move, change = new - z, new_gradient - gradient
             curvature = _dot(move, change)
-            # Where the curvature is not positive the pair says nothing: its weight is 0.
-            useful = curvature > torch.finfo(z.dtype).eps * _dot(change, change)
+            # Where the curvature is not positive the pair says nothing: its weight is 0. Positive is beyond
+            # rounding, whatever the units of z and of the energy.
+            lengths = move.norm(dim=-1, keepdim=True) * change.norm(dim=-1, keepdim=True)
+            useful = curvature > torch.finfo(z.dtype).eps * lengths
             pairs.append((move, change, torch.where(useful, 1 / curvature, 0.0)))
             scale = torch.where(useful, curvature / _dot(change, change), scale)
             z, value, gradient = new, new_value, new_gradient

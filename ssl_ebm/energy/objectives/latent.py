@@ -42,8 +42,10 @@ class PushDown(nn.Module):
 class Amortisation(nn.Module):
     """Trains an encoder with the energy: sparse autoencoders, LISTA, predictive sparse decomposition.
 
-        Amortised          L = mean E(y, project(Enc(y)))
-        AmortisedRefined   L = mean E(y, z*) + weight * |Enc(y) - z*|^2, z* from Enc(y) on by descent
+        Amortised          L = mean E(y, project(Enc(y)) + n)
+        AmortisedRefined   L = mean E(y, z* + n) + weight * |Enc(y) - z*|^2, z* from Enc(y) on by descent
+
+    n is the noise of a `Gaussian` latent, which limits what z can say.
 
     Args:
         weight: of the encoder's distance, 0 or more.
@@ -75,11 +77,13 @@ class Amortisation(nn.Module):
             raise UserError("amortisation: a finite latent passes no gradient: use VectorQuantisation")
         found = model.model.infer(inference, y, None, generator)
         assert found.proposal is not None
-        if isinstance(inference, Amortised):
-            latent = model.model.latent
-            z = latent.perturb(latent.project(found.proposal), generator)
-            return model.model.energy(y, None, z[:, None]).mean()
-        return found.energy.mean() + self.weight * (found.proposal - found.z).square().sum(1).mean()
+        latent = model.model.latent
+        refined = isinstance(inference, AmortisedRefined)
+        z = latent.perturb(found.z if refined else latent.project(found.proposal), generator)
+        loss = model.model.energy(y, None, z[:, None]).mean()
+        if refined:
+            loss = loss + self.weight * (found.proposal - found.z).square().sum(1).mean()
+        return loss
 
 
 class VectorQuantisation(nn.Module):
@@ -155,8 +159,8 @@ class LatentBank(nn.Module):
             where `begin_at` puts them.
 
     Raises:
-        UserError: count is below 1; on a call: a model that is no `LatentEnergy`, no index, or one beyond
-            the bank (not checked on a GPU: that would wait for it).
+        UserError: count is below 1, or the latent is finite; on a call: a model that is no `LatentEnergy`, no
+            index, or one beyond the bank (not checked on a GPU: that would wait for it).
 
     Source: Bojanowski, Joulin, Lopez-Paz, Szlam, "Optimizing the latent space of generative networks" (2018),
     equation 2.
@@ -166,6 +170,11 @@ class LatentBank(nn.Module):
         super().__init__()
         if count < 1:
             raise UserError(f"latent bank: count is {count}: use at least 1")
+        if isinstance(latent, FiniteLatent):
+            raise UserError(
+                "latent bank: a finite latent passes no gradient, so it would never learn: use Enumeration "
+                "with PushDown"
+            )
         self.latent = latent
         self.bank = nn.Parameter(latent.sample(count).detach().clone())  # (N, D)
 

@@ -34,11 +34,12 @@ class ScoreMatching(nn.Module):
         index: Tensor | None = None,
     ) -> Tensor:
         y, slope, nothing = _slope(model, y)
-        flat = slope.flatten(1)  # (B, D)
-        trace = torch.zeros_like(flat[:, 0])
-        for d in range(flat.shape[1]):
-            (row,) = torch.autograd.grad(flat[:, d].sum(), y, create_graph=True, materialize_grads=True)
-            trace = trace + row.flatten(1)[:, d]
+        with torch.enable_grad():
+            flat = slope.flatten(1)  # (B, D)
+            trace = torch.zeros_like(flat[:, 0])
+            for d in range(flat.shape[1]):
+                (row,) = torch.autograd.grad(flat[:, d].sum(), y, create_graph=True, materialize_grads=True)
+                trace = trace + row.flatten(1)[:, d]
         return (0.5 * flat.square().sum(1) - trace).mean() + nothing
 
 
@@ -73,7 +74,9 @@ class SlicedScoreMatching(nn.Module):
         curvature = torch.zeros((), dtype=y.dtype, device=y.device)
         for _ in range(self.directions):
             v = normal_like(y, generator)
-            (along,) = torch.autograd.grad((slope * v).sum(), y, create_graph=True, materialize_grads=True)
+            with torch.enable_grad():
+                slope_along = (slope * v).sum()
+                (along,) = torch.autograd.grad(slope_along, y, create_graph=True, materialize_grads=True)
             curvature = curvature + (along * v).flatten(1).sum(1).mean()
         return 0.5 * slope.flatten(1).square().sum(1).mean() - curvature / self.directions + nothing
 

@@ -59,7 +59,8 @@ def autocorrelation_ess(draws: Tensor) -> Tensor:
     positive = (pairs > 0).cumprod(0).bool()
     pairs = pairs.cummin(0).values.where(positive, torch.zeros_like(pairs))
     time = (2 * pairs.sum(0) - 1).clamp_min(1 / math.log10(n * chains))
-    return torch.where(within > 0, n * chains / time, math.nan).to(draws.dtype)
+    moved = (halves != halves[0]).flatten(0, 1).any(0)  # not within > 0: a mean of equal numbers is rounded
+    return torch.where(moved, n * chains / time, math.nan).to(draws.dtype)
 
 
 def _halves(draws: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ssl_ebm.report.benchmarks.loading_rates import loading_rows, write_clips
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.suites import Part
 from ssl_ebm.report.benchmarks.timing import Effort, Rates, Work, has_bfloat16, matmul, matmul_flops
-from ssl_ebm.report.benchmarks.training_loops import Turns, bare_twin, execute, make_fit
+from ssl_ebm.report.benchmarks.training_loops import Turns, bare_twin, execute, longest_block, make_fit
 
 SUITE = "frames"
 FIT = "{}: training steps of fit"
@@ -71,12 +71,13 @@ def _training(
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: Path(folder) / name for name in ("least_squares", "latent_ebm")}
         run = make_fit(objective, runs[objective], dtype, effort.device, settings)
+        longest = longest_block(effort.repeats, run.trainer.max_steps)
         bare = bare_twin(run, dtype, effort.device)
         peers = {"bare": Work(bare), "ceiling": matmul(dtype, effort.device)}
         if objective == "latent_ebm":
             other = make_fit("least_squares", runs["least_squares"], dtype, effort.device, settings)
             peers["least_squares"] = Work(bare_twin(other, dtype, effort.device))
-        block = effort.block(peers["bare"])
+        block = min(effort.block(peers["bare"]), longest)
         rates = execute(run, Turns(peers, block, effort))
         yield from _training_rows(objective, dtype, rates, bare.flops())
 

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.report.benchmarks.timing import Effort, Rates, Work
 from ssl_ebm.tasks.frame_prediction import FramePrediction
@@ -92,6 +93,22 @@ def endless(loader: Iterable[Any]) -> Iterator[Any]:
         yield from loader
 
 
+def longest_block(repeats: int, steps: int = STEPS) -> int:
+    """Steps of `fit` in a block of `Turns` at most, so that the last block ends within the training: there
+    are the warm-up and repeats + 1 blocks, each after a step that is not timed.
+
+    Raises:
+        UserError: there is no room for blocks of one step.
+    """
+    longest = (steps - WARM_UP_STEPS) // (repeats + 1) - 1
+    if longest < 1:
+        raise UserError(
+            f"{repeats} turns of fit with its peers need more than the {steps} steps of the training: use "
+            "fewer repeats"
+        )
+    return longest
+
+
 class Turns(Callback):
     """Measures blocks of a running `fit` in turn with blocks of its peers; stops it after the last.
 
@@ -105,7 +122,7 @@ class Turns(Callback):
 
     Args:
         peers: what to measure between two blocks of `fit`.
-        block: steps of `fit` in a block.
+        block: steps of `fit` in a block, `longest_block` at most.
         effort: how often.
     """
 

@@ -117,10 +117,11 @@ def _training(content: Mapping[str, Any], run: RunFolder) -> str:
 
 def _figures(content: Mapping[str, Any], run: RunFolder) -> str:
     parts = []
-    if found := run.validation(content.get("global_step")):
+    steps = content.get("global_step")
+    if found := run.validation(steps):
         rows = {name: number(value) for name, value in found.figures.items()}
         parts.append(f"Validation after {found.step:,} steps (metrics.csv):\n\n{_table(rows)}")
-    parts += [f"{name}:\n\n{_table(rows)}" for name, rows in run.results().items()]
+    parts += [f"{name}:\n\n{_table(rows)}" for name, rows in run.results(steps).items()]
     return "\n\n".join(["## Figures", *parts]) if parts else ""
 
 

@@ -65,8 +65,9 @@ class RunFolder:
         done = [one for one in found if one.figures and (steps is None or one.step <= steps)]
         return done[-1] if done else None
 
-    def results(self) -> dict[str, dict[str, str]]:
-        """Names and values of the figures in each JSON file of the folder; of long ones none."""
+    def results(self, steps: int | None) -> dict[str, dict[str, str]]:
+        """Names and values of the figures in each JSON file of the folder; none of long ones, nor of those
+        that say that they are of another number of optimizer steps."""
         if not self.settings:
             return {}
         found = {}
@@ -77,7 +78,9 @@ class RunFolder:
                 content = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            figures = dict(_flat(content, "")) if isinstance(content, dict) else {}
+            if not isinstance(content, dict) or (steps is not None and content.get("steps", steps) != steps):
+                continue
+            figures = dict(_flat(content, ""))
             if 0 < len(figures) <= MOST:
                 found[path.name] = figures
         return found
@@ -90,7 +93,8 @@ def _validation(row: dict[str, str]) -> Validation:
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Names such as ``trigram.perplexity`` and what they are; [value, low, high] is a value with an interval.
+    """Names such as ``trigram.perplexity`` and what they are; [value, low, high] is a value with an interval,
+    where it holds a float: three whole numbers are a list of something.
 
     Other lists are left out.
     """
@@ -98,7 +102,7 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
         for key, one in value.items():
             yield from _flat(one, f"{name}.{key}" if name else str(key))
     elif isinstance(value, list) and len(value) == 3 and all(isinstance(one, int | float) for one in value):
-        if value[1] <= value[0] <= value[2]:
+        if value[1] <= value[0] <= value[2] and any(isinstance(one, float) for one in value):
             yield name, f"{number(value[0])} ({number(value[1])} to {number(value[2])})"
     elif isinstance(value, bool | str):
         yield name, str(value)

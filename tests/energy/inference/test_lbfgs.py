@@ -42,6 +42,17 @@ def test_each_item_has_a_curvature_of_its_own(generator: torch.Generator) -> Non
     torch.testing.assert_close(found.z, torch.ones(4, 2, dtype=torch.float64), rtol=1e-5, atol=1e-5)
 
 
+def test_curvatures_that_are_large_numbers_count(generator: torch.Generator) -> None:
+    """The energy's unit is anyone's choice: float32 has room for this one."""
+    curvatures = torch.tensor([1e8, 7e8, 2e9])
+
+    def bowl(z: Tensor) -> Tensor:
+        return 0.5 * (curvatures * (z - 1).square()).sum(-1)
+
+    found = Lbfgs(steps=30)(bowl, Gaussian(3, 0.0), torch.zeros(5, 1), None, generator)
+    torch.testing.assert_close(found.z, torch.ones(5, 3), rtol=0, atol=1e-5)
+
+
 def test_as_few_evaluations_as_scipy_within_a_factor(generator: torch.Generator) -> None:
     scale = torch.tensor([100.0], dtype=torch.float64)
     latent = Gaussian(2, 0.0).double()

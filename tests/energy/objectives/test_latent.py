@@ -125,6 +125,20 @@ def test_a_refined_code_teaches_the_encoder(y: Tensor) -> None:
     torch.testing.assert_close(slope, torch.autograd.grad(0.5 * gap.mean(), encoder.weight)[0])
 
 
+def test_noise_limits_what_a_refined_code_says(y: Tensor) -> None:
+    """A linear decoder W: noise of variance v adds v |W|^2 to the misfit and D v / 2 to R, on average."""
+    encoder = matrix(torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
+    clean, noisy = (energy(Gaussian(3, noise), encoder, refined=True) for noise in (0.0, 2.0))
+    many = y.repeat(100, 1)
+    losses = [Amortisation()(one, many, torch.Generator().manual_seed(0)) for one in (clean, noisy)]
+    more = 4 * (float(clean.model.decoder.weight.detach().square().sum()) + 0.3 * 1.5)
+    assert float((losses[1] - losses[0]).detach()) == pytest.approx(more, rel=0.02)
+    for loss, one in zip(losses, (clean, noisy), strict=True):  # the noise does not teach the encoder
+        (slope,) = torch.autograd.grad(loss, encoder.weight)
+        gap = (encoder(many) - one.model.infer(one.inference, many, None).z).square().sum(1).mean()
+        torch.testing.assert_close(slope, torch.autograd.grad(gap, encoder.weight)[0])
+
+
 def test_vector_quantisation_by_hand(y: Tensor) -> None:
     torch.manual_seed(0)
     encoder = matrix(torch.randn(2, 5, dtype=torch.float64))
@@ -223,6 +237,9 @@ def test_mistakes(y: Tensor) -> None:
         Variational()(Fixed(torch.zeros(1, 1)), y)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="count is 0"):
         LatentBank(0, Ball(2, 1.0))
+    for finite in (OneHot(3), Quantised(4, 2)):
+        with pytest.raises(UserError, match="so it would never learn: use Enumeration with PushDown"):
+            LatentBank(3, finite)
     with pytest.raises(UserError, match="index of every y"):
         LatentBank(3, Ball(2, 1.0))(energy(Sparse(3), nn.Linear(5, 3)), y)
     with pytest.raises(UserError, match="no latent 5: count is 3"):

@@ -93,6 +93,16 @@ def test_images_are_taken_as_they_are() -> None:
     assert float(ScoreMatching()(Bowl(PRECISION), y).detach()) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("objective", [ScoreMatching(), SlicedScoreMatching(2), DenoisingScoreMatching(0.5)])
+def test_validation_without_gradients_has_the_same_figure(
+    objective: nn.Module, network: nn.Module, data: Tensor
+) -> None:
+    with torch.no_grad():
+        found = objective(network, data, torch.Generator().manual_seed(0))
+    assert not found.requires_grad
+    assert torch.equal(found, objective(network, data, torch.Generator().manual_seed(0)).detach())
+
+
 def test_mistakes() -> None:
     with pytest.raises(UserError, match="directions is 0"):
         SlicedScoreMatching(0)

@@ -60,3 +60,5 @@ def test_chains_that_do_not_move_are_worth_nothing_that_can_be_told() -> None:
     stuck = torch.arange(4.0)[:, None].expand(10, 4, 1)
     assert autocorrelation_ess(stuck).isnan().all()
     assert split_r_hat(torch.ones(10, 3, 1)).isnan().all()
+    drawn = torch.randn(1, 4, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert autocorrelation_ess(drawn.expand(1001, 4, 50)).isnan().all()  # their means are rounded
