@@ -170,28 +170,37 @@ def take_steps(processes: int) -> dict[str, dict[str, Any]]:
 
 
 class Poison(Callback):
-    """Makes a pixel of y a NaN in one process, in the last step."""
+    """Makes a pixel of y a NaN in one process, in one step; keeps the clips of this process's steps."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, step: int) -> None:
         self.rank = rank
+        self.step = step
+        self.clips: list[list[int]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
-        if trainer.global_rank == self.rank and trainer.global_step == STEPS - 1:
+        self.clips.append(batch["clip"].tolist())
+        if trainer.global_rank == self.rank and trainer.global_step == self.step:
             batch["video"][0, 2, 0, 0, 0] = math.nan
 
 
-def diverge(folder: Path) -> str:
-    """What ends a training whose loss is not finite in the last step, in process 1 alone."""
-    callbacks = [Poison(rank=1), LastCheckpoint(folder, every_n_steps=100)]
+BAD_RANK, BAD_STEP = 1, 1  # the last step would not tell: nothing is synchronised after it
+
+
+def diverge(folder: Path, skip_steps: int = 0) -> dict[str, Any]:
+    """What ends a training whose loss is not finite in the second step, in process 1 alone; and its clips."""
+    poison, task = Poison(BAD_RANK, BAD_STEP), small()
+    task.skip_steps = skip_steps
     fitter = trainer(
-        STEPS, callbacks=callbacks, enable_checkpointing=True, devices=2, strategy="ddp", limit_val_batches=0,
-        default_root_dir=folder,
+        STEPS, callbacks=[poison, LastCheckpoint(folder, every_n_steps=100)], enable_checkpointing=True,
+        devices=2, strategy="ddp", limit_val_batches=0, default_root_dir=folder,
     )  # fmt: skip
+    error = "nothing"
     try:
-        fitter.fit(small(), datamodule=digits(2))
-    except UserError as error:
-        return str(error)
-    return "nothing"
+        fitter.fit(task, datamodule=digits(2))
+    except UserError as raised:
+        error = str(raised)
+    watch = task.divergence
+    return {"error": error, "clips": poison.clips, "skipped": int(watch.skipped), "told": watch.told}
 
 
 def fine_tuned(processes: int) -> dict[str, Any]:
@@ -237,7 +246,8 @@ def one_process(rank: int, port: int, processes: int, folder: Path) -> None:
         seen["chains"] = keep_chains(folder / "chains")
         seen["fine_tuned"] = fine_tuned(2)
         seen["features"] = features()
-        seen["error"] = diverge(folder / "diverged")
+        seen["diverged"] = diverge(folder / "diverged")
+        seen["left out"] = diverge(folder / "left out", skip_steps=1)
     torch.save(seen, folder / f"{processes}-{rank}.pt")
 
 

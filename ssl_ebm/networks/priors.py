@@ -96,8 +96,10 @@ class CodePrior(nn.Module):
 
     @torch.no_grad()
     def remember(self, assignment: Tensor) -> None:
-        """Adds a batch of inferred distributions over codes (B, K) to the running usage."""
-        self.counts.mul_(COUNT_DECAY).add_(assignment.sum(0), alpha=1 - COUNT_DECAY)
+        """Adds a batch of inferred distributions over codes (B, K) to the running usage; nothing of a batch
+        in which one is not finite: its step may be left out, and the usage would never be finite again."""
+        usage = self.counts.mul(COUNT_DECAY).add_(assignment.sum(0), alpha=1 - COUNT_DECAY)
+        self.counts.copy_(torch.where(usage.isfinite().all(), usage, self.counts))
 
     def sample(
         self,
@@ -160,10 +162,13 @@ class MixturePrior(nn.Module):
 
     @torch.no_grad()
     def remember(self, z: Tensor) -> None:
-        """Writes inferred z (B, D) into the bank, over the oldest."""
+        """Writes inferred z (B, D) into the bank, over the oldest; nothing of a batch in which one is not
+        finite: its step may be left out, and the bank would hand it out for long."""
         place = (self.remembered + torch.arange(len(z), device=z.device)) % BANK_SIZE
-        self.bank[place] = z.to(self.bank)
-        self.remembered += len(z)
+        z = z.to(self.bank)
+        finite = z.isfinite().all()
+        self.bank[place] = torch.where(finite, z, self.bank[place])
+        self.remembered += len(z) * finite
 
     def sample(
         self,

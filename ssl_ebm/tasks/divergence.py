@@ -21,39 +21,77 @@ LABELS = ("label", "position", "velocity")  # entries of a batch that say what p
 # Optimizer steps between two looks at the loss, each of which waits for the device.
 CHECK_STEPS = 50
 
+# What a gradient scaler's factor is down to where its overflows are no longer its search: the gradient itself
+# is not finite. As `min_loss_scale` of DeepSpeed.
+LEAST_SCALE = 1.0
+
 
 class DivergenceWatch(nn.Module):
     """Remembers, on the device, whether anything was not finite; asking it is what waits for the device.
 
+    In no checkpoint; of several processes each remembers what it saw itself.
+
     Attributes:
-        diverged: (), bool; in no checkpoint.
-        value: (), float32: the first value that was not finite; NaN where it was among weights.
-        batch: (), int64: the training batch in which that was, counted from 0; -1 where it was in none.
+        diverged: (), bool: a loss, of a step that was not left out, or a weight.
+        value: (), float32: the first loss that was not finite, NaN where it was among weights; else finite.
+        batch: (), int64: the training batch in which that was, or a gradient that left a step out, counted
+            from 0; -1 where it was in none.
         skipped: (), int64: steps that were left out because their gradient was not finite.
+        told: how many of them have been warned of.
     """
 
-    diverged: Tensor
-    value: Tensor
-    batch: Tensor
-    skipped: Tensor
+    TENSORS = ("diverged", "value", "batch", "skipped")
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("diverged", torch.zeros((), dtype=torch.bool), persistent=False)
-        self.register_buffer("value", torch.zeros(()), persistent=False)
-        self.register_buffer("batch", torch.full((), -1), persistent=False)
-        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64), persistent=False)
+        # No buffers: DistributedDataParallel would make those of all processes the first one's in each step.
+        self.diverged = torch.zeros((), dtype=torch.bool)
+        self.value = torch.zeros(())
+        self.batch = torch.full((), -1)
+        self.skipped = torch.zeros((), dtype=torch.int64)
+        self.told = 0
         self.current = -1  # number of the batch that is being trained on
+
+    @property
+    def earliness(self) -> Tensor:
+        """(), int64: greater where `batch` is earlier, and of one batch where the loss was not finite."""
+        when = 2 * self.batch + self.value.isfinite()  # a gradient is that of all processes, a loss of one
+        return torch.where(self.batch < 0, torch.iinfo(torch.int64).min, -when)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> DivergenceWatch:
+        super()._apply(fn, recurse)
+        for name in self.TENSORS:
+            setattr(self, name, fn(getattr(self, name)))
+        return self
 
     def see(self, values: Tensor) -> None:
         """Remembers it if any of the values is not finite."""
         values = values.detach()
         bad = ~values.isfinite().all()
         shown = values if values.ndim == 0 else torch.full((), math.nan, device=values.device)
-        first = bad & ~self.diverged
-        self.value = torch.where(first, shown.to(self.value), self.value)
-        self.batch = torch.where(first, self.current, self.batch)
+        first = bad & self.value.isfinite()
+        # In place: what is made in a validation, where a checkpoint may be saved, cannot be changed later.
+        self.value.copy_(torch.where(first, shown.to(self.value), self.value))
+        self.batch.copy_(torch.where(first, self.current, self.batch))
         self.diverged |= bad
+
+    def leave_out(self, bad: Tensor, expected: Tensor) -> None:
+        """Forgives the loss of a step that is left out, and counts the step.
+
+        Args:
+            bad: (), bool: the step is left out.
+            expected: (), bool: that is normal, and is not counted where the loss was finite.
+        """
+        counted = bad & (self.diverged | ~expected)
+        self.batch.copy_(torch.where(counted & (self.batch < 0), self.current, self.batch))
+        self.skipped += counted
+        self.diverged &= ~bad
+
+    def tell(self, skipped: int) -> None:
+        """Begins anew once it has been said that steps were left out: the next one is a first one again."""
+        self.told = skipped
+        self.value.zero_()
+        self.batch.fill_(-1)
 
 
 class Batch(dict[str, Any]):
@@ -76,7 +114,9 @@ class WatchedTask(LightningModule):
         draws: of what a training step draws for the items of a batch; None: torch's global generator. See
             `ssl_ebm.tasks.seeding.SeededSteps`.
         skip_steps: steps that may be left out because their gradient is not finite, before training stops. 0
-            looks at no gradient.
+            looks at no gradient. How many were is looked at every `CHECK_STEPS` steps and at each checkpoint.
+            Steps that a gradient scaler leaves out to find its factor (16-mixed) are not counted: those whose
+            loss is finite while the factor, which it then halves, is above `LEAST_SCALE`.
         can_be_sharded: whether it is known to train with sharded weights, see `ssl_ebm.tasks.sharding`.
         lr_reference_batch: items in the optimizer step that `lr` is for; it is scaled to the step that is
             taken, see `ssl_ebm.tasks.learning_rate`. None: `lr` as it stands.
@@ -90,6 +130,7 @@ class WatchedTask(LightningModule):
         self.divergence = DivergenceWatch()
         self.draws: torch.Generator | None = None
         self.skip_steps = 0
+        self._steps_before = 0
         self.lr_reference_batch: int | None = None
 
     def configure_model(self) -> None:
@@ -114,19 +155,25 @@ class WatchedTask(LightningModule):
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.divergence.current = self.trainer.fit_loop.total_batch_idx
+        self._steps_before = self.global_step
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if not self.skip_steps:
             return
         norms = torch._foreach_norm([p.grad for p in self.parameters() if p.grad is not None])
         bad = ~torch.stack(norms).isfinite().all()
-        self.divergence.skipped += bad
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = torch.ones((), device=bad.device)
+        scale = scale if scaler is None else scaler.scale(scale)  # `get_scale` would wait for the device
+        self.divergence.leave_out(bad, expected=scale > LEAST_SCALE)
         # What a gradient scaler says to a fused optimizer, and `OptimizersAsOne` hears too: it then leaves
         # weights and moments as they are.
         optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if self.global_step % CHECK_STEPS == 0:
+        # Where gradients accumulate, a loss may be seen whose step is yet to be taken, or left out.
+        stepped = self.global_step != self._steps_before
+        if stepped and self.global_step % CHECK_STEPS == 0:
             self._stop_if_diverged()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -140,23 +187,32 @@ class WatchedTask(LightningModule):
     def _stop_if_diverged(self) -> None:
         """Waits for the device, and for all processes: they stop together."""
         watch, strategy = self.divergence, self.trainer.strategy
-        if not strategy.reduce_boolean_decision(bool(watch.diverged), all=False):
+        own = torch.stack([watch.diverged, watch.skipped, watch.earliness])  # int64
+        # After the training the task is on the CPU, where NCCL cannot reduce.
+        all_of_them = strategy.reduce(own.to(strategy.root_device), reduce_op="max")
+        diverged, skipped, earliest = all_of_them.tolist()
+        if not diverged and skipped <= self.skip_steps:
+            if skipped > watch.told:
+                rank_zero_warn(f"{skipped} steps left out so far, whose gradients were not finite")
+                watch.tell(skipped)
             return
-        skipped = int(watch.skipped)
-        if 0 < skipped <= self.skip_steps:
-            rank_zero_warn(f"{skipped} steps left out so far, whose gradients were not finite")
-            watch.diverged.zero_()
-            return
-        value, lr = watch.value.item(), self.hparams["lr"]
-        path = self._write_report(int(watch.batch), value, skipped)
+        value = watch.value.item()
+        # What one process began reaches the weights of all, whose batches are then not to blame.
+        path = self._write_report(value, skipped) if int(watch.earliness) == earliest else ""
+        what = f"the training loss is not finite ({'in another process' if math.isfinite(value) else value})"
+        if not diverged:
+            what = (
+                f"the gradient was not finite in {skipped} steps, more than skip_steps ({self.skip_steps}),"
+            )
         raise UserError(
-            f"{self.objective_name}: the training loss is not finite ({value}) at or shortly before "
-            f"optimizer step {self.global_step}{path}; lower lr ({lr}) or set trainer.gradient_clip_val"
+            f"{self.objective_name}: {what} at or shortly before optimizer step {self.global_step}{path}; "
+            f"lower lr ({self.hparams['lr']}) or set trainer.gradient_clip_val"
         )
 
-    def _write_report(self, batch: int, value: float, skipped: int) -> str:
+    def _write_report(self, value: float, skipped: int) -> str:
         """Writes what is known of it to `diverged.json` in the folder of the run; says where."""
-        if batch < 0:  # weights alone, or the loss of another process
+        batch = int(self.divergence.batch)
+        if batch < 0:  # weights alone
             return ""
         found = {name: own_part(p).detach().float().norm().item() for name, p in self.named_parameters()}
         norms = {name: norm if math.isfinite(norm) else str(norm) for name, norm in found.items()}
@@ -164,7 +220,7 @@ class WatchedTask(LightningModule):
         rank = f".{self.global_rank}" if self.trainer.world_size > 1 else ""
         path = Path(self.trainer.default_root_dir) / f"diverged{rank}.json"
         report = {
-            "loss": str(value),
+            "loss": "finite" if math.isfinite(value) else str(value),
             "batch": batch,
             "items": None if items is None else items(batch),
             "steps_left_out": skipped,

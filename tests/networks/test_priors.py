@@ -195,6 +195,22 @@ def test_the_bank_of_z_is_a_ring(generator: torch.Generator) -> None:
     assert (drawn <= BANK_SIZE).float().mean().item() == pytest.approx(1 - 300 / BANK_SIZE, abs=0.01)
 
 
+@pytest.mark.parametrize("kind", [CodePrior, MixturePrior])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_batch_that_is_not_finite_leaves_the_memory_as_if_it_had_not_been(
+    kind: type[CodePrior | MixturePrior], bad: float, generator: torch.Generator
+) -> None:
+    spared, plain = kind(FEATURES, 5), kind(FEATURES, 5)
+    for batch in torch.rand(3, 8, 5, generator=generator):
+        poisoned = batch.clone()
+        poisoned[2, 3] = bad
+        spared.remember(poisoned)
+        spared.remember(batch)
+        plain.remember(batch)
+    expected = dict(plain.named_buffers())
+    assert all(torch.equal(values, expected[name]) for name, values in spared.named_buffers())
+
+
 @pytest.mark.parametrize("prior", [CodePrior(FEATURES, 5), MixturePrior(FEATURES, 5)])
 @pytest.mark.parametrize("source", ["learned", "bank"])
 def test_draws_follow_the_generator_alone(prior: CodePrior | MixturePrior, source: str) -> None:

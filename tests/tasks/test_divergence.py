@@ -9,16 +9,18 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from several_processes import digits
-from two_futures import small, trainer
+from two_futures import both_futures, small, trainer
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.tasks import FramePrediction, divergence
 
 STEPS, BAD = 6, 3
 
 
-class Poison(Callback):
-    """Makes a pixel of one batch a NaN; keeps the items and the weights before every batch."""
+class Record(Callback):
+    """Keeps the items of every batch, and the weights before it and at the end."""
 
     def __init__(self) -> None:
         self.items: list[list[int]] = []
@@ -26,29 +28,67 @@ class Poison(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
         self.items.append(batch["clip"].tolist())
+        self.on_train_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.weights.append(torch.cat([p.detach().flatten().clone() for p in pl_module.parameters()]))
-        if len(self.items) == BAD + 1:
+
+    @property
+    def changed(self) -> list[bool]:
+        """Of every batch: whether the weights did."""
+        return [not torch.equal(a, b) for a, b in zip(self.weights, self.weights[1:], strict=False)]
+
+
+class Poison(Record):
+    """Makes a pixel of one batch a NaN."""
+
+    def __init__(self, bad: int = BAD) -> None:
+        super().__init__()
+        self.bad = bad
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch)
+        if len(self.items) == self.bad + 1:
             batch["video"][0, 2, 0, 0, 0] = math.nan
 
 
-def train(folder: Path, skip_steps: int) -> tuple[Poison, torch.Tensor]:
-    """What was seen, and the weights at the end; stopped at the end if anything was not finite."""
-    poison, task = Poison(), small()
+class PoisonGradient(Record):
+    """Makes an entry of the gradient of some steps a NaN, whose losses are finite."""
+
+    def __init__(self, steps: list[int]) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step in self.steps:
+            gradient = next(p.grad for p in pl_module.parameters() if p.grad is not None)
+            gradient.flatten()[0] = math.nan
+
+
+def train(
+    folder: Path, skip_steps: int, *callbacks: Callback, latent: str = "one_hot", **settings: Any
+) -> FramePrediction:
+    """A task that trained for some steps with the callbacks, and was saved as end.ckpt."""
+    task = small(latent=latent)
     task.skip_steps = skip_steps
-    fitter = trainer(STEPS, callbacks=[poison], default_root_dir=folder, limit_val_batches=0)
-    try:
-        fitter.fit(task, datamodule=digits(1))
-        fitter.save_checkpoint(folder / "end.ckpt")
-    finally:
-        poison.weights.append(torch.cat([p.detach().flatten() for p in task.parameters()]))
-    return poison, poison.weights[-1]
+    settings = {"steps": STEPS, "default_root_dir": folder, "limit_val_batches": 0, **settings}
+    fitter = trainer(callbacks=list(callbacks), **settings)
+    fitter.fit(task, datamodule=digits(1))
+    fitter.save_checkpoint(folder / "end.ckpt")
+    return task
+
+
+def said_of_steps(warnings: pytest.WarningsRecorder) -> list[int]:
+    """How many steps were said to be left out, one warning after the other."""
+    said = [str(one.message).split() for one in warnings]
+    return [int(words[0]) for words in said if words[1:4] == ["steps", "left", "out"]]
 
 
 def test_the_batch_and_its_items_are_named(tmp_path: Path) -> None:
+    poison = Poison()
     with pytest.raises(UserError, match=rf"not finite \(nan\).*batch {BAD}; its items"):
-        train(tmp_path, skip_steps=0)
+        train(tmp_path, 0, poison)
     report = json.loads((tmp_path / "diverged.json").read_text())
-    poison, _ = train(tmp_path / "again", skip_steps=9)
     assert (report["batch"], report["items"]) == (BAD, poison.items[BAD])
     assert report["norms_of_weights_at_the_end"].keys() == dict(small().named_parameters()).keys()
     assert not (tmp_path / "end.ckpt").exists()
@@ -56,9 +96,88 @@ def test_the_batch_and_its_items_are_named(tmp_path: Path) -> None:
 
 def test_a_step_is_left_out_where_that_is_allowed(tmp_path: Path) -> None:
     """Weights stay as they were in that step alone, and are finite at the end, which is saved."""
+    poison = Poison()
     with pytest.warns(UserWarning, match="1 steps left out"):
-        poison, _ = train(tmp_path, skip_steps=1)
-    changed = [not torch.equal(a, b) for a, b in zip(poison.weights, poison.weights[1:], strict=False)]
-    assert changed == [step != BAD for step in range(STEPS)]
+        train(tmp_path, 1, poison)
+    assert poison.changed == [step != BAD for step in range(STEPS)]
     assert all(bool(w.isfinite().all()) for w in poison.weights)
     assert (tmp_path / "end.ckpt").exists()
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_no_oftener_than_allowed(tmp_path: Path) -> None:
+    """Whatever the loss is: that of these steps is finite."""
+    poison = PoisonGradient([1, 3, 4])
+    with pytest.raises(UserError, match=r"gradient was not finite in 3 steps, more than skip_steps \(2\)"):
+        train(tmp_path, 2, poison)
+    assert not (tmp_path / "end.ckpt").exists()
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert (report["loss"], report["batch"], report["items"]) == ("finite", 1, poison.items[1])
+    assert report["steps_left_out"] == 3
+
+
+def test_each_look_tells_of_the_steps_that_were_left_out_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(divergence, "CHECK_STEPS", 2)
+    poison = PoisonGradient([0, 4, 5])
+    train(tmp_path, 3, poison)
+    assert said_of_steps(recwarn) == [1, 3]  # after steps 2 and 6
+    assert poison.changed == [step not in (0, 4, 5) for step in range(STEPS)]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """A step that was left out did not touch them, so it is no excuse."""
+
+    class Break(Callback):
+        def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            next(pl_module.parameters()).data.fill_(math.inf)
+
+    with pytest.raises(UserError, match="not finite"):
+        train(tmp_path, 3, Poison(), Break())
+    assert not (tmp_path / "end.ckpt").exists()
+
+
+def test_a_step_of_several_batches_is_left_out_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look after the first of its batches, whose loss is not finite, would stop what may be left out."""
+    monkeypatch.setattr(divergence, "CHECK_STEPS", 1)
+    poison = Poison(bad=2)
+    with pytest.warns(UserWarning, match="1 steps left out"):
+        train(tmp_path, 1, poison, accumulate_grad_batches=2)
+    assert poison.changed == [batch % 2 == 1 and batch != 3 for batch in range(2 * STEPS)]
+
+
+@pytest.mark.parametrize("latent", ["one_hot", "gaussian"])
+def test_what_was_inferred_in_a_step_that_is_left_out_is_not_remembered(tmp_path: Path, latent: str) -> None:
+    with pytest.warns(UserWarning, match="1 steps left out"):
+        task = train(tmp_path, 1, Poison(), latent=latent)
+    saved = torch.load(tmp_path / "end.ckpt", weights_only=False)["state_dict"]
+    assert all(bool(values.isfinite().all()) for values in saved.values())
+    z = task.eval().prior_sample(both_futures()[0], 16, source="bank")
+    assert bool(z.isfinite().all())
+
+
+def mixed(factor: float) -> MixedPrecision:
+    """16-mixed on the CPU, with the factor that the gradient scaler begins with."""
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=factor))
+
+
+def test_what_a_gradient_scaler_leaves_out_in_its_search_is_normal(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    record = Record()
+    train(tmp_path, 1, record, plugins=[mixed(2.0**30)], steps=30)
+    assert 1 < record.changed.index(True) < 29  # more are left out than are allowed
+    assert said_of_steps(recwarn) == []
+
+
+def test_a_gradient_scaler_hides_no_loss_that_is_not_finite(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="1 steps left out"):
+        train(tmp_path, 1, Poison(), plugins=[mixed(2.0**4)])
+
+
+def test_a_gradient_that_no_factor_makes_finite_ends_the_search(tmp_path: Path) -> None:
+    """8, 4 and 2 may be too large; from 1 on the steps count."""
+    with pytest.raises(UserError, match="gradient was not finite in 3 steps"):
+        train(tmp_path, 2, PoisonGradient(list(range(STEPS))), plugins=[mixed(2.0**3)])

@@ -1,5 +1,6 @@
 """Several processes train as one with the whole batch does, and stop as one."""
 
+import json
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import torch
 import torch.multiprocessing
 from several_processes import (
+    BAD_RANK,
+    BAD_STEP,
     BATCH,
     MODELS,
     STEPS,
@@ -76,8 +79,29 @@ def test_processes_share_the_items_of_one(launched: Launched, model: str, proces
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_process_is_not_saved_by_the_other(launched: Launched) -> None:
     """Its gradient reaches the weights of all processes; the first one writes the checkpoint."""
-    assert ["not finite" in process["error"] for process in launched.seen[2]] == [True, True]
+    assert ["not finite" in process["diverged"]["error"] for process in launched.seen[2]] == [True, True]
     assert not last_checkpoint(launched.folder / "diverged").exists()
+
+
+@pytest.mark.slow
+def test_the_process_whose_loss_is_not_finite_names_its_batch_and_items(launched: Launched) -> None:
+    """The steps after it change nothing of that: buffers are made those of the first process in each, and
+    weights that are not finite make the losses of all processes so."""
+    other, bad = (process["diverged"] for process in launched.seen[2])
+    assert f"not finite (nan) at or shortly before optimizer step {STEPS} (batch {BAD_STEP};" in bad["error"]
+    assert "batch" not in other["error"]
+    reports = list((launched.folder / "diverged").glob("diverged*.json"))
+    assert [path.name for path in reports] == [f"diverged.{BAD_RANK}.json"]
+    report = json.loads(reports[0].read_text())
+    assert (report["loss"], report["batch"], report["items"]) == ("nan", BAD_STEP, bad["clips"][BAD_STEP])
+
+
+@pytest.mark.slow
+def test_processes_count_the_steps_that_are_left_out_as_one(launched: Launched) -> None:
+    for process in (each["left out"] for each in launched.seen[2]):
+        assert (process["error"], process["skipped"], process["told"]) == ("nothing", 1, 1)
+    saved = read_checkpoint(last_checkpoint(launched.folder / "left out"))["state_dict"]
+    assert all(bool(values.isfinite().all()) for values in saved.values())
 
 
 @pytest.mark.slow

@@ -113,11 +113,14 @@ class ReplayBuffer(nn.Module):
         state = self.states[index]
         anew = torch.rand(count, generator=generator, device=origin).to(state.device) < self.refresh
         fresh = self.noise.sample(count, generator).to(state)
-        return torch.where(anew.reshape(-1, *(1,) * (state.ndim - 1)), fresh, state), index
+        return torch.where(_beside(anew, state), fresh, state), index
 
     def put(self, index: Tensor, state: Tensor) -> None:
-        """Writes chains back where they came from."""
-        self.states[index] = state.detach().to(self.states)
+        """Writes chains back where they came from; one that is not finite stays where it was before, as it
+        would never be finite again."""
+        state, before = state.detach().to(self.states), self.states[index]
+        finite = state.isfinite().reshape(len(state), -1).all(1)
+        self.states[index] = torch.where(_beside(finite, state), state, before)
 
 
 class PersistentContrastiveDivergence(nn.Module):
@@ -246,6 +249,11 @@ class Margin(nn.Module):
         if self.form == "square_square":
             return (data.square() + torch.relu(self.margin - negative).square()).mean()
         return softplus(data - negative).mean()
+
+
+def _beside(each: Tensor, state: Tensor) -> Tensor:
+    """One value per chain (B,), to be broadcast over states (B, *Y)."""
+    return each.reshape(-1, *(1,) * (state.ndim - 1))
 
 
 def _check_chains(name: str, steps: int, kick: float, restraint: float) -> None:

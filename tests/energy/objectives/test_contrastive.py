@@ -73,6 +73,34 @@ def test_persistent_chains_go_on_where_they_were() -> None:
     assert float(buffer.states.abs().max()) < 1e-3  # all were moved, again and again
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_chain_that_is_not_finite_stays_where_it_was(bad: float) -> None:
+    buffer = ReplayBuffer(6, UniformNoise((2, 3), 2.0, 4.0), refresh=0.0)
+    before = buffer.states.clone()
+    states = torch.rand(3, 2, 3)
+    states[1, 0, 2] = bad
+    buffer.put(torch.tensor([4, 0, 2]), states)
+    before[4], before[2] = states[0], states[2]
+    assert torch.equal(buffer.states, before)
+
+
+def test_a_step_with_a_nan_leaves_chains_for_the_next() -> None:
+    """Its loss is a NaN, those of later steps are not: chains are as good as before."""
+    buffer = ReplayBuffer(6, UniformNoise((1,), 2.0, 4.0).double(), refresh=0.0)
+    objective = PersistentContrastiveDivergence(Descent(0.1), 3, buffer)
+    y = torch.ones(6, 1, dtype=torch.float64)
+
+    class Broken(Bowl):
+        def forward(self, y: Tensor) -> Tensor:
+            return super().forward(y) * math.nan
+
+    before = buffer.states.clone()
+    assert bool(objective(Broken(1.0), y).isnan())
+    assert torch.equal(buffer.states, before)
+    assert bool(objective(Bowl(1.0), y).isfinite())
+    torch.testing.assert_close(buffer.states, before * 0.9**3)
+
+
 def test_a_stated_share_of_chains_begins_anew() -> None:
     buffer = ReplayBuffer(4000, UniformNoise((1,), 2.0, 4.0), refresh=0.05)
     buffer.states.zero_()
