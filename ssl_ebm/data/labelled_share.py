@@ -39,6 +39,11 @@ class Chosen(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.places)
 
+    def plain(self) -> Chosen:
+        """The same items as they are, for probes."""
+        inner = self.dataset.plain() if hasattr(self.dataset, "plain") else self.dataset
+        return Chosen(inner, self.places, self.first_epoch)
+
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
         epoch, place = np.divmod(np.asarray(indices), len(self))
         wanted = self.places[place] + (0 if self.first_epoch else epoch * len(self.dataset))

@@ -76,7 +76,7 @@ def figures(ours: Predicted, theirs: dict[str, Predicted], drawn: Bootstrap) -> 
     """Perplexity and accuracy, each as [value, low, high], and beside the trigram's as paired differences.
 
     Args:
-        drawn: resamples of the sequences.
+        drawn: resamples of the sequences, by document.
     """
     number = ours.counts.sum(1)
 

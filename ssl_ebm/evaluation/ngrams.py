@@ -9,6 +9,7 @@ from ssl_ebm.errors import UserError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 GRID = (0.1, 0.3, 0.5, 0.7, 0.9)  # weights of the longer context that are tried
 ROWS = 256  # predictions held at a time
 
@@ -20,26 +21,36 @@ class NGrams:
         p_2(y | b) = w2 c(b, y) / c(b) + (1 - w2) p_1(y)
         p_3(y | a, b) = w3 c(a, b, y) / c(a, b) + (1 - w3) p_2(y | b)
 
-    A context that was never seen leaves its weight to the next shorter one. Weights are chosen on a part of
-    the text that the counts do not hold (Jelinek and Mercer, "Interpolated estimation of Markov source
-    parameters from sparse data", 1980).
+    A context that was never seen leaves its weight to the next shorter one. What is predicted is p(y | y is
+    ordinary): p divided by its sum over ordinary tokens, and 0 for the others. Weights are chosen for that,
+    on a part of the text that the counts do not hold (Jelinek and Mercer, "Interpolated estimation of Markov
+    source parameters from sparse data", 1980).
 
     Args:
         tokens: (N,) the training text, documents one after another.
         vocabulary: V.
         order: the longest, 1, 2 or 3.
         held_out: (M,) text to choose the weights on; None: all are 1/2.
+        ordinary: (V,) which tokens may be predicted; the others stand in contexts alone. None: all.
 
     Raises:
         UserError: an order that is not 1, 2 or 3, or too little text.
     """
 
-    def __init__(self, tokens: Ints, vocabulary: int, order: int = 3, held_out: Ints | None = None) -> None:
+    def __init__(
+        self,
+        tokens: Ints,
+        vocabulary: int,
+        order: int = 3,
+        held_out: Ints | None = None,
+        ordinary: Bools | None = None,
+    ) -> None:
         if order not in (1, 2, 3):
             raise UserError(f"n-grams: order is {order}: use 1, 2 or 3")
         if len(tokens) < order:
             raise UserError(f"n-grams: {len(tokens)} tokens are too few for order {order}")
         self.vocabulary, self.order = vocabulary, order
+        self.ordinary: Bools = np.ones(vocabulary, bool) if ordinary is None else ordinary
         tokens = tokens.astype(np.int64)
         self.unigrams: Floats = (np.bincount(tokens, minlength=vocabulary) + 1) / (len(tokens) + vocabulary)
         self._tables = [_Table(tokens, vocabulary, n) for n in range(2, order + 1)]
@@ -58,7 +69,8 @@ class NGrams:
                 if len(following):
                     found[row] *= 1 - weight
                     found[row, following] += weight * share
-        return found
+        found *= self.ordinary
+        return found / found.sum(1, keepdims=True)
 
     def _tune(self, text: Ints) -> None:
         """One weight after the other, each the best of `GRID`, by likelihood."""
@@ -67,13 +79,16 @@ class NGrams:
         if len(text) <= size:
             return
         places = np.arange(size, len(text))
-        likelihoods = [self.unigrams[text[places]]]
-        likelihoods += [table.likelihood(text, places) for table in self._tables]
-        seen = [table.known(text, places) for table in self._tables]
-        mixed = likelihoods[0]
-        for i, (longer, known) in enumerate(zip(likelihoods[1:], seen, strict=True)):
+        places = places[self.ordinary[text[places]]]
+        if not len(places):
+            return
+        # Of the true token, and of all ordinary ones: (2, places).
+        mixed = np.stack(np.broadcast_arrays(self.unigrams[text[places]], self.unigrams[self.ordinary].sum()))
+        for i, table in enumerate(self._tables):
+            known = table.known(text, places)
+            longer = np.stack([table.likelihood(text, places), table.share(text, places, self.ordinary)])
             tried = [np.where(known, w * longer + (1 - w) * mixed, mixed) for w in GRID]
-            best = int(np.argmax([np.log(one).mean() for one in tried]))
+            best = int(np.argmax([np.log(true / allowed).mean() for true, allowed in tried]))
             self.weights[i], mixed = GRID[best], tried[best]
 
 
@@ -111,7 +126,7 @@ class _Table:
         low = np.searchsorted(self.keys, base)
         return base, low, np.searchsorted(self.keys, base + self.vocabulary)
 
-    def known(self, text: Ints, places: Ints) -> NDArray[np.bool_]:
+    def known(self, text: Ints, places: Ints) -> Bools:
         """Whether the context before each place was ever seen."""
         _, low, high = self._ranges(text, places)
         return high > low
@@ -126,10 +141,18 @@ class _Table:
         here = np.where(self.keys[at] == key, self.counts[at], 0)
         return here / np.maximum(all_of_them, 1)
 
+    def share(self, text: Ints, places: Ints, chosen: Bools) -> Floats:
+        """Share of the chosen (V,) tokens among those that followed the context; 0 for a new context."""
+        _, low, high = self._ranges(text, places)
+        both = np.stack([self.counts, self.counts * chosen[self.keys % self.vocabulary]])
+        total = np.pad(both.cumsum(1), ((0, 0), (1, 0)))
+        all_of_them, of_chosen = total[:, high] - total[:, low]
+        return of_chosen / np.maximum(all_of_them, 1)
+
 
 def masked_energies(
-    model: NGrams, sequences: Ints, positions: Ints, counts: NDArray[np.bool_]
-) -> list[tuple[Floats, NDArray[np.bool_]]]:
+    model: NGrams, sequences: Ints, positions: Ints, counts: Bools
+) -> list[tuple[Floats, Bools]]:
     """-log p of hidden tokens by each order, and whether the truth is the likeliest: (B, M) each, in nats.
 
     A predictor sees the true tokens before the hidden one, hidden or not: that flatters it a little.
@@ -138,7 +161,7 @@ def masked_energies(
         model: whose orders are asked, the shortest first.
         sequences: (B, T) the texts, nothing hidden.
         positions: (B, M) the hidden places.
-        counts: (B, M) which of them count; the others are 0.
+        counts: (B, M) which of them count, ordinary tokens all; the others are 0.
     """
     size = model.order - 1
     padded = np.pad(sequences, ((0, 0), (size, 0)))

@@ -191,6 +191,14 @@ class Bootstrap:
         return np.asarray(((self.seed_weights(len(values)) @ values) * self.item_weights).sum(axis=1))
 
 
+def units(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What a `Bootstrap` of N items draws together, (N,): those of one group, such as a document.
+
+    Where all are of the same group, each item by itself: the interval is then over parts of it.
+    """
+    return groups if len(np.unique(groups)) > 1 else np.arange(len(groups))
+
+
 def _weighted_auroc(real: Array, negative: Array, weights: Array) -> Array:
     """AUROC where item n stands ``weights[r, n]`` times among the real and among the negative; (R,)."""
     scores = np.concatenate([real, negative])  # (2N,)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.evaluation.hidden_tokens import spread
-from ssl_ebm.evaluation.statistics import Bootstrap
+from ssl_ebm.evaluation.statistics import Bootstrap, units
 from ssl_ebm.evaluation.text_examples import Reader, special_ids, whole_words
 from ssl_ebm.tasks.masked_text import MaskedText
 
@@ -20,18 +20,25 @@ SHOWN = 4  # likeliest pairs of each kind
 
 
 def pair_energies(
-    task: MaskedText, tokens: Tensor, resamples: int, seed: int, shown: int = 2
+    task: MaskedText, tokens: Tensor, documents: Tensor, resamples: int, seed: int, shown: int = 2
 ) -> dict[str, Any] | None:
-    """Energies of two true words in a row, (N, T), one pair of a sequence; None where there are none.
+    """Energies of two true words in a row, one pair of a sequence; None where there are none.
 
         joint      -log p(y1 | x) - log p(y2 | x, y1)
         marginals  -log p(y1 | x) - log p(y2 | x)
 
     x hides both. Their difference is what the second word owes to the first.
 
+    Args:
+        tokens: (N, T) the sequences.
+        documents: (N, T) which document each token is of, by number.
+        resamples, seed: of the bootstrap over documents.
+        shown: examples.
+
     Returns:
         "pairs", their number; "joint", "marginals" and "gain", the mean difference, in nats as [value, low,
-        high]; "examples": those of `shown` texts for which the two differ most (see `_examples`).
+        high], with intervals over documents (see `units`); "examples": those of `shown` texts for which the
+        two differ most (see `_examples`).
     """
     rng = np.random.default_rng(seed)
     places = whole_words(task, tokens, 2)
@@ -43,7 +50,8 @@ def pair_energies(
     one, two = _marginals(task, texts, first, truth)
     after = _log_p(task, _with(task, texts, first, truth[0]), first + 1)
     given = after.gather(1, truth[1][:, None])[:, 0]
-    drawn = Bootstrap(np.arange(len(rows)), resamples, seed)
+    of = documents[rows].gather(1, first[:, None])[:, 0]
+    drawn = Bootstrap(units(of.numpy()), resamples, seed)
     joint, marginals = (drawn.mean(-(one + other).double().numpy()) for other in (given, two))
     return {
         "pairs": len(rows),

@@ -51,10 +51,13 @@ def render(results: Results, about: Mapping[str, Any]) -> str:
         about: "steps", "parameters", "device", "versions", and "task" and "data" with their settings.
     """
     split = SPLITS[results["split"]]
+    many = results["documents"] > 1
+    documents = f"{results['documents']:,} documents" if many else "one document"
     lead = (
-        f"{about['steps']:,} steps. {results['sequences']:,} sequences of {split} text, "
-        f"{100 * results['ratio']:g} % of their tokens hidden ({results['hidden_tokens']:,}), all by [MASK]; "
-        f"95 % intervals over sequences; seed {results['seed']}."
+        f"{about['steps']:,} steps. {results['sequences']:,} sequences of {split} text, of "
+        f"{documents}, {100 * results['ratio']:g} % of their tokens hidden ({results['hidden_tokens']:,}), "
+        f"all by [MASK]; 95 % intervals over {'documents' if many else 'parts of it'}; seed "
+        f"{results['seed']}."
     )
     sections = [
         _predictions(results),
@@ -237,7 +240,8 @@ def _swapped(results: Results) -> str:
         f"<p>AUROC {value(results['auroc_swapped'], 3)} ({interval(results['auroc_swapped'], 3)})</p>{shown}",
         "Texts of 16 tokens, and the same with two of them exchanged. The energy of a text is the sum of its "
         "tokens' -log p, each given all others. AUROC is the chance that a text as it stands has a lower one "
-        "than one with two tokens exchanged: 0.5 is a coin, 1 is always. The texts are the first ones.",
+        "than one with two tokens exchanged: 0.5 is a coin, 1 is always. The texts are spread evenly over "
+        "the sequences; a few are shown.",
     )
 
 
@@ -252,7 +256,8 @@ def _shaded(piece: str, nats: float) -> str:
 
 def _caveats(results: Results) -> str:
     notes = [
-        "One training with one seed: the intervals are those of the texts alone.",
+        "One training with one seed: the intervals are those of the texts alone. What is of one document is "
+        "drawn together, and a sequence counts to the document of its middle token.",
         f"n-grams counted {results['counted_tokens']:,} tokens of the training text; their weights were "
         "chosen on validation text.",
         "Perplexity depends on the tokenizer: compare it among models with the same one.",

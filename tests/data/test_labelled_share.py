@@ -71,6 +71,22 @@ def test_crops_differ_between_epochs() -> None:
     assert not torch.equal(first["image"], later["image"])
 
 
+def test_plain_items_are_the_same_ones_without_augmentation() -> None:
+    augmented = LabelledShare(FontDigits(size=12, train_images=300, crop=0.3, flip=True), 0.1)
+    bare = LabelledShare(FontDigits(size=12, train_images=300), 0.1)
+    for data in (augmented, bare):
+        data.setup("fit")
+    plain = augmented.train_dataset.plain()
+    assert len(plain) == len(bare.train_dataset)
+    for index in (4, 34):
+        found, wanted = plain[index], bare.train_dataset[index]
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    endless = LabelledShare(MovingDigits(size=16, digit_size=8, train_clips=100), per_class=2)
+    endless.setup("fit")
+    assert torch.equal(endless.train_dataset.plain()[23]["video"], endless.train_dataset[3]["video"])
+
+
 def test_worlds_that_never_end_keep_their_first_items() -> None:
     data = LabelledShare(MovingDigits(size=16, digit_size=8, train_clips=100), per_class=2)
     data.setup("fit")

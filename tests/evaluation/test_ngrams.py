@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -60,6 +61,48 @@ def test_weights_are_the_likeliest_of_the_grid() -> None:
 
     assert model.weights[1] == max(GRID, key=lambda w: nats(model.weights[0], w))
     assert model.weights[1] > 0.5
+
+
+ORDINARY = np.arange(V) > 3
+
+
+def test_what_is_not_ordinary_is_context_alone() -> None:
+    tokens = text(300)
+    model = NGrams(tokens, V, 3, ordinary=ORDINARY)
+    before = np.array([[0, 1], [5, 5], [11, 3], [4, 2]])
+    found = model.predict(before)
+    for (a, b), p in zip(before.tolist(), found, strict=True):
+        expected = by_hand(tokens, a, b, 0.5, 0.5) * ORDINARY
+        np.testing.assert_allclose(p, expected / expected.sum(), atol=1e-12)
+    sequences = tokens[:60].reshape(3, 20)
+    positions = np.tile(np.arange(2, 20), (3, 1))
+    counts = ORDINARY[sequences[:, 2:]]
+    assert not counts.all()
+    (*_, (nats, right)) = masked_energies(model, sequences, positions, counts)
+    for row, m in zip(*np.nonzero(counts), strict=True):
+        p = by_hand(tokens, *sequences[row, m : m + 2].tolist(), 0.5, 0.5) * ORDINARY
+        assert nats[row, m] == pytest.approx(-np.log(p[sequences[row, m + 2]] / p.sum()))
+        assert right[row, m] == (p.argmax() == sequences[row, m + 2])
+
+
+def test_weights_are_the_likeliest_for_ordinary_tokens() -> None:
+    """After 5 comes 6, if a token that counts: nine times of ten it is 0, which does not."""
+    rng = np.random.default_rng(0)
+    made = [5]
+    for _ in range(4000):
+        made.append(int(rng.choice([0, 6], p=[0.9, 0.1]) if made[-1] == 5 else rng.integers(4, 8)))
+    tokens = np.array(made)
+    held = np.array([5, 6] * 100 + [4, 1] * 100)  # 1 is new: it would ask for the unigram, if it counted
+
+    def nats(w2: float) -> float:
+        found = []
+        for b, y in pairwise(held):
+            p = by_hand(tokens, 0, b, w2, 0.0) * ORDINARY
+            found += [np.log(p[y] / p.sum())] if ORDINARY[y] else []
+        return float(np.mean(found))
+
+    assert NGrams(tokens, V, 2, held, ORDINARY).weights == [max(GRID, key=nats)]
+    assert NGrams(tokens, V, 2, held).weights != [max(GRID, key=nats)]
 
 
 def test_orders_of_one_count_are_those_of_their_own() -> None:

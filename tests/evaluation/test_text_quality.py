@@ -11,12 +11,13 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ssl_ebm.data import Text
-from ssl_ebm.data.special_tokens import MASK
+from ssl_ebm.data.special_tokens import CLS, MASK, SEP
+from ssl_ebm.data.text import PackedText
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.hidden_tokens import all_masked, calibration, predicted
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.statistics import Bootstrap
-from ssl_ebm.evaluation.text_quality import text_quality
+from ssl_ebm.evaluation.text_quality import documents_of, text_quality
 from ssl_ebm.report.text import TextModel
 from ssl_ebm.tasks import MaskedText, load_task
 
@@ -64,6 +65,10 @@ def test_figures_are_those_of_the_network(run: Path) -> None:
         value, low, high = found[name]
         assert low <= value <= high
     unigram, trigram = found["unigram"], found["trigram"]
+    p = np.bincount(data.train_dataset.all_tokens(), minlength=len(data.word_starts)) + 1.0
+    p[: MASK + 1] = 0  # special tokens
+    truth = hidden.truth[hidden.counts].numpy()
+    assert unigram["perplexity"][0] == pytest.approx(np.exp(-np.log(p[truth] / p.sum()).mean()))
     assert found["perplexity"][0] < unigram["perplexity"][0]
     assert trigram["perplexity"][2] < unigram["perplexity"][1]
     times, points = found["perplexity_over_trigram"], found["accuracy_above_trigram"]
@@ -85,6 +90,85 @@ def test_shares_of_hidden_tokens_are_those_of_a_measurement_of_their_own(run: Pa
     for name in ("perplexity", "accuracy", "trigram", "hidden_tokens", "perplexity_over_trigram"):
         assert fifteen[name] == found[name]
         assert fifty[name] == half[name]
+
+
+def long_documents(run: Path) -> Text:
+    """Documents of about ten sequences each, of the words that the model knows; every other one has them in
+    no order, and is hard as a whole."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(40):
+        words = " ".join(rng.choice(LINES, 14)).split()
+        lines.append(" ".join(rng.permutation(words) if number % 2 else words))
+    (run / "long.txt").write_text("\n".join(lines))
+    [tokenizer, *_] = (run / "cache").glob("*/tokenizer.json")
+    data = Text(
+        str(run / "long.txt"), "line", tokenizer=str(tokenizer), length=24, val_share=0.2,
+        cache=str(run / "cache_of_long"),
+    )  # fmt: skip
+    data.setup()
+    return data
+
+
+def test_intervals_are_over_documents(run: Path) -> None:
+    task = load_task(run / "run" / "checkpoints" / "last.ckpt", MaskedText)
+    data = long_documents(run)
+    found = text_quality(task, data, "val")
+    count = len(data.val_dataset)
+    tokens = torch.stack([data.val_dataset[i]["tokens"] for i in range(count)])
+    hidden = all_masked(task, tokens, 0.15, 0)
+    with torch.no_grad():
+        energy, _ = task.energies(hidden)
+    of = (data.val_dataset.all_tokens() == CLS).cumsum()[np.arange(count) * 24 + 12]
+    documents = np.unique(of)
+    assert found["documents"] == len(documents) < count / 5
+    sums = np.array(
+        [(float(energy[of == one].double().sum()), int(hidden.counts[of == one].sum())) for one in documents]
+    )
+    expected = Bootstrap(np.arange(len(documents)), 1000, 0).ratio(*sums.T).map(np.exp).interval()
+    assert found["perplexity"] == pytest.approx(expected.to_json(), rel=1e-4)
+    each = Bootstrap(np.arange(count), 1000, 0).ratio(energy.double().sum(1), hidden.counts.sum(1))
+    narrow = each.map(np.exp).interval()
+    assert expected.high - expected.low > 1.2 * (narrow.high - narrow.low)
+
+
+def test_swapped_texts_are_spread_over_all_documents(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task(run / "run" / "checkpoints" / "last.ckpt", MaskedText)
+    data = long_documents(run)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    measured = task.token_energies
+
+    def watch(tokens: torch.Tensor) -> torch.Tensor:
+        seen.append((tokens, measured(tokens)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(task, "token_energies", watch)
+    found = text_quality(task, data, "val", windows=20)
+    file = data.val_dataset.all_tokens()
+    starts = np.array([i * 24 for i in range(len(file) // 24) if file[i * 24 : i * 24 + 16].min() > MASK])
+    chosen = starts[[(2 * i + 1) * len(starts) // 40 for i in range(20)]]
+    (real, energy), (swapped, other) = seen
+    assert ((real != swapped).sum(1) == 2).all()
+    kept = [i for i in chosen if (real == torch.from_numpy(file[i : i + 16])).all(1).any()]
+    assert real.tolist() == [file[i : i + 16].tolist() for i in kept]
+    assert len(kept) >= 15  # the others had a token exchanged for the same one
+    of = (file == CLS).cumsum()[kept]
+    expected = Bootstrap(of, 1000, 0).auroc(energy.sum(1).numpy(), other.sum(1).numpy())
+    assert found["auroc_swapped"] == pytest.approx(expected.interval().to_json())
+    assert set(of) == set((file == CLS).cumsum()[starts])
+
+
+def test_documents_of_tokens_are_counted_from_the_start_of_the_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(2, 40, 30)
+    file = np.concatenate([[CLS, *rng.integers(5, 60, size), SEP] for size in sizes])
+    of = np.repeat(np.arange(30), sizes + 2)
+    file.astype("uint16").tofile(tmp_path / "some.bin")
+    dataset = PackedText(tmp_path / "some.bin", "uint16", 16)
+    places = [0, 3, 4, len(dataset) - 1]
+    tokens = torch.stack([dataset[i]["tokens"] for i in places])
+    expected = [of[16 * i : 16 * i + 16] + 1 for i in places]
+    assert documents_of(dataset, places, tokens, CLS).tolist() == np.stack(expected).tolist()
 
 
 def test_calibration_is_that_of_torchmetrics(run: Path) -> None:

@@ -47,6 +47,11 @@ def known(joint: Tensor) -> Known:
     return made
 
 
+def apart(tokens: Tensor) -> Tensor:
+    """Each sequence as a document of its own."""
+    return torch.arange(len(tokens))[:, None].expand_as(tokens).clone()
+
+
 def test_energies_are_those_of_the_joint_and_of_its_marginals() -> None:
     joint = torch.rand(4, 4, generator=torch.Generator().manual_seed(0)).double() ** 3
     joint /= joint.sum()
@@ -54,14 +59,14 @@ def test_energies_are_those_of_the_joint_and_of_its_marginals() -> None:
     one, two = pairs // 4, pairs % 4
     tokens = torch.stack([torch.full_like(one, CLS), one + 5, two + 5, torch.full_like(one, SEP)], 1)
     with torch.no_grad():
-        found = pair_energies(known(joint), tokens, 50, 0)
+        found = pair_energies(known(joint), tokens, apart(tokens), 50, 0)
     assert found is not None
     expected = float(-joint[one, two].log().mean())
-    apart = float(-(joint.sum(1)[one] * joint.sum(0)[two]).log().mean())
+    product = float(-(joint.sum(1)[one] * joint.sum(0)[two]).log().mean())
     assert found["pairs"] == 60
     assert found["joint"][0] == pytest.approx(expected, rel=1e-4)
-    assert found["marginals"][0] == pytest.approx(apart, rel=1e-4)
-    assert found["gain"][0] == pytest.approx(apart - expected, rel=1e-3)
+    assert found["marginals"][0] == pytest.approx(product, rel=1e-4)
+    assert found["gain"][0] == pytest.approx(product - expected, rel=1e-3)
     assert found["gain"][1] <= found["gain"][0] <= found["gain"][2]
     # all examples have the same mutual information, which is what their words differ by
     mutual = float((joint * (joint / (joint.sum(1, keepdim=True) * joint.sum(0))).log()).sum())
@@ -81,10 +86,34 @@ def test_independent_words_owe_each_other_nothing() -> None:
     joint = torch.tensor([0.1, 0.2, 0.3, 0.4])[:, None] * torch.tensor([0.4, 0.3, 0.2, 0.1])
     tokens = torch.tensor([[CLS, 5 + i % 4, 5 + i // 4, SEP] for i in range(16)])
     with torch.no_grad():
-        found = pair_energies(known(joint), tokens, 50, 0)
+        found = pair_energies(known(joint), tokens, apart(tokens), 50, 0)
     assert found is not None
     assert found["gain"] == pytest.approx([0, 0, 0], abs=1e-5)
-    assert pair_energies(known(joint), torch.tensor([[CLS, 5, SEP, CLS]]), 50, 0) is None
+    nothing = torch.tensor([[CLS, 5, SEP, CLS]])
+    assert pair_energies(known(joint), nothing, apart(nothing), 50, 0) is None
+
+
+def test_copies_of_a_text_in_its_document_say_no_more_than_one() -> None:
+    joint = torch.tensor([0.1, 0.2, 0.3, 0.4])[:, None] * torch.tensor([0.4, 0.3, 0.2, 0.1])
+    tokens = torch.tensor([[CLS, 5 + i % 4, 5 + i // 4, SEP] for i in range(16)])
+    copies = tokens.repeat_interleave(5, 0)
+    documents = apart(tokens).repeat_interleave(5, 0)
+    documents[:, 3] = -1  # the next document's: no pair stands there
+    with torch.no_grad():
+        once, together, separate, one = (
+            pair_energies(known(joint), some, of, 200, 0)
+            for some, of in (
+                (tokens, apart(tokens)), (copies, documents), (copies, apart(copies)), (tokens, 0 * tokens)
+            )
+        )  # fmt: skip
+    assert once is not None
+    assert together is not None
+    assert separate is not None
+    assert one is not None
+    for name in ("joint", "marginals"):
+        assert together[name] == pytest.approx(once[name])
+        assert separate[name][2] - separate[name][1] < 0.7 * (once[name][2] - once[name][1])
+        assert one[name] == once[name]  # nothing but its pairs can be drawn
 
 
 def test_whole_words_are_tokens_that_none_continues() -> None:

@@ -107,6 +107,17 @@ def test_the_headline_says_which_is_better(run: Path, times: list[float], words:
     assert words in headline(results | {"perplexity_over_trigram": times})
 
 
+def test_the_page_says_what_intervals_are_over(run: Path) -> None:
+    results: dict[str, Any] = json.loads((run / "run" / "text_quality_val.json").read_text())
+    assert results["documents"] > 1
+    page = render(results, ABOUT)
+    assert f"of {results['documents']} documents, " in page
+    assert "95 % intervals over documents" in page
+    alone = render(results | {"documents": 1}, ABOUT)
+    assert "of one document, " in alone
+    assert "95 % intervals over parts of it" in alone
+
+
 def test_what_there_is_nothing_of_is_left_out(run: Path) -> None:
     results = deepcopy(json.loads((run / "run" / "text_quality_val.json").read_text()))
     whole = render(results, ABOUT)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,13 @@ from sharded_processes import BROKEN_OFF, COMPILED, STEPS, one_of_two, train, tr
 from toy_task import thread_limit
 from two_futures import small
 
+from ssl_ebm.data import Text
 from ssl_ebm.errors import UserError
-from ssl_ebm.tasks import DensityEstimation, Inpainting
+from ssl_ebm.evaluation.text_quality import text_quality
+from ssl_ebm.tasks import DensityEstimation, Inpainting, MaskedText
 from ssl_ebm.tasks.checkpoints import load_task
+
+WORDS = ("cat", "dog", "sees", "hears", "likes", "man")
 
 
 @dataclass
@@ -124,17 +131,50 @@ def test_the_fragment_by_the_command(tmp_path: Path, repository: Path) -> None:
             ],
         },
     }  # fmt: skip
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    script = str(repository / "scripts" / "launch_multi_gpu.sh")
-    command = [script, "--processes", "2", "--", "fit", "--config", "config.yaml", "--run_dir", "run"]
-    for name in ("fsdp2", "checkpointing", "accumulate", "bf16"):
-        command += ["--config", str(repository / "configs" / "strategies" / f"{name}.yaml")]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=thread_limit()
-    )
-    assert done.returncode == 0, done.stderr
+    launch(tmp_path, repository, config, ("fsdp2", "checkpointing", "accumulate", "bf16"))
     assert list((tmp_path / "run" / "figures").glob("*.png"))
     assert load_task(tmp_path / "run" / "checkpoints" / "last.ckpt", Inpainting).hparams["codes"] == 64
+
+
+@pytest.mark.slow
+def test_process_0_alone_reports_on_text_at_the_end(tmp_path: Path, repository: Path) -> None:
+    """The last checkpoint is written after it, and has the weights that were measured."""
+    lines = [f"the {a} {b} the {c} {i}" for i, (a, b, c) in enumerate(product(WORDS, repeat=3))]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    sizes = {"vocabulary": 60, "width": 16, "depth": 2, "heads": 2, "length": 16}
+    settings = {
+        "path": str(tmp_path / "a.txt"), "unit": "line", "vocabulary": 60, "length": 16, "val_share": 0.2,
+        "cache": str(tmp_path / "cache"), "batch_size": 4,
+    }  # fmt: skip
+    config = {
+        "model": described("tasks.MaskedText", network=described("networks.text.TextEncoder", **sizes)),
+        "data": {"class_path": "ssl_ebm.data.Text", "init_args": settings},
+        "trainer": {
+            "max_steps": 4, "accelerator": "cpu",
+            "callbacks": [described("report.TextReport", sequences=20, windows=10)],
+        },
+    }  # fmt: skip
+    launch(tmp_path, repository, config, ("fsdp2",))
+    assert (tmp_path / "run" / "report.html").is_file()
+    task = load_task(tmp_path / "run" / "checkpoints" / "last.ckpt", MaskedText)
+    data = Text(**settings)
+    data.setup()
+    found = json.loads((tmp_path / "run" / "text_quality_val.json").read_text())
+    expected = text_quality(task, data, "val", 20, 10)
+    assert found["perplexity"] == pytest.approx(expected["perplexity"], rel=1e-4)
+
+
+def launch(folder: Path, repository: Path, config: dict[str, Any], fragments: Sequence[str]) -> None:
+    """Trains in two processes, by the command, into folder/run."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    script = str(repository / "scripts" / "launch_multi_gpu.sh")
+    command = [script, "--processes", "2", "--", "fit", "--config", "config.yaml", "--run_dir", "run"]
+    for name in fragments:
+        command += ["--config", str(repository / "configs" / "strategies" / f"{name}.yaml")]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=240, env=thread_limit()
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_does_not_train_so_is_refused() -> None:

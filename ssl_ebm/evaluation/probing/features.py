@@ -11,6 +11,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import Subset
 
+from ssl_ebm.data.labelled_share import LabelledShare
 from ssl_ebm.data.labelled_text import LabelledDocuments
 from ssl_ebm.data.loading import OrderedLoader, StreamData
 from ssl_ebm.errors import UserError
@@ -41,9 +42,10 @@ class RawInputs:
         """(B, D)."""
         inputs = self.task.inputs(batch)
         if not inputs.is_floating_point():
-            counts = torch.zeros(len(inputs), int(self.task.network.vocabulary))
+            reader = getattr(self.task, "backbone", self.task)  # of what is fine-tuned
+            counts = torch.zeros(len(inputs), int(reader.network.vocabulary))
             counts.scatter_add_(1, inputs.cpu(), torch.ones(inputs.shape))
-            counts[:, ~self.task.ordinary.cpu()] = 0
+            counts[:, ~reader.ordinary.cpu()] = 0
             return counts.log1p()
         while inputs[0].numel() > self.most and min(inputs.shape[-2:]) > 1:
             flat = torch.nn.functional.avg_pool2d(inputs.flatten(0, -4) if inputs.ndim > 4 else inputs, 2)
@@ -59,11 +61,14 @@ def ready(data: Any, task: Any) -> StreamData:
     """
     if not isinstance(data, StreamData):
         raise UserError(f"{type(data).__name__} is no data of this package: see ssl_ebm.data")
-    if isinstance(data, LabelledDocuments):
+    documents: Any = data
+    while isinstance(documents, LabelledShare):
+        documents = documents.data
+    if isinstance(documents, LabelledDocuments):
         backbone = getattr(task, "backbone", task)
         if not isinstance(backbone, MaskedText):
             raise UserError("labelled documents are probed with a model of text: give a checkpoint of one")
-        data.use_tokenizer(backbone.tokenizer_json, backbone.network.length)
+        documents.use_tokenizer(backbone.tokenizer_json, backbone.network.length)
     data.setup()
     return data
 

@@ -97,8 +97,9 @@ class Frozen:
             return tokens
         if self.pooling == "first":
             return tokens[:, 0]
-        if isinstance(self.task, MaskedText) and tokens.shape[1] == inputs.shape[1]:
-            weight = (inputs != self.task.special.pad).to(tokens)[..., None]
+        reader = getattr(self.task, "backbone", self.task)  # of what is fine-tuned
+        if isinstance(reader, MaskedText) and tokens.shape[1] == inputs.shape[1]:
+            weight = (inputs != reader.special.pad).to(tokens)[..., None]
             return (tokens * weight).sum(1) / weight.sum(1).clamp_min(1)
         return tokens.mean(1)
 

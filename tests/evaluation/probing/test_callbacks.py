@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from ssl_ebm.data import FontDigits, LabelledDocuments, MovingDigits, Text
+from ssl_ebm.data import FontDigits, LabelledDocuments, LabelledShare, MovingDigits, Text
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation import (
     AttentiveProbe,
@@ -176,6 +176,35 @@ def test_probed_pictures_are_not_augmented() -> None:
     plain.setup()
     ours, theirs = (extract(Frozen(task), one.train_dataset, range(20)) for one in (data, plain))
     assert torch.equal(ours.features, theirs.features)
+
+
+def test_a_share_of_augmented_pictures_is_probed_as_they_are() -> None:
+    share, plain = LabelledShare(pictures(flip=True, crop=0.3), per_class=3), pictures()
+    share.setup()
+    plain.setup()
+    task = Inpainting(objective="least_squares", network=PATCHES, mask=RANDOM)
+    ours = extract(Frozen(task), share.train_dataset, range(30))
+    theirs = extract(Frozen(task), plain.train_dataset, share.train_dataset.places.tolist())
+    assert torch.equal(ours.features, theirs.features)
+    assert torch.equal(ours.target, theirs.target)
+
+
+def test_few_labels_of_text_are_probed(documents: Path, tmp_path: Path) -> None:
+    made = kinds(documents)["text"]
+    probe = LinearProbe(LabelledShare(LabelledDocuments(str(documents)), per_class=4))
+    task, _ = fit(tmp_path, made, [probe])
+    [found] = json.loads((tmp_path / "probe_linear.json").read_text())
+    data = LabelledDocuments(str(documents))
+    data.use_tokenizer(task.tokenizer_json, 16)
+    data.setup()
+    sets = [
+        extract(Frozen(task), dataset, items)
+        for dataset, items in (
+            (data.train_dataset, probe.data.train_dataset.places.tolist()), (data.val_dataset, range(20)),
+        )
+    ]  # fmt: skip
+    assert sets[0].target.bincount().tolist() == [4, 4]
+    assert found["accuracy"] == pytest.approx(linear_probe(*sets).accuracy.to_json())
 
 
 def test_targets_are_those_of_the_last_frame_that_is_seen() -> None:

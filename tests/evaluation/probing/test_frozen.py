@@ -8,7 +8,8 @@ import torch
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.probing import Frozen
-from ssl_ebm.tasks import FramePrediction, Inpainting, MaskedText
+from ssl_ebm.evaluation.probing.features import RawInputs
+from ssl_ebm.tasks import FineTuning, FramePrediction, Inpainting, MaskedText
 
 TEXT = {
     "class_path": "ssl_ebm.networks.text.TextEncoder",
@@ -71,6 +72,18 @@ def test_padding_is_not_pooled() -> None:
     with torch.no_grad():
         found = [Frozen(task, "blocks.0")({"tokens": one}) for one in (short, padded)]
     torch.testing.assert_close(*found)
+
+
+def test_features_of_a_fine_tuned_text_model_are_those_of_its_backbone() -> None:
+    task = FineTuning(
+        backbone={"class_path": "ssl_ebm.tasks.MaskedText", "init_args": {"network": TEXT}}
+    ).eval()
+    batch = {"tokens": torch.tensor([[2, 20, 30, 3, 0, 0], [2, 20, 20, 40, 50, 3]])}
+    with torch.no_grad():
+        for layer in ("blocks.0", "network.tokens"):
+            ours, theirs = (Frozen(one, layer)(batch) for one in (task, task.backbone))
+            assert torch.equal(ours, theirs)
+        assert torch.equal(RawInputs(task)(batch), RawInputs(task.backbone)(batch))
 
 
 def test_a_grid_keeps_where_things_are() -> None:
