@@ -90,6 +90,8 @@ def _listings(
     for name in names():
         labelled = labelled and _label_of(name, described) is not None
         unknown.discard(name)
+        if not labelled and not unknown:
+            break
     if unknown:
         _say_unknown(folder / f"{kind}.csv", sorted(unknown), len(described))
     for name in names():
@@ -186,7 +188,7 @@ def _read_notes(path: Path) -> dict[str, dict[str, str]]:
         raise UserError(f"cannot read {path} ({error}): save it as CSV in UTF-8, or remove it") from error
     if rows and "path" not in rows[0]:
         raise UserError(f"{path} has no column `path`: name it in the first line, or remove the file")
-    return {posixpath.normpath(row["path"] or "").replace("\\", "/"): row for row in rows}
+    return {posixpath.normpath((row["path"] or "").replace("\\", "/")): row for row in rows}
 
 
 def _say_unknown(path: Path, unknown: Sequence[str], rows: int) -> None:
