@@ -27,7 +27,7 @@ from ssl_ebm.files import write_whole
 from ssl_ebm.progress import Display
 from ssl_ebm.report.entries import Entry, trained_settings, usable_cores
 from ssl_ebm.tasks.checkpoints import read_checkpoint
-from ssl_ebm.tasks.saving import last_checkpoint
+from ssl_ebm.tasks.saving import last_checkpoint, newest_whole
 
 POLL_SECONDS = 0.2
 STEP_LINE = re.compile(r"^step (\d+)(?:/\d+)?.*? ([\d.]+) steps/s", re.M)
@@ -79,8 +79,10 @@ class Training:
         return saved == {**self.entry.settings, "seed_everything": self.seed}
 
     def _saved_step(self) -> int:
+        """That of the newest checkpoint that is whole; 0 where there is none."""
         try:
-            return int(read_checkpoint(self.checkpoint)["global_step"])
+            newest = newest_whole(self.folder)
+            return 0 if newest is None else int(read_checkpoint(newest)["global_step"])
         except UserError:
             return 0
 

@@ -56,7 +56,7 @@ def is_whole(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # of another type for each way in which the list can be wrong
         return False
 
 
@@ -75,6 +75,15 @@ def previous_checkpoint(run_dir: str | Path) -> Path:
     return checkpoint_folder(run_dir) / "previous.ckpt"
 
 
+def _can_be_read(path: Path) -> bool:
+    """Whether torch can read it, too, whose reading of the list of parts is stricter. No weights are read."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # as in `is_whole`
+        return False
+    return True
+
+
 def newest_whole(run_dir: str | Path) -> Path | None:
     """The newest checkpoint of a run that is not damaged; None where there is none at all.
 
@@ -83,7 +92,7 @@ def newest_whole(run_dir: str | Path) -> Path | None:
     """
     found = [path for path in (last_checkpoint(run_dir), previous_checkpoint(run_dir)) if path.exists()]
     for path in found:
-        if is_whole(path):
+        if is_whole(path) and _can_be_read(path):
             return path
     if found:
         raise UserError(f"{' and '.join(map(str, found))} damaged: train from scratch, without --ckpt_path")

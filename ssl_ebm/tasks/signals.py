@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import torch
@@ -15,8 +16,11 @@ from lightning.pytorch.callbacks import Callback
 
 from ssl_ebm.tasks.saving import LastCheckpoint
 
-# Optimizer steps between two questions to all processes whether one of them was told to stop.
+# Optimizer steps between two questions to all processes whether one of them was told to stop; of steps with
+# several batches fewer.
 AGREE_STEPS = 10
+# Seconds that a validation may go on after SIGUSR1: the job's time is over soon.
+PATIENCE = 60.0
 
 
 class Stopped(SystemExit):
@@ -28,7 +32,8 @@ class StopOnSignal(Callback):
 
     One process that receives it is enough: all stop at the same step. In a SLURM job SIGUSR1 also queues the
     job again (`#SBATCH --signal=USR1@SECONDS` sends it before the time is over); started again by the same
-    command with `--ckpt_path last` it goes on as if nothing had been.
+    command with `--ckpt_path last` it goes on as if nothing had been. A validation of a SLURM job that takes
+    more than `PATIENCE` seconds from there is not waited for: what goes on is the last checkpoint.
 
     Lightning's own handlers save in the middle of a step, or do not save: these take their place.
 
@@ -39,6 +44,7 @@ class StopOnSignal(Callback):
     def __init__(self, checkpoint: LastCheckpoint) -> None:
         self.checkpoint = checkpoint
         self.received = 0
+        self._when = 0.0  # on the clock of `time.monotonic`
         self._step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,6 +56,7 @@ class StopOnSignal(Callback):
 
     def _receive(self, number: int, _: Any) -> None:
         self.received = number
+        self._when = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.global_step == self._step:
@@ -69,10 +76,19 @@ class StopOnSignal(Callback):
                 requeue_job()
         raise Stopped(128 + number)
 
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        late = self.received == signal.SIGUSR1 and time.monotonic() - self._when > PATIENCE
+        if not (late and trainer.is_global_zero and "SLURM_JOB_ID" in os.environ):
+            return
+        # In the middle of a validation no checkpoint would go on as if nothing had been.
+        print("ssl-ebm: SIGUSR1: stopped in a validation; the last checkpoint goes on", file=sys.stderr)
+        requeue_job()  # which ends the other processes
+        raise Stopped(128 + signal.SIGUSR1)
+
     def _of_any_process(self, trainer: Trainer) -> int:
         if trainer.world_size == 1:
             return self.received
-        if self._step % AGREE_STEPS:
+        if self._step % max(1, AGREE_STEPS // trainer.accumulate_grad_batches):
             return 0
         mine = torch.tensor(float(self.received), device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(mine, reduce_op="max"))

@@ -13,6 +13,7 @@ import yaml
 from ssl_ebm.errors import UserError
 from ssl_ebm.progress import Display
 from ssl_ebm.report.training import TimeLeft, Training, train
+from ssl_ebm.tasks.saving import last_checkpoint, previous_checkpoint
 
 SETTINGS = {"seed_everything": 0, "trainer": {"max_steps": 10}, "model": {"width": 8}}
 
@@ -43,6 +44,18 @@ def test_an_interrupted_one_goes_on(tmp_path: Path) -> None:
     assert not training.finished
     assert training.command[-2:] == ["--ckpt_path", "last"]
     assert "--data.size 20" in " ".join(training.command)
+
+
+def test_where_the_last_checkpoint_is_torn_the_one_before_goes_on(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "a", 10)
+    last = last_checkpoint(folder)
+    torch.save({"state_dict": {}, "global_step": 6}, previous_checkpoint(folder))
+    last.write_bytes(last.read_bytes()[:-20])
+    training = Training(entry(), 0, folder)
+    assert training.step == 6
+    assert training.command[-2:] == ["--ckpt_path", "last"]
+    previous_checkpoint(folder).unlink()
+    assert Training(entry(), 0, folder).step == 0
 
 
 @pytest.mark.parametrize(

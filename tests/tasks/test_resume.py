@@ -26,8 +26,8 @@ SETTINGS = [
 
 # What SLURM offers: a launcher that says who the one process is, and a command that queues a job again.
 SRUN = """#!/bin/sh
-[ "$1" = --kill-on-bad-exit=1 ] || exit 9
-shift
+[ "$1 $2" = "--cpus-per-task=1 --kill-on-bad-exit=1" ] || exit 9
+shift 2
 export SLURM_JOB_ID=4711 SLURM_JOB_NAME=training SLURM_NTASKS=1 SLURM_NNODES=1 SLURM_NTASKS_PER_NODE=1
 export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0
 exec "$@"

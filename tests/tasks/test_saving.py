@@ -1,6 +1,7 @@
 """Checkpoints on disk: whole or not at all, and none lost."""
 
 import os
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -78,6 +79,24 @@ def test_the_newest_whole_checkpoint_is_found_wherever_the_last_one_is_torn(tmp_
     previous_checkpoint(tmp_path).write_bytes(b"")
     with pytest.raises(UserError, match="damaged: train from scratch"):
         newest_whole(tmp_path)
+
+
+def test_no_changed_bit_of_the_list_of_parts_stops_the_search(tmp_path: Path) -> None:
+    """Nor is a checkpoint that reads differently taken for whole."""
+    written_by_steps(tmp_path, [1, 2])
+    last = last_checkpoint(tmp_path)
+    whole = last.read_bytes()
+    with zipfile.ZipFile(last) as archive:
+        start = archive.start_dir
+    damaged = 0
+    for place in range(start, len(whole)):
+        for bit in range(8):
+            last.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            found = newest_whole(tmp_path)
+            damaged += found != last
+            if place % 16 == bit:  # loading takes longer
+                assert step_of(found) == (2 if found == last else 1)
+    assert damaged > len(whole) - start
 
 
 def test_without_hard_links_the_previous_checkpoint_is_kept_as_well(
