@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.files import write_whole
+from ssl_ebm.files import sha256_of, write_whole
 from ssl_ebm.progress import Display
 from ssl_ebm.report.entries import Entry, trained_settings, usable_cores
 from ssl_ebm.tasks.checkpoints import read_checkpoint
@@ -76,7 +76,18 @@ class Training:
             saved = trained_settings(yaml.safe_load((self.folder / "config.yaml").read_text()))
         except (OSError, yaml.YAMLError, AttributeError):
             return False
-        return saved == {**self.entry.settings, "seed_everything": self.seed}
+        return saved == {**self.entry.settings, "seed_everything": self.seed} and self._same_start()
+
+    def _same_start(self) -> bool:
+        """Whether it began with the weights that are at `start_from` today, if that is set."""
+        start = self.entry.settings.get("start_from")
+        if start is None:
+            return True
+        try:
+            first = json.loads((self.folder / "run.json").read_text())[0]
+            return bool(first["began_from"]["sha256"] == sha256_of(start))
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
 
     def _saved_step(self) -> int:
         """That of the newest checkpoint that is whole; 0 where there is none."""

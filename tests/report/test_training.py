@@ -1,6 +1,7 @@
 """What is trained again, what goes on, and what a failure says; the processes here are not real trainings."""
 
 import io
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import torch
 import yaml
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.files import sha256_of
 from ssl_ebm.progress import Display
 from ssl_ebm.report.training import TimeLeft, Training, train
 from ssl_ebm.tasks.saving import last_checkpoint, previous_checkpoint
@@ -56,6 +58,21 @@ def test_where_the_last_checkpoint_is_torn_the_one_before_goes_on(tmp_path: Path
     assert training.command[-2:] == ["--ckpt_path", "last"]
     previous_checkpoint(folder).unlink()
     assert Training(entry(), 0, folder).step == 0
+
+
+def test_a_training_from_other_weights_of_the_same_name_is_another(tmp_path: Path) -> None:
+    start = tmp_path / "start.ckpt"
+    start.write_bytes(b"some weights")
+    started = {**SETTINGS, "start_from": str(start)}
+    folder = saved(tmp_path / "a", 10, start_from=str(start))
+    one = entry()
+    one.settings = started
+    assert not Training(one, 0, folder).finished  # of weights that nothing tells
+    record = [{"began_from": {"path": str(start), "sha256": sha256_of(start)}}, {"began_from": None}]
+    (folder / "run.json").write_text(json.dumps(record))
+    assert Training(one, 0, folder).finished
+    start.write_bytes(b"other weights")
+    assert not Training(one, 0, folder).finished
 
 
 @pytest.mark.parametrize(
