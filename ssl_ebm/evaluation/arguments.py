@@ -6,12 +6,9 @@ import contextlib
 import copy
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from ssl_ebm.errors import UserError, in_one_line
+from ssl_ebm.evaluation.config_files import NoSettingsError, parse_settings, read_settings
 
 
 class Argument(NamedTuple):
@@ -23,16 +20,21 @@ class Argument(NamedTuple):
 
 
 def read_arguments(arguments: Sequence[str]) -> Iterator[Argument]:
-    """The arguments in order; a word that belongs to none is one by itself."""
+    """The arguments in order; a word that belongs to none is one by itself.
+
+    `-cFILE` is `-c FILE`, and never the value of the argument before.
+    """
     words = list(arguments)
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")
+        if word.startswith("-c") and name != "-c":
+            name, equals, value = "-c", "=", word.removeprefix("-c")
         if not name.startswith("-"):
             yield Argument(word, None, (word,))
         elif equals:
             yield Argument(name, value, (word,))
-        elif words and not words[0].startswith("--"):
+        elif words and not words[0].startswith(("--", "-c")):
             value = words.pop(0)
             yield Argument(name, value, (word, value))
         else:
@@ -84,18 +86,15 @@ def _value(argument: Argument) -> Any:
     Raises:
         UserError: it is none.
     """
-    try:
-        return yaml.safe_load(argument.value or "")
-    except yaml.YAMLError as error:
-        raise UserError(f"{argument.name} {argument.value} is no YAML: {in_one_line(error)}") from error
+    return parse_settings(argument.value or "", f"{argument.name} {argument.value}")
 
 
 def _models(found: Sequence[Argument]) -> Iterator[dict[str, Any]]:
     """What each YAML file says of the model; one that cannot be read is the parser's to complain of."""
     for one in found:
         if one.name in ("-c", "--config") and one.value is not None:
-            with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
-                model = yaml.safe_load(Path(one.value).read_text())["model"]
+            with contextlib.suppress(NoSettingsError, ValueError, KeyError, TypeError):
+                model = read_settings(one.value)["model"]
                 if isinstance(model, dict):
                     yield model
 

@@ -6,53 +6,85 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import get_loader
 
-from ssl_ebm.errors import UserError
+from ssl_ebm.errors import UserError, in_one_line
 
 LARGEST = 1_000_000  # bytes of a file of settings; larger ones are data
 DEEPEST = 50  # levels of nesting; those who read settings call themselves once for each, several times over
 LONGEST = 2 * LARGEST  # characters, where each use of an alias counts as what it stands for
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # what the parser's own is made from
 
 
 class NoSettingsError(UserError):
     """A file that cannot be a file of settings; the message says which and why."""
 
 
+class NoYamlError(NoSettingsError):
+    """A text that the parser cannot read, either."""
+
+
 def read_settings(path: str | Path) -> Any:
-    """What a YAML file says; None where it is no YAML, which the parser says with the place.
+    """What a YAML file says, as the parser of the command line reads it.
 
     Raises:
-        NoSettingsError: it cannot be read, is no text in UTF-8, or too large, nested too deeply, or has
-            aliases that stand for too much, or for themselves.
+        NoSettingsError: it cannot be read, is no text in UTF-8, no YAML, or too large, nested too deeply, or
+            has aliases that stand for too much, or for themselves.
+    """
+    return parse_settings(read_text(path), str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file that may be one of settings.
+
+    Raises:
+        NoSettingsError: it cannot be read, is no text in UTF-8, or too large.
     """
     path = Path(path)
     try:
+        if path.is_fifo():  # which can be read once, and the parser has to read it, too
+            raise NoSettingsError(f"{path} is a pipe: write what comes out of it to a file, and give that")
         if path.stat().st_size > LARGEST:
             raise NoSettingsError(f"{path} has more than {LARGEST:,} bytes: it is no file of settings")
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise NoSettingsError(f"{path} is not UTF-8, at byte {error.start}: mend it") from error
     except OSError as error:
         raise NoSettingsError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def parse_settings(text: str, name: str) -> Any:
+    """What a text says in YAML, as the parser of the command line reads it: a date, say, is text to it.
+
+    Args:
+        name: of the text, for errors.
+
+    Raises:
+        NoYamlError: it is no YAML.
+        NoSettingsError: nested too deeply, or with aliases that stand for too much, or for themselves.
+    """
     try:
-        _check_size(text, path)
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # a date or a number that is none
-        return None
+        _check_size(text, name)
+        return get_loader("yaml")(text)
+    except NoSettingsError:
+        raise
+    except Exception as error:  # besides its own errors, those of int() and the like
+        raise NoYamlError(f"{name} is no YAML: {in_one_line(error)}") from error
 
 
-def _check_size(text: str, path: Path) -> None:
+def _check_size(text: str, name: str) -> None:
     """Walks through the file without building anything of it."""
     meant: dict[str, int] = {}  # characters that an alias stands for
     around: list[tuple[str | None, int]] = []  # lists and mappings: anchor, characters before them
     length = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
+    for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
             around.append((event.anchor, length))
             length += 1
             if len(around) > DEEPEST:
                 raise NoSettingsError(
-                    f"{path} is nested over {DEEPEST} levels deep: it is no file of settings"
+                    f"{name} is nested over {DEEPEST} levels deep: it is no file of settings"
                 )
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = around.pop()
@@ -60,7 +92,7 @@ def _check_size(text: str, path: Path) -> None:
                 meant[anchor] = length - before
         elif isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in around):
-                raise NoSettingsError(f"in {path} *{event.anchor} stands for something that it is a part of")
+                raise NoSettingsError(f"in {name} *{event.anchor} stands for something that it is a part of")
             length += meant.get(str(event.anchor), 0)
         elif isinstance(event, yaml.ScalarEvent):
             length += 1 + len(event.value)
@@ -68,5 +100,5 @@ def _check_size(text: str, path: Path) -> None:
                 meant[event.anchor] = 1 + len(event.value)
         if length > LONGEST:
             raise NoSettingsError(
-                f"the aliases of {path} stand for over {LONGEST:,} characters: write them out"
+                f"the aliases of {name} stand for over {LONGEST:,} characters: write them out"
             )

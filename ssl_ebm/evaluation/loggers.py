@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: a CSV file always, Weights & Biases where it is wanted and works."""
+"""Where the numbers of a run go beside its CSV file: Weights & Biases, where it is wanted and works."""
 
 import secrets
 import warnings
@@ -6,31 +6,43 @@ from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 WandbMode = Literal["off", "offline", "online"]
 WANDB_PATIENCE = 30  # seconds to wait for the network before going on without it
 
 
-def make_loggers(
+def wandb_logger(
     run_dir: str | Path, wandb: WandbMode = "off", project: str = "ssl_ebm", resumed: bool = False
-) -> list[Logger]:
-    """CSV under ``run_dir/metrics/version_N/metrics.csv``, and Weights & Biases as ``wandb`` says.
+) -> WandbLogger | None:
+    """Starts a run at Weights & Biases; None where it is off, not installed, or cannot start (no network, not
+    logged in): then a warning says so.
 
-    A start that resumes gets the next version: nothing that was logged is overwritten. Weights & Biases goes
-    on in the same run, whose name is in ``run_dir/wandb_run.txt``. Where wandb is not installed, or cannot
-    start (no network, not logged in), a warning says so and the CSV goes on.
+    A start that resumes goes on in the run whose name is in ``run_dir/wandb_run.txt``; any other writes a new
+    name there. So whoever calls this holds the folder's lock.
     """
-    loggers: list[Logger] = [CSVLogger(run_dir, name="metrics")]
-    if wandb != "off":
-        try:
-            name = _wandb_run(Path(run_dir), resumed)
-            loggers.append(_start_wandb(Path(run_dir), name, offline=wandb == "offline", project=project))
-        except Exception as error:  # no failure of a logger may stop training
-            reason = " ".join(str(error).split())[:200]
-            warnings.warn(f"logging goes on without wandb ({type(error).__name__}: {reason})", stacklevel=2)
-    return loggers
+    if wandb == "off":
+        return None
+    try:
+        name = _wandb_run(Path(run_dir), resumed)
+        return _start_wandb(Path(run_dir), name, offline=wandb == "offline", project=project)
+    except Exception as error:  # no failure of a logger may stop training
+        reason = " ".join(str(error).split())[:200]
+        warnings.warn(f"logging goes on without wandb ({type(error).__name__}: {reason})", stacklevel=2)
+    return None
+
+
+def end_wandb(trainer: Trainer) -> None:
+    """Ends the trainer's run at Weights & Biases: while it lasts, the next training of this process would log
+    to it too."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            try:
+                logger.experiment.finish()
+            except Exception as error:  # as when it started
+                reason = " ".join(str(error).split())[:200]
+                warnings.warn(f"wandb did not end ({type(error).__name__}: {reason})", stacklevel=2)
 
 
 @rank_zero_only

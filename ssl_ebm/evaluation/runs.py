@@ -20,12 +20,12 @@ from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
 from ssl_ebm.evaluation.failures import remedy_for, take_late_signal
 from ssl_ebm.evaluation.lock import only_run_in
-from ssl_ebm.evaluation.loggers import make_loggers
+from ssl_ebm.evaluation.loggers import wandb_logger
 from ssl_ebm.evaluation.progress import ProgressLines
 from ssl_ebm.evaluation.provenance import RunRecord
 from ssl_ebm.evaluation.quiet import quieten
 from ssl_ebm.evaluation.run_settings import add_settings, launched_settings, leave_descriptions
-from ssl_ebm.evaluation.trust import check_configs, names_foreign_code
+from ssl_ebm.evaluation.trust import check_configs, names_foreign_code, read_local_files_alone
 from ssl_ebm.files import whole
 from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
@@ -47,6 +47,8 @@ from ssl_ebm.tasks.signals import StopOnSignal
 COMMANDS = ("fit", "validate", "test", "predict")
 DEFAULT_TASK = "ssl_ebm.tasks.frame_prediction.FramePrediction"
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
+
+read_local_files_alone()  # Lightning's command line, imported above, allows for addresses
 
 
 class SaveConfig(SaveConfigCallback):
@@ -93,7 +95,7 @@ class Run(LightningCLI):
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             auto_configure_optimizers=False,  # a task has its own optimizer
-            parser_kwargs={"prog": "ssl-ebm", "exit_on_error": False},
+            parser_kwargs={"prog": "ssl-ebm", "exit_on_error": False, "allow_abbrev": False},
             args=[command, *merge_parts(self.arguments)],
         )
 
@@ -206,7 +208,9 @@ class Run(LightningCLI):
         kwargs |= {"default_root_dir": str(self.run_dir), **launched_settings(config)}
         kwargs["precision"] = bearable(config["precision"], config["accelerator"])
         if config["logger"] in (None, True):
-            kwargs["logger"] = self._loggers()
+            # `fit` adds Weights & Biases under the folder's lock. A start that resumes gets the next version.
+            name = "metrics" if self.command == "fit" else self.command
+            kwargs["logger"] = [CSVLogger(self.run_dir, name=name)]
         seed, resumed_from = self.setting("seed_everything"), self.setting("ckpt_path")
         start = self.setting("start_from") if resumed_from is None else None
         checkpoint = LastCheckpoint(self.run_dir, self.setting("checkpoint_every"))
@@ -229,12 +233,6 @@ class Run(LightningCLI):
         except (MisconfigurationException, ValueError) as error:  # what the Trainer says of its settings
             raise UserError(str(error)) from error
 
-    def _loggers(self) -> list[Any]:
-        if self.command == "fit":
-            resumed = self.setting("ckpt_path") is not None
-            return make_loggers(self.run_dir, self.setting("wandb"), resumed=resumed)
-        return [CSVLogger(self.run_dir, name=self.command)]
-
     # --- running ---
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -249,10 +247,12 @@ class Run(LightningCLI):
         if self.command != "fit" or self.trainer.global_rank:
             return self._execute()
         with only_run_in(self.run_dir):
-            _prepare_folder(self.run_dir, self.setting("ckpt_path"))
+            prepare_folder(self.run_dir, self.setting("ckpt_path"))
             return self._execute()
 
     def _execute(self) -> Any:
+        if self.command == "fit":
+            self._add_wandb()
         arguments = self._prepare_subcommand_kwargs(self.command)
         arguments["ckpt_path"] = self.setting("ckpt_path")
         try:
@@ -271,6 +271,14 @@ class Run(LightningCLI):
             self._write_predictions(result)
         return result
 
+    def _add_wandb(self) -> None:
+        if self.setting("trainer.logger") not in (None, True) or getattr(self.trainer, "fast_dev_run", False):
+            return
+        resumed = self.setting("ckpt_path") is not None
+        logger = wandb_logger(self.run_dir, self.setting("wandb"), resumed=resumed)
+        if logger is not None:
+            self.trainer.loggers.append(logger)
+
     def _write_predictions(self, predictions: Any) -> None:
         """Each process writes what it predicted: the batches are not gathered."""
         rank = f".{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
@@ -280,8 +288,11 @@ class Run(LightningCLI):
         print(f"predictions: {path}")
 
 
-def _prepare_folder(run_dir: Path, resumed_from: str | None) -> None:
-    """Puts aside what a fresh start, or one from the checkpoint before the last, would write over."""
+def prepare_folder(run_dir: Path, resumed_from: str | Path | None) -> None:
+    """Puts aside what a fresh start, or one from the checkpoint before the last, would write over.
+
+    Whoever calls this holds the folder's lock.
+    """
     last = last_checkpoint(run_dir)
     if resumed_from is None:
         aside = put_aside_checkpoints(run_dir)

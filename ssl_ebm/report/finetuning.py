@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.arguments import read_arguments
+from ssl_ebm.evaluation.loggers import end_wandb
 from ssl_ebm.evaluation.probing.counted_words import Counted, counted_words
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.statistics import Bootstrap, Interval, paired_interval, share_interval
@@ -23,7 +24,7 @@ from ssl_ebm.report.data_arguments import data_description
 from ssl_ebm.report.entries import resolved, trained_settings
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.classification import Vote
-from ssl_ebm.tasks.saving import last_checkpoint
+from ssl_ebm.tasks.saving import last_checkpoint, newest_whole
 
 LOOKS = 5  # validations in a training
 
@@ -198,12 +199,13 @@ def _tune(arguments: list[str]) -> Tuned:
     first_step = 0
     if _began(run):
         run = Run("fit", [*arguments, "--ckpt_path", "last"])
-        first_step = int(read_checkpoint(last_checkpoint(run.run_dir))["global_step"])
+        first_step = int(read_checkpoint(run.setting("ckpt_path"))["global_step"])
     run.execute()
     trained = time.monotonic()
     run.trainer.validate(run.model, datamodule=run.datamodule, verbose=False)
     run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
     measured = time.monotonic()
+    end_wandb(run.trainer)  # the next seed has a run of its own
     model: Any = run.model
     data: Any = run.datamodule
     counted = counted_words(data, {split: vote.unit.cpu() for split, vote in model.votes.items()})
@@ -235,14 +237,14 @@ def _tune(arguments: list[str]) -> Tuned:
 
 def _began(run: Run) -> bool:
     """Whether the folder holds a training with the same settings, from the same weights."""
-    path = last_checkpoint(run.run_dir)
     try:
+        path = newest_whole(run.run_dir)
         saved = yaml.safe_load((run.run_dir / "config.yaml").read_text())
         same = trained_settings(saved) == resolved(run)
-    except (OSError, yaml.YAMLError, AttributeError):
+    except (OSError, yaml.YAMLError, AttributeError, UserError):
         return False
     model: Any = run.model
-    return same and path.is_file() and read_checkpoint(path).get("began_from") == model.began_from
+    return same and path is not None and read_checkpoint(path).get("began_from") == model.began_from
 
 
 def _line(

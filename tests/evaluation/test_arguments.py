@@ -10,7 +10,7 @@ import pytest
 
 from ssl_ebm.cli import main
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
+from ssl_ebm.evaluation.arguments import merge_parts, names_a_task, read_arguments
 from ssl_ebm.evaluation.runs import Run
 
 CONFIG = """\
@@ -111,6 +111,18 @@ def test_a_value_that_is_no_yaml(config: str) -> None:
         merge_parts(["--config", config, "--model.energy.width", "[1"])
     [*_, value] = merge_parts(["--config", config, "--model.energy.width", "2020-01-01"])
     assert "2020-01-01" in value
+    [*_, value] = merge_parts(["--config", config, "--model.energy.width", "2020-13-45"])
+    assert "2020-13-45" in value
+
+
+def test_a_config_may_be_attached_to_its_letter(config: str) -> None:
+    for words in ([f"-c{config}"], [f"-c={config}"], ["-c", config], ["--flag", f"-c{config}"]):
+        last = list(read_arguments(words))[-1]
+        assert (last.name, last.value) == ("-c", config)
+    assert names_a_task([f"-c{config}"])
+    *rest, name, _ = merge_parts([f"-c{config}", "--model.energy.width", "16"])
+    assert rest == [f"-c{config}"]
+    assert name == "--model.energy"
 
 
 def test_a_file_or_an_argument_names_the_task(config: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 import yaml
 
 from ssl_ebm.cli import main
@@ -34,7 +35,7 @@ time.sleep(600)
 def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gone by SIGKILL: nothing that it leaves behind is in the way."""
+    """Gone by SIGKILL: nothing that it leaves behind is in the way. Its run at W&B stays its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(TOY))
     command = [sys.executable, "-c", LOCK, "run/.lock"]
@@ -46,8 +47,13 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert main(["fit", "--config", "toy.yaml", "--run_dir", "run"]) == 2
-        (line,) = [one for one in capsys.readouterr().err.splitlines() if "error" in one]
+        Path("run/wandb_run.txt").write_text("first")
+        for more in ([], ["--ckpt_path", "last"]):
+            assert main(["fit", "--config", "toy.yaml", "--run_dir", "run", "--wandb", "offline", *more]) == 2
+            assert wandb.run is None
+        assert Path("run/wandb_run.txt").read_text() == "first"
+        assert sorted(path.name for path in Path("run").iterdir()) == [".lock", "wandb_run.txt"]
+        (line, _) = [one for one in capsys.readouterr().err.splitlines() if "error" in one]
         assert f"in use by another run (process {holder.pid} on" in line
     finally:
         holder.kill()

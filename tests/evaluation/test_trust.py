@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 
@@ -13,13 +14,34 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.trust import VARIABLE, check_configs, names_foreign_code
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 
-EVIL = "from pathlib import Path\nPath('ran').touch()\nclass Callback:\n    pass\n"
+EVIL = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nclass Callback:\n    pass\n"
 PLACES = {
     "as a callback": "trainer: {callbacks: [{class_path: stranger.Callback}]}",
     "as the model": "model: {class_path: stranger.Callback}",
     "by its name alone": "data: stranger.Callback",
     "for a callable": "trainer: {logger: {class_path: ssl_ebm.x.Y, init_args: {call: stranger.Callback}}}",
     "in another file": "model: inner.txt",
+    "in a text that is read once more": "data: '{class_path: stranger.Callback}'",
+    "in a list of lines": "trainer: {callbacks: lines.txt}",
+    "in a file by its address": "data: file://FOLDER/inner.yaml",
+    "in a file of a nested class": (
+        "data: {class_path: ssl_ebm.data.LabelledShare, init_args: {data: inner.yaml}}"
+    ),
+    "beside a date that is none": "data: {class_path: stranger.Callback, dict_kwargs: {x: 2020-13-45}}",
+    "beside a date that is none, inside": "data: undated.yaml",
+}
+LONG = b"#" * 1_000_001
+NESTED = b"dict_kwargs: {x: " + b"[" * 60 + b"]" * 60 + b"}"
+FORMS = {
+    "attached": ["-cconfig.yaml"],
+    "attached, behind an argument": ["--seed_everything", "-cconfig.yaml"],
+    "a callback": ["--trainer.callbacks", "inner.yaml"],
+    "a callback more": ["--trainer.callbacks+=inner.txt"],
+    "a logger": ["--trainer.logger", "inner.txt"],
+    "callbacks in a list": ["--trainer.callbacks", "[inner.txt]"],
+    "data inside of data": ["--data=ssl_ebm.data.LabelledShare", "--data.data", "inner.txt"],
+    "by its address": ["--config", "file://FOLDER/config.yaml"],
+    "settings that name it": ["--config", "{data: inner.txt}"],
 }
 
 
@@ -31,7 +53,10 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.delitem(sys.modules, "stranger", raising=False)
     (tmp_path / "stranger.py").write_text(EVIL)
-    (tmp_path / "inner.txt").write_text("class_path: stranger.Callback\n")
+    for name in ("inner.txt", "inner.yaml"):
+        (tmp_path / name).write_text("class_path: stranger.Callback\n")
+    (tmp_path / "undated.yaml").write_text("class_path: stranger.Callback\ndict_kwargs: {x: 2020-13-45}\n")
+    (tmp_path / "lines.txt").write_text("lightning.pytorch.callbacks.Timer\nstranger.Callback\n")
     return tmp_path
 
 
@@ -39,7 +64,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_config_imports_no_module_of_a_stranger(
     place: str, stranger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (stranger / "config.yaml").write_text(PLACES[place] + "\n")
+    (stranger / "config.yaml").write_text(PLACES[place].replace("FOLDER", str(stranger)) + "\n")
     assert main(["fit", "--config", "config.yaml"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "names stranger.Callback" in line
@@ -47,6 +72,102 @@ def test_a_config_imports_no_module_of_a_stranger(
     assert not Path("ran").exists()
     assert main(["fit", "--config", "config.yaml", "--trust_config"]) == 2  # for it is no task
     assert Path("ran").exists() == ("callable" not in place)  # the trace is one that would have been seen
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_imports_no_module_of_a_stranger_in_whatever_form_it_is_given(
+    form: str, stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (stranger / "config.yaml").write_text("data: stranger.Callback\n")
+    words = [word.replace("FOLDER", str(stranger)) for word in FORMS[form]]
+    assert main(["fit", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "names stranger.Callback" in line
+    assert not Path("ran").exists()
+    main(["fit", *words, "--trust_config"])
+    assert Path("ran").exists() or "behind" in form
+
+
+@pytest.mark.parametrize("content", [LONG, NESTED], ids=["long", "nested"])
+@pytest.mark.parametrize("name", ["inner.yaml", "inner.txt"])
+@pytest.mark.parametrize(
+    "config", ["data: NAME", "data: {class_path: ssl_ebm.data.LabelledShare, init_args: {data: NAME}}"]
+)
+def test_a_file_that_is_not_checked_is_not_read(
+    content: bytes, name: str, config: str, stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (stranger / "config.yaml").write_text(config.replace("NAME", name))
+    (stranger / name).write_bytes(b"class_path: stranger.Callback\n" + content)
+    assert main(["fit", "--config", "config.yaml"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert name in line
+    assert "--trust_config" in line
+    assert not Path("ran").exists()
+    main(["fit", "--config", "config.yaml", "--trust_config"])
+    assert Path("ran").exists()
+
+
+def test_the_parser_opens_no_addresses(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trusted or not: what is behind one can be another thing for whoever checks it."""
+    fsspec.filesystem("memory").pipe("/inner.yaml", b"class_path: stranger.Callback\n")
+    (stranger / "config.yaml").write_text("data: memory://inner.yaml\n")
+    for words in (["config.yaml"], ["memory://inner.yaml"], ["config.yaml", "--trust_config"]):
+        assert main(["fit", "--config", *words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "memory://inner.yaml" in line
+    assert not Path("ran").exists()
+
+
+def test_a_config_that_can_be_read_once_is_not_read(
+    stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo("pipe.yaml")
+    for name in ("pipe.yaml", "-"):
+        assert main(["fit", "--config", name]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "to a file, and give that" in line
+
+
+def test_an_argument_of_the_class_that_is_chosen_in_the_end(stranger: Path) -> None:
+    """A file names a class that takes text there, and the command line one that takes an object."""
+    Path("config.yaml").write_text("data: {class_path: ssl_ebm.data.Text, init_args: {data: inner.txt}}\n")
+    for words in (["--data", "ssl_ebm.data.LabelledShare"], ["--data.class_path=ssl_ebm.data.LabelledShare"]):
+        with pytest.raises(UserError, match="stranger"):
+            check_configs(["--config", "config.yaml", *words])
+
+
+def test_a_link_to_a_config_is_read_from_where_it_stands(stranger: Path) -> None:
+    (stranger / "links").mkdir()
+    (stranger / "config.yaml").write_text("data: beside.yaml\n")
+    (stranger / "links" / "beside.yaml").write_text("class_path: stranger.Callback\n")
+    (stranger / "links" / "config.yaml").symlink_to(stranger / "config.yaml")
+    assert main(["fit", "--config", "links/config.yaml"]) == 2
+    assert not Path("ran").exists()
+
+
+def test_an_abbreviated_argument_is_none(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--dat", "inner.yaml"], ["--conf=inner.yaml"], ["--mod", "inner.yaml"]):
+        assert main(["fit", *words]) == 2
+        assert words[0].partition("=")[0] in capsys.readouterr().err
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("name", ["reviews.csv", "corpus.txt", "photo.png", "tokenizer.json", "big.txt"])
+def test_data_are_no_settings(name: str, stranger: Path) -> None:
+    """Neither where a file names them nor on the command line, whatever they hold."""
+    content = {"photo.png": b"\x89PNG\xff", "big.txt": b"os.path\n" * 200_000}
+    (stranger / name).write_bytes(content.get(name, b"os.path\n{stranger.Callback: [\n"))
+    config = "data: {class_path: ssl_ebm.data.Text, init_args: {path: NAME, tokenizer: NAME}}\nrun_dir: NAME"
+    (stranger / "config.yaml").write_text(config.replace("NAME", name))
+    (stranger / "part.yaml").write_text(f"data: {{init_args: {{path: {name}}}}}")
+    inside = f'{{"class_path": "ssl_ebm.data.Text", "init_args": {{"path": "{name}"}}}}'
+    for words in (
+        ["--config", "config.yaml", "--data.tokenizer", name],
+        ["--config", "part.yaml", "--data", "ssl_ebm.data.Text"],
+        ["--data", "ssl_ebm.data.LabelledShare", "--data.data", inside],
+        ["--data", "ssl_ebm.data.Text", f"--data.init_args.path={name}", "--start_from", name],
+    ):
+        assert check_configs(words) == words
 
 
 def test_the_command_line_and_the_environment_are_the_users_own(

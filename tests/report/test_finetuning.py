@@ -125,6 +125,28 @@ def test_the_same_command_goes_on_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -
     assert Path("again/checkpoints.2/last.ckpt").is_file()
 
 
+def test_a_fine_tuning_goes_on_in_its_run_at_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each seed in its own, also where they share a process; and from the checkpoint before a damaged one."""
+    monkeypatch.setenv("WANDB_MODE", "offline")  # Lightning sets it, too
+    arguments = [*DIGITS, "--checkpoint_every", "3", "--labels", "0.5", "--wandb", "offline"]
+    arguments += ["--seeds", "0", "4"]
+
+    def logged() -> list[list[str]]:
+        """The identifiers of the starts of each seed, in order."""
+        folders = [sorted(Path(f"out/seed_{seed}/wandb").glob("offline-run-*")) for seed in (0, 4)]
+        return [[one.name.rsplit("-", 1)[1] for one in found] for found in folders]
+
+    finetune("patches", *arguments)
+    last = Path("out/seed_4/checkpoints/last.ckpt")
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="is missing or damaged"):
+        found = finetune("patches", *arguments)
+    assert [run["first_step"] for run in found["runs"]] == [8, 6]
+    (first, first_again), (second, second_again) = logged()
+    assert first == first_again != second == second_again
+    assert [Path(f"out/seed_{seed}/wandb_run.txt").read_text() for seed in (0, 4)] == [first, second]
+
+
 def write_reviews(path: Path) -> None:
     """Texts whose class is told by the syllable of their words."""
     draw = np.random.default_rng(0)

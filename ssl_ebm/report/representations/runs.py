@@ -23,6 +23,7 @@ from ssl_ebm.evaluation.probing.features import RawInputs, extract, target_names
 from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.probes import linear_probe, regression_probe
 from ssl_ebm.evaluation.provenance import versions
+from ssl_ebm.evaluation.runs import prepare_folder
 from ssl_ebm.files import make_folder, sha256_of, write_whole
 from ssl_ebm.report.representations.recipes import Layer, Training
 from ssl_ebm.tasks.backbones import make_backbone
@@ -103,18 +104,18 @@ def train(
         callbacks=[SeededSteps(seed), LastCheckpoint(folder, CHECKPOINT_EVERY), _Steps(watch)],
     )
     began = newest_whole(folder)
+    prepare_folder(folder, began)
     trainer.fit(task, datamodule=data, ckpt_path=began, weights_only=True)
     return trainer
 
 
 def begin(folder: Path, made_from: Mapping[str, Any]) -> None:
-    """Readies a folder; checkpoints of another training in it go."""
+    """Readies a folder; checkpoints of another training in it are put aside."""
     make_folder(folder)
     started = folder / "started.json"
     wanted = json.dumps(made_from, sort_keys=True)
     if not started.is_file() or started.read_text() != wanted:
-        for old in folder.glob("checkpoints/*.ckpt"):
-            old.unlink()
+        prepare_folder(folder, None)
         write_whole(started, wanted)
 
 

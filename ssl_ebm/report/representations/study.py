@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.lock import only_run_in
 from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.evaluation.quiet import quieten
 from ssl_ebm.files import make_folder, write_whole
@@ -76,7 +77,7 @@ def representations(
         95 % intervals over seeds and test items; `bars`: what was expected and whether it holds.
 
     Raises:
-        UserError: a mistake in data or settings.
+        UserError: a mistake in data or settings; another process writes to the folder.
     """
     seeds = list(seeds)
     if not recipes or len({one.name for one in recipes}) < len(recipes):
@@ -91,7 +92,7 @@ def representations(
     left, total = _TimeLeft(jobs), sum(job.size for job in jobs)
     described: dict[str, Any] = {"seeds": seeds, "tasks": {}}
     done = 0
-    with display or Display() as shown:
+    with only_run_in(folder), display or Display() as shown:
         for study in studies:
             results: dict[tuple[str, str, float | None, int], Result] = {}
             for job in (one for one in jobs if one.task == study.recipe.name):

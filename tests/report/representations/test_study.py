@@ -1,5 +1,6 @@
 """The study of representations on tiny tasks: its figures, what is read again, what goes on, its mistakes."""
 
+import fcntl
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from ssl_ebm.report.representations.recipes import Layer, Recipe, Training
 from ssl_ebm.report.representations.study import representations
 from ssl_ebm.tasks import FineTuning, FramePrediction, Inpainting, load_task
 from ssl_ebm.tasks.building import build
+from ssl_ebm.tasks.checkpoints import read_checkpoint
+from ssl_ebm.tasks.saving import is_whole, last_checkpoint, previous_checkpoint
 
 COUNTS = {"size": 16, "train_images": 120, "val_images": 20, "test_images": 40, "batch_size": 16}
 
@@ -194,6 +197,59 @@ def test_a_training_that_was_broken_off_goes_on(
     last = "pretrain/least_squares/seed_0/checkpoints/last.ckpt"
     states = [load_task(tmp_path / name / last, Inpainting).state_dict() for name in ("whole", "again")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_training_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(
+    pictures: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before it is whole at every moment of the training that goes on from it."""
+    monkeypatch.setattr(runs, "CHECKPOINT_EVERY", 1)
+    job = TaskStudy(pictures, [0], tmp_path).jobs()[0]
+    job.do(lambda part: None)
+    last, previous = last_checkpoint(job.folder), previous_checkpoint(job.folder)
+    wanted = load_task(last, Inpainting).state_dict()
+    last.write_bytes(last.read_bytes()[:-100])
+    steps: list[float] = []
+
+    def look(part: float) -> None:
+        steps.append(part)
+        assert is_whole(previous)
+
+    job.do(look)
+    assert steps == [1.0]
+    assert is_whole(previous)
+    found = load_task(last, Inpainting).state_dict()
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+def test_checkpoints_of_another_training_are_kept(pictures: Recipe, tmp_path: Path) -> None:
+    for count in (2, 3):
+        job = TaskStudy(replace(pictures, pretraining=Training(count)), [0], tmp_path).jobs()[0]
+        job.do(lambda part: None)
+    folders = (job.folder / name for name in ("checkpoints.1", "checkpoints"))
+    assert [read_checkpoint(folder / "last.ckpt")["global_step"] for folder in folders] == [2, 3]
+
+
+def test_a_folder_in_use_is_left_alone(
+    pictures: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock itself: tests/evaluation/test_run_folder.py."""
+    job = TaskStudy(pictures, [0], tmp_path / "images").jobs()[0]
+    job.do(lambda part: None)
+
+    def content() -> dict[Path, bytes]:
+        files = (path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock")
+        return {path: path.read_bytes() for path in files}
+
+    def held(*_: Any) -> None:
+        raise BlockingIOError
+
+    before = content()
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "lockf", held)
+        with pytest.raises(UserError, match="is in use by another run"):
+            representations([replace(pictures, pretraining=Training(5))], tmp_path, [0])
+    assert content() == before
 
 
 def test_text_is_read_with_the_tokenizer_of_the_pretraining(documents: Recipe, tmp_path: Path) -> None:
