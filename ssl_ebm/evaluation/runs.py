@@ -25,7 +25,13 @@ from ssl_ebm.evaluation.progress import ProgressLines
 from ssl_ebm.evaluation.provenance import RunRecord
 from ssl_ebm.evaluation.quiet import quieten
 from ssl_ebm.evaluation.run_settings import add_settings, launched_settings, leave_descriptions
-from ssl_ebm.evaluation.trust import check_configs, names_foreign_code, read_local_files_alone
+from ssl_ebm.evaluation.trust import (
+    check_configs,
+    check_values,
+    names_foreign_code,
+    read_local_files_alone,
+    trusts,
+)
 from ssl_ebm.files import whole
 from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
@@ -82,7 +88,7 @@ class Run(LightningCLI):
         if command not in COMMANDS:
             raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
         self.command = command
-        self.arguments = check_configs(arguments)
+        self.arguments, self.trusts = check_configs(arguments), trusts(arguments)
         quieten()
         leave_descriptions()
         keep_freed_memory()
@@ -155,9 +161,12 @@ class Run(LightningCLI):
                 return
             if newest is not None and newest.name != "last.ckpt":
                 rank_zero_warn(f"{last_checkpoint(self.run_dir)} is missing or damaged: taking {newest}")
-        check_task(read_checkpoint(path), path, self.setting("model.class_path").rpartition(".")[2])
+        content = read_checkpoint(path)
+        check_task(content, path, self.setting("model.class_path").rpartition(".")[2])
         self.config[self.command]["ckpt_path"] = str(path)
         if self.command != "fit":
+            if not self.trusts:
+                check_values(content.get("hyper_parameters"), str(path))
             super()._parse_ckpt_path()
 
     # --- building ---

@@ -25,6 +25,7 @@ from ssl_ebm.evaluation.config_files import (
 )
 
 TRUSTED = ("ssl_ebm", "lightning.pytorch", "lightning.fabric", "torch.nn", "torch.optim", "torchmetrics")
+FOREIGN = "which is not of this package, Lightning or PyTorch: if you trust"
 CONFIG = ("-c", "--config")
 PARTS = ("model", "data", "trainer")  # settings that may be files, or have such among their own
 SUFFIXES = (".yaml", ".yml", ".json")  # of files of settings
@@ -42,6 +43,22 @@ def read_local_files_alone() -> None:
     set_parsing_settings(config_read_mode_fsspec_enabled=False)
 
 
+def trusts(arguments: Sequence[str]) -> bool:
+    """Whether files may name what they like: by the flag, or by the variable in the environment."""
+    return FLAG in arguments or os.environ.get(VARIABLE) == "1"
+
+
+def check_values(value: Any, source: str) -> None:
+    """Raises UserError where plain values, such as the settings in a checkpoint, name foreign code."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        for one in value:
+            check_values(one, source)
+    elif isinstance(value, str) and names_foreign_code(value.strip()):
+        raise UserError(f"{source} names {value.strip()}, {FOREIGN} the file, add {FLAG} to the command")
+
+
 def check_configs(arguments: Sequence[str]) -> list[str]:
     """The arguments without the flag that trusts the config files.
 
@@ -53,8 +70,7 @@ def check_configs(arguments: Sequence[str]) -> list[str]:
         UserError: a file names a module of another package that is there to be imported, or cannot be read as
             a file of settings.
     """
-    kept = [word for word in arguments if word != FLAG]
-    trusted = len(kept) < len(arguments) or os.environ.get(VARIABLE) == "1"
+    kept, trusted = [word for word in arguments if word != FLAG], trusts(arguments)
     found = [one for one in read_arguments(kept) if one.value is not None]
     contents = [
         read_settings(path)  # trusted or not: the parser would stumble over it
@@ -166,11 +182,8 @@ class _Check:
                     self.value(one, source, place)
 
     def text(self, text: str, source: Path | None, place: Any) -> None:
-        if source is not None and names_foreign_code(text.strip()):
-            raise UserError(
-                f"{source.name} names {text.strip()}, which is not of this package, Lightning or PyTorch: if "
-                f"you trust the file, add {FLAG} to the command"
-            )
+        if source is not None:
+            check_values(text, source.name)
         if _is_plain(place):
             return
         with contextlib.suppress(NoYamlError):

@@ -220,3 +220,18 @@ def test_a_checkpoint_runs_no_code(
     assert not Path("ran").exists()
     torch.load("evil.ckpt", weights_only=False)
     assert Path("ran").exists()  # it is malicious indeed
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_settings_of_a_checkpoint_import_no_module_of_a_stranger(
+    command: str, stranger: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning makes the class that they name."""
+    settings = {"_class_path": "stranger.Callback"}
+    content = {"task": "FramePrediction", "state_dict": {}, "hyper_parameters": settings}
+    torch.save(content, stranger / "some.ckpt")
+    config = repository / "configs" / "frame_prediction" / "quickstart_latent_ebm.yaml"
+    assert main([command, "--config", str(config), "--ckpt_path", str(stranger / "some.ckpt")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "some.ckpt names stranger.Callback" in line
+    assert not Path("ran").exists()
