@@ -197,8 +197,8 @@ def run(setting: Setting) -> Outcome:
         axes[1].set_title("from one latent to another")
 
     caption = (
-        "Left: training images, and what each model makes of them. Right: images from latents on a "
-        "straight line between those of two training images (first and last of each row)."
+        "Left: training images, and what each model makes of them. Right: images from latents on the way "
+        "along the sphere between those of two training images (first and last of each row)."
     )
     names = ["PSNR in dB, mean over the seeds", "training images", "unseen images"]
     means = {kind: [f"{sum(one[kind]) / len(seeds):.2f}" for one in (seen, unseen)] for kind in seen}
