@@ -188,8 +188,18 @@ def test_the_command_line_and_the_environment_are_the_users_own(
 
 
 def test_file_names_and_trusted_classes_pass(stranger: Path) -> None:
-    for text in ("ssl_ebm.tasks.MaskedText", "torch.nn.SiLU", "torchmetrics.Metric"):
+    for text in (
+        "ssl_ebm.tasks.MaskedText", "torch.nn.SiLU", "torchmetrics.Metric", "torch.nn.functional.gelu",
+        "torch.optim.AdamW", "torch.optim.lr_scheduler.LinearLR", "lightning.pytorch.callbacks.Timer",
+        "torch.nn.Embedding.from_pretrained", "ssl_ebm.no_such_module.X", "ssl_ebm.tasks.NoSuchTask",
+    ):  # fmt: skip
         assert not names_foreign_code(text)
+    for text in (
+        "ssl_ebm.evaluation.lock.os.system", "ssl_ebm.report.training.subprocess.Popen",
+        "ssl_ebm.evaluation.lock.os", "ssl_ebm.tasks.checkpoints.torch.hub.load",
+        "torch.nn.modules.module.torch.hub", "lightning.pytorch.cli.os.system",
+    ):  # fmt: skip
+        assert names_foreign_code(text), text
     for text in ("photos.v2", "clip.mp4", "0.5", "a b.c", "words", "no_such_module.X"):
         assert not names_foreign_code(text)
     for text in ("os.system", "subprocess.Popen", "torch.hub.load", "stranger.Callback", "torch.nnx"):
