@@ -1,12 +1,14 @@
 """ssl-ebm finetune, from the command line to the JSON: figures, going on, and mistakes in one line."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
@@ -125,9 +127,17 @@ def test_the_same_command_goes_on_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -
     assert Path("again/checkpoints.2/last.ckpt").is_file()
 
 
-def test_a_fine_tuning_goes_on_in_its_run_at_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def wandb_offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lightning sets the mode, too; wandb keeps what it has read of it, for later tests of this process."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("wandb_offline")
+def test_a_fine_tuning_goes_on_in_its_run_at_wandb() -> None:
     """Each seed in its own, also where they share a process; and from the checkpoint before a damaged one."""
-    monkeypatch.setenv("WANDB_MODE", "offline")  # Lightning sets it, too
     arguments = [*DIGITS, "--checkpoint_every", "3", "--labels", "0.5", "--wandb", "offline"]
     arguments += ["--seeds", "0", "4"]
 
