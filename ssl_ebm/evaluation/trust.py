@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType, NoneType, UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import set_parsing_settings
@@ -23,6 +23,7 @@ from ssl_ebm.evaluation.config_files import (
     read_settings,
     read_text,
 )
+from ssl_ebm.tasks.building import leads_elsewhere
 
 TRUSTED = ("ssl_ebm", "lightning.pytorch", "lightning.fabric", "torch.nn", "torch.optim", "torchmetrics")
 FOREIGN = "which is not of this package, Lightning or PyTorch: if you trust"
@@ -99,7 +100,7 @@ def names_foreign_code(text: str) -> bool:
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         return False
     if _is_trusted(text):
-        return _leads_elsewhere(parts)
+        return leads_elsewhere(text, TRUSTED)
     with contextlib.suppress(ImportError, ValueError):
         return importlib.util.find_spec(parts[0]) is not None
     return True
@@ -236,33 +237,6 @@ def _chosen_classes(found: Sequence[Argument], contents: Sequence[Any]) -> dict[
 
 def _is_trusted(name: str) -> bool:
     return any(name.startswith(f"{one}.") for one in TRUSTED)
-
-
-def _leads_elsewhere(parts: Sequence[str]) -> bool:
-    """Whether a name in a trusted package stands for what its modules have imported from another one, as
-    `ssl_ebm.files.os.system` does. Imports modules of trusted packages alone."""
-    found: Any = None
-    for end, part in enumerate(parts, 1):
-        name = ".".join(parts[:end])
-        if hasattr(found, part):
-            found = getattr(found, part)
-        elif found is None or isinstance(found, ModuleType):
-            try:
-                found = importlib.import_module(name)
-            except Exception:  # which is the parser's to complain of
-                return False
-        else:
-            return False
-        owner = found.__name__ if isinstance(found, ModuleType) else getattr(found, "__module__", None)
-        if isinstance(owner, str) and not _is_of_a_trusted_module(owner):
-            return True
-    return False
-
-
-def _is_of_a_trusted_module(name: str) -> bool:
-    """Also of a package around it, and of torch's functions in C."""
-    around = any(f"{one}.".startswith(f"{name}.") for one in TRUSTED)
-    return around or _is_trusted(f"{name}.") or name.startswith("torch._C")
 
 
 def _types_of(class_path: Any) -> dict[str, Any]:

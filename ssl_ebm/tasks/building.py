@@ -7,9 +7,11 @@ alone.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
@@ -43,6 +45,8 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
     for path in _dotted_names(plain):
         module = path.rpartition(".")[0]
         trusted = any(module == one or module.startswith(f"{one}.") for one in TRUSTED)
+        if trusted and leads_elsewhere(path, TRUSTED):
+            raise UserError(f"{name}: {path} is of another package than {module}: name it as that has it")
         known = module in sys.modules and module.partition(".")[0] not in sys.stdlib_module_names
         if not trusted and not known:
             raise UserError(f"{name}: import {module} before {path} is made from a file")
@@ -59,6 +63,36 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
         raise user_error_behind(error) or UserError(f"{name}: {in_one_line(error)}") from error
     built: Built = found[name]
     return built
+
+
+def leads_elsewhere(name: str, trusted: Sequence[str]) -> bool:
+    """Whether a dotted name in a trusted package stands for what its modules have imported from another one,
+    as `ssl_ebm.files.os.system` does. Imports modules on the way to it, of that package alone.
+
+    Args:
+        trusted: packages.
+    """
+    parts, found = name.split("."), None
+    for end, part in enumerate(parts, 1):
+        if hasattr(found, part):
+            found = getattr(found, part)
+        elif found is None or isinstance(found, ModuleType):
+            try:
+                found = importlib.import_module(".".join(parts[:end]))
+            except Exception:  # which is the parser's to complain of
+                return False
+        else:
+            return False
+        owner = found.__name__ if isinstance(found, ModuleType) else getattr(found, "__module__", None)
+        if isinstance(owner, str) and not _is_of_one(owner, trusted):
+            return True
+    return False
+
+
+def _is_of_one(module: str, trusted: Sequence[str]) -> bool:
+    """Whether a module is in a trusted package, or one around it, or has torch's functions in C."""
+    related = (f"{module}.".startswith(f"{one}.") or f"{one}.".startswith(f"{module}.") for one in trusted)
+    return any(related) or module.startswith("torch._C")
 
 
 def _plain(value: Any) -> Any:

@@ -108,3 +108,17 @@ def test_a_file_that_looks_like_a_name_to_import_is_a_file(
     Path("reviews.csv").write_text("text,label\ngood,1\n")
     found: Any = build(described, LightningDataModule, "data")
     assert found.corpus.path == "reviews.csv"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "ssl_ebm.evaluation.lock.os.system",
+        "ssl_ebm.tasks.building.Path",
+        "torch.nn.modules.module.torch.hub.load",
+    ],
+)
+def test_a_file_names_nothing_that_a_trusted_module_has_imported(path: str) -> None:
+    described = {"class_path": "ssl_ebm.energy.sampling.Langevin", "init_args": {"step_size": path}}
+    with pytest.raises(UserError, match="is of another package than"):
+        build(described, Sampler, "sampler")  # type: ignore[type-abstract]
