@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ssl_ebm.evaluation.config_files import NoSettingsError, parse_settings, read_settings
+from ssl_ebm.tasks.config_files import NoSettingsError, parse_settings, read_settings
 
 
 class Argument(NamedTuple):

@@ -27,7 +27,7 @@ from ssl_ebm.evaluation.quiet import quieten
 from ssl_ebm.evaluation.run_settings import add_settings, launched_settings, leave_descriptions
 from ssl_ebm.evaluation.trust import (
     check_configs,
-    check_values,
+    check_description,
     names_foreign_code,
     read_local_files_alone,
     trusts,
@@ -166,7 +166,9 @@ class Run(LightningCLI):
         self.config[self.command]["ckpt_path"] = str(path)
         if self.command != "fit":
             if not self.trusts:
-                check_values(content.get("hyper_parameters"), str(path))
+                settings = dict(content.get("hyper_parameters", {}))
+                task = settings.pop("_class_path", self.setting("model.class_path"))
+                check_description({"class_path": task, "init_args": settings}, path)
             super()._parse_ckpt_path()
 
     # --- building ---

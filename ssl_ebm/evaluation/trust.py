@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,14 +16,14 @@ from jsonargparse import set_parsing_settings
 
 from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.evaluation.arguments import Argument, read_arguments
-from ssl_ebm.evaluation.config_files import (
+from ssl_ebm.tasks.building import leads_elsewhere
+from ssl_ebm.tasks.config_files import (
     NoSettingsError,
     NoYamlError,
     parse_settings,
     read_settings,
     read_text,
 )
-from ssl_ebm.tasks.building import leads_elsewhere
 
 TRUSTED = ("ssl_ebm", "lightning.pytorch", "lightning.fabric", "torch.nn", "torch.optim", "torchmetrics")
 FOREIGN = "which is not of this package, Lightning or PyTorch: if you trust"
@@ -49,17 +49,6 @@ def trusts(arguments: Sequence[str]) -> bool:
     return FLAG in arguments or os.environ.get(VARIABLE) == "1"
 
 
-def check_values(value: Any, source: str) -> None:
-    """Raises UserError where plain values, such as the settings in a checkpoint, name foreign code."""
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, list | tuple):
-        for one in value:
-            check_values(one, source)
-    elif isinstance(value, str) and names_foreign_code(value.strip()):
-        raise UserError(f"{source} names {value.strip()}, {FOREIGN} the file, add {FLAG} to the command")
-
-
 def check_configs(arguments: Sequence[str]) -> list[str]:
     """The arguments without the flag that trusts the config files.
 
@@ -83,12 +72,20 @@ def check_configs(arguments: Sequence[str]) -> list[str]:
     if trusted:
         return kept
     check = _Check(_chosen_classes(found, contents))
-    try:
+    with _bearable_depth():
         for one in found:
             check.argument(one)
-    except RecursionError as error:
-        raise UserError("the settings are nested too deeply: they are no settings") from error
     return kept
+
+
+def check_description(described: Mapping[str, Any], path: Path) -> None:
+    """Checks an object by class_path and init_args that a file describes, as `check_configs` does a config.
+
+    Raises:
+        UserError: see `check_configs`.
+    """
+    with _bearable_depth():
+        _Check({}).value(dict(described), path, SETTINGS)
 
 
 def names_foreign_code(text: str) -> bool:
@@ -104,6 +101,14 @@ def names_foreign_code(text: str) -> bool:
     with contextlib.suppress(ImportError, ValueError):
         return importlib.util.find_spec(parts[0]) is not None
     return True
+
+
+@contextlib.contextmanager
+def _bearable_depth() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError as error:
+        raise UserError("the settings are nested too deeply: they are no settings") from error
 
 
 class _Check:
@@ -183,8 +188,8 @@ class _Check:
                     self.value(one, source, place)
 
     def text(self, text: str, source: Path | None, place: Any) -> None:
-        if source is not None:
-            check_values(text, source.name)
+        if source is not None and names_foreign_code(name := text.strip()):
+            raise UserError(f"{source.name} names {name}, {FOREIGN} the file, add {FLAG} to the command")
         if _is_plain(place):
             return
         with contextlib.suppress(NoYamlError):

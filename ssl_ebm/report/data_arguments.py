@@ -10,8 +10,8 @@ from lightning import LightningDataModule
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.arguments import read_arguments
-from ssl_ebm.evaluation.config_files import read_settings
 from ssl_ebm.tasks.building import build
+from ssl_ebm.tasks.config_files import read_settings
 
 
 def data_description(data: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ssl_ebm.evaluation.loggers import end_wandb
 from ssl_ebm.evaluation.probing.counted_words import Counted, counted_words
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.statistics import Bootstrap, Interval, paired_interval, share_interval
+from ssl_ebm.evaluation.trust import check_description, trusts
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.report.data_arguments import data_description
 from ssl_ebm.report.entries import resolved, trained_settings
@@ -165,7 +166,10 @@ def _arguments(checkpoint: Path, data: str, mode: str, budget: Budget, settings:
         "class_path": "ssl_ebm.tasks.FineTuning",
         "init_args": {"backbone_checkpoint": str(checkpoint), "mode": mode},
     }
-    share = {"data": data_description(data), "share": budget.share, "per_class": budget.per_class}
+    described = data_description(data)
+    if (path := Path(data)).is_file() and not trusts(settings):  # for a config: this is the user's own word
+        check_description(described, path)
+    share = {"data": described, "share": budget.share, "per_class": budget.per_class}
     whole = {"class_path": "ssl_ebm.data.LabelledShare", "init_args": share}
     trainer = {
         "max_steps": budget.steps,

@@ -10,6 +10,8 @@ import argparse
 import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -17,6 +19,7 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentParser, Namespace
 
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
+from ssl_ebm.tasks.config_files import NoYamlError, parse_settings
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 
 Built = TypeVar("Built")
@@ -51,7 +54,7 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
         if not trusted and not known:
             raise UserError(f"{name}: import {module} before {path} is made from a file")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(kind, name, required=True)
+    parser.add_argument(f"--{name}", type=kind, required=True)  # which, other than a subclass, reads no files
     try:
         parsed = parser.parse_object({name: plain})
         _refuse_nulls(parsed.as_dict()[name], name)
@@ -114,11 +117,19 @@ def _refuse_nulls(value: Any, name: str) -> None:
 
 
 def _dotted_names(value: Any) -> Iterator[str]:
-    """All strings that could name something to import: jsonargparse takes them as values, too. What is a file
-    or folder here, as reviews.csv, is the name of that."""
-    if isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split(".")):
-        if not Path(value).exists():
-            yield value
+    """All strings that could name something to import: jsonargparse takes them as values, too, and reads
+    those that are YAML once more. What is a file or folder here, and no module, is the name of that, as
+    reviews.csv."""
+    if isinstance(value, str):
+        name = value.strip()
+        if "." in name and all(part.isidentifier() for part in name.split(".")):
+            if not (Path(name).exists() and find_spec(name.partition(".")[0]) is None):
+                yield name
+            return
+        with suppress(NoYamlError):
+            said = parse_settings(value, "a setting")
+            if said != value:
+                yield from _dotted_names(said)
     elif isinstance(value, dict):
         for one in value.values():
             yield from _dotted_names(one)

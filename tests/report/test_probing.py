@@ -1,6 +1,7 @@
 """ssl-ebm probe on checkpoints of all three tasks: its figures, its page, its mistakes in one line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,20 @@ def test_a_fine_tuned_model_is_probed_too() -> None:
     found = json.loads(Path("out", "probe.json").read_text())
     assert set(found["models"]) == {"trained"}
     assert found["task"] == "FineTuning"
+
+
+@pytest.mark.parametrize("inner", ["inner.txt", "{class_path: stranger.Data}", "stranger.Data"])
+@pytest.mark.parametrize("command", ["probe", "finetune"])
+def test_data_in_a_file_import_no_module_of_a_stranger(
+    command: str, inner: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.delenv("SSL_EBM_TRUST_CONFIG")
+    saved(make("patches"), Path("patches.ckpt"))
+    Path("stranger.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    Path("inner.txt").write_text("class_path: stranger.Data\n")
+    described = {"class_path": "ssl_ebm.data.LabelledShare", "init_args": {"data": inner}}
+    Path("data.yaml").write_text(json.dumps(described))
+    assert main([command, "--ckpt", "patches.ckpt", "--data", "data.yaml", "--out", "out"]) == 2
+    assert re.search(r"inner|import stranger before|names stranger.Data", capsys.readouterr().err)
+    assert not Path("ran").exists()

@@ -87,7 +87,13 @@ def test_a_file_does_not_make_python_import_what_it_names(
         latent=described("ssl_ebm.energy.OneHot", codes=2),
         cost="hostile.cost",
     )
-    for description in (described("hostile.Energy"), nested, encoder, cost):
+    again = [  # the parser reads a text that is YAML once more
+        encoder | {"init_args": encoder["init_args"] | {"encoder": text}}
+        for text in ("{class_path: hostile.Energy}", "class_path: ' hostile.Energy'", "'hostile.Energy'")
+    ]
+    monkeypatch.chdir(tmp_path)
+    Path("hostile.Energy").touch()  # a file of that name makes it no name of a file
+    for description in (described("hostile.Energy"), nested, encoder, cost, *again):
         with pytest.raises(UserError, match="import hostile before hostile"):
             build(description, nn.Module, "energy")
     with pytest.raises(UserError, match="import hostile before hostile"):
@@ -96,6 +102,19 @@ def test_a_file_does_not_make_python_import_what_it_names(
     __import__("hostile")
     assert type(build(described("hostile.Energy"), nn.Module, "energy")).__name__ == "Energy"
     del sys.modules["hostile"]
+
+
+@pytest.mark.parametrize("name", ["inner.yaml", "./inner.yaml", "lines.txt"])
+def test_a_file_reads_no_other(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("inner.yaml").write_text("class_path: torch.nn.Identity\n")
+    Path("lines.txt").write_text("torch.nn.Identity\n")
+    decoder = described("torch.nn.Identity")
+    description = described(
+        "ssl_ebm.energy.unconditional.ReconstructionEnergy", encoder=name, decoder=decoder
+    )
+    with pytest.raises(UserError, match=r"inner|lines"):
+        build(description, nn.Module, "energy")
 
 
 def test_a_file_that_looks_like_a_name_to_import_is_a_file(

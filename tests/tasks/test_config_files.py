@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ssl_ebm.cli import main
-from ssl_ebm.evaluation.config_files import DEEPEST, LARGEST, NoSettingsError, read_settings
+from ssl_ebm.tasks.config_files import DEEPEST, LARGEST, NoSettingsError, read_settings
 
 LINES = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12))]
 REFUSED = {
