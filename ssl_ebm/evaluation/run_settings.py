@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from inspect import signature
 from typing import Any
 
-from jsonargparse import set_parsing_settings
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser
@@ -91,12 +89,3 @@ def launched_settings(config: Any) -> dict[str, Any]:
         return {}
     strategy = "ddp" if config["strategy"] == "auto" else config["strategy"]
     return {"devices": local, "num_nodes": nodes, "strategy": strategy}
-
-
-def leave_descriptions() -> None:
-    """The parser makes objects where a type asks for one; a task makes those that are described to it.
-
-    Versions below 4.51 do so; above, it is a setting (and the default from 5.0 on).
-    """
-    if "instantiate_subclass_spec_in_any" in signature(set_parsing_settings).parameters:
-        set_parsing_settings(instantiate_subclass_spec_in_any=False)

@@ -24,13 +24,11 @@ from ssl_ebm.evaluation.loggers import wandb_logger
 from ssl_ebm.evaluation.progress import ProgressLines
 from ssl_ebm.evaluation.provenance import RunRecord
 from ssl_ebm.evaluation.quiet import quieten
-from ssl_ebm.evaluation.run_settings import add_settings, launched_settings, leave_descriptions
+from ssl_ebm.evaluation.run_settings import add_settings, launched_settings
 from ssl_ebm.evaluation.trust import (
     check_configs,
     check_description,
-    names_foreign_code,
     read_local_files_alone,
-    trusts,
 )
 from ssl_ebm.files import whole
 from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
@@ -38,6 +36,7 @@ from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.memory import keep_freed_memory
+from ssl_ebm.tasks.naming import also_importing, importing, of_the_user
 from ssl_ebm.tasks.precision import bearable
 from ssl_ebm.tasks.saving import (
     LastCheckpoint,
@@ -88,10 +87,13 @@ class Run(LightningCLI):
         if command not in COMMANDS:
             raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
         self.command = command
-        self.arguments, self.trusts = check_configs(arguments), trusts(arguments)
+        self.arguments, self.names = check_configs(arguments)
         quieten()
-        leave_descriptions()
         keep_freed_memory()
+        with importing(None if self.names is None else self.names | of_the_user(DEFAULT_TASK)):
+            self._parse_and_make()
+
+    def _parse_and_make(self) -> None:
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
@@ -102,7 +104,7 @@ class Run(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,  # a task has its own optimizer
             parser_kwargs={"prog": "ssl-ebm", "exit_on_error": False, "allow_abbrev": False},
-            args=[command, *merge_parts(self.arguments)],
+            args=[self.command, *merge_parts(self.arguments)],
         )
 
     # --- settings ---
@@ -165,10 +167,10 @@ class Run(LightningCLI):
         check_task(content, path, self.setting("model.class_path").rpartition(".")[2])
         self.config[self.command]["ckpt_path"] = str(path)
         if self.command != "fit":
-            if not self.trusts:
+            if self.names is not None:
                 settings = dict(content.get("hyper_parameters", {}))
                 task = settings.pop("_class_path", self.setting("model.class_path"))
-                check_description({"class_path": task, "init_args": settings}, path)
+                also_importing(check_description({"class_path": task, "init_args": settings}, path))
             super()._parse_ckpt_path()
 
     # --- building ---
@@ -212,7 +214,7 @@ class Run(LightningCLI):
     def _is_of_trusted_packages(self) -> bool:
         """Whether no class of the user's own is made, of whose constructor a traceback says more."""
         paths = [(self.setting(part) or {}).get("class_path", "") for part in ("model", "data")]
-        return not any(names_foreign_code(path) for path in paths)
+        return all(path.startswith("ssl_ebm.") for path in paths if path)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.command]["trainer"]

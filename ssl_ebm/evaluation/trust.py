@@ -1,22 +1,21 @@
-"""What a config file may name: reading one from a stranger imports no code but that of a few packages."""
+"""What a config file may name: reading one from a stranger makes no objects but those that
+`ssl_ebm.tasks.naming` allows."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import set_parsing_settings
 
 from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.evaluation.arguments import Argument, read_arguments
-from ssl_ebm.tasks.building import leads_elsewhere
 from ssl_ebm.tasks.config_files import (
     NoSettingsError,
     NoYamlError,
@@ -24,9 +23,9 @@ from ssl_ebm.tasks.config_files import (
     read_settings,
     read_text,
 )
+from ssl_ebm.tasks.naming import ForeignNameError, is_address, of_a_stranger, of_the_user
 
-TRUSTED = ("ssl_ebm", "lightning.pytorch", "lightning.fabric", "torch.nn", "torch.optim", "torchmetrics")
-FOREIGN = "which is not of this package, Lightning or PyTorch: if you trust"
+FOREIGN = "which is none of the classes of this package, Lightning or PyTorch that a file may name"
 CONFIG = ("-c", "--config")
 PARTS = ("model", "data", "trainer")  # settings that may be files, or have such among their own
 SUFFIXES = (".yaml", ".yml", ".json")  # of files of settings
@@ -36,6 +35,7 @@ VARIABLE = "SSL_EBM_TRUST_CONFIG"  # for a machine whose configs are one's own
 # Where a value stands: the type of that argument, or one of these.
 SETTINGS = object()  # where the parser would read a file of settings
 UNKNOWN = object()  # an argument of a class that is not known
+CLASS = object()  # a class_path
 AT_THE_TOP = {"run_dir": str, "start_from": str, "ckpt_path": str}  # settings of a run that name data
 
 
@@ -49,16 +49,26 @@ def trusts(arguments: Sequence[str]) -> bool:
     return FLAG in arguments or os.environ.get(VARIABLE) == "1"
 
 
-def check_configs(arguments: Sequence[str]) -> list[str]:
-    """The arguments without the flag that trusts the config files.
+class Checked(NamedTuple):
+    """Attributes:
+    arguments: without the flag that trusts the config files.
+    names: what the parser may import; None: whatever it meets.
+    """
 
-    Without the flag, and without the variable in the environment, files may name nothing to import outside of
-    the trusted packages. What stands on the command line is the user's own word, and may; files that it names
-    may not.
+    arguments: list[str]
+    names: set[str] | None
+
+
+def check_configs(arguments: Sequence[str]) -> Checked:
+    """Checks what the config files among the arguments name.
+
+    Without the flag, and without the variable in the environment, files may name what
+    `ssl_ebm.tasks.naming.of_a_stranger` allows, and no addresses. What stands on the command line is the
+    user's own word, and may; files that it names may not.
 
     Raises:
-        UserError: a file names a module of another package that is there to be imported, or cannot be read as
-            a file of settings.
+        UserError: a file names anything else that is there to be imported, or cannot be read as a file of
+            settings.
     """
     kept, trusted = [word for word in arguments if word != FLAG], trusts(arguments)
     found = [one for one in read_arguments(kept) if one.value is not None]
@@ -70,37 +80,24 @@ def check_configs(arguments: Sequence[str]) -> list[str]:
         if not (trusted and path.is_fifo())
     ]
     if trusted:
-        return kept
+        return Checked(kept, None)
     check = _Check(_chosen_classes(found, contents))
     with _bearable_depth():
         for one in found:
             check.argument(one)
-    return kept
+    return Checked(kept, check.names)
 
 
-def check_description(described: Mapping[str, Any], path: Path) -> None:
-    """Checks an object by class_path and init_args that a file describes, as `check_configs` does a config.
+def check_description(described: Mapping[str, Any], path: Path) -> set[str]:
+    """What the parser may import of an object that a file describes by class_path and init_args.
 
     Raises:
         UserError: see `check_configs`.
     """
+    check = _Check({})
     with _bearable_depth():
-        _Check({}).value(dict(described), path, SETTINGS)
-
-
-def names_foreign_code(text: str) -> bool:
-    """Whether a value could be taken for the dotted name of a class or function outside of what is trusted.
-
-    A dotted name whose first part is no module, such as a file's, imports nothing.
-    """
-    parts = text.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        return False
-    if _is_trusted(text):
-        return leads_elsewhere(text, TRUSTED)
-    with contextlib.suppress(ImportError, ValueError):
-        return importlib.util.find_spec(parts[0]) is not None
-    return True
+        check.value(dict(described), path, SETTINGS)
+    return check.names
 
 
 @contextlib.contextmanager
@@ -116,10 +113,14 @@ class _Check:
 
     Args:
         classes: of model and data, for settings that do not name theirs.
+
+    Attributes:
+        names: what the parser may import.
     """
 
     def __init__(self, classes: dict[str, str]) -> None:
         self.classes = classes
+        self.names: set[str] = set()
         self.seen: set[tuple[Path, bool]] = set()
 
     def argument(self, one: Argument) -> None:
@@ -185,13 +186,26 @@ class _Check:
                         self.value(argument, source, str)
                         self.value(inner, source, types.get(argument, UNKNOWN))
                 else:
-                    self.value(one, source, place)
+                    is_class = name == "class_path"
+                    self.value(one, source, CLASS if is_class and isinstance(one, str) else place)
 
     def text(self, text: str, source: Path | None, place: Any) -> None:
-        if source is not None and names_foreign_code(name := text.strip()):
-            raise UserError(f"{source.name} names {name}, {FOREIGN} the file, add {FLAG} to the command")
+        name = text.strip()
+        if source is not None:
+            try:
+                self.names |= of_a_stranger(name, place is CLASS)
+            except ForeignNameError as error:
+                raise UserError(
+                    f"{source.name} names {name}, {FOREIGN}: if you trust the file, add {FLAG} to the command"
+                ) from error
+            if is_address(name):
+                raise UserError(
+                    f"{source.name} names {name}, an address: if you trust it, add {FLAG} to the command"
+                )
         if _is_plain(place):
             return
+        if source is None:
+            self.names |= of_the_user(name)
         with contextlib.suppress(NoYamlError):
             said = parse_settings(text, source.name if source else "a setting")
             if said != text:  # the parser reads what stands in quotation marks once more
@@ -241,11 +255,13 @@ def _chosen_classes(found: Sequence[Argument], contents: Sequence[Any]) -> dict[
 
 
 def _is_trusted(name: str) -> bool:
-    return any(name.startswith(f"{one}.") for one in TRUSTED)
+    with contextlib.suppress(ForeignNameError):
+        return "." in name and bool(of_a_stranger(name, is_class=True))
+    return False
 
 
 def _types_of(class_path: Any) -> dict[str, Any]:
-    """The types of a class's arguments; none where it is not of a trusted package, or is not there."""
+    """The types of a class's arguments; none where it is not one of those that may be named, or not there."""
     if not isinstance(class_path, str) or not _is_trusted(class_path):
         return {}
     module, _, name = class_path.rpartition(".")

@@ -1,5 +1,6 @@
 """Files from strangers run no code: configs, and checkpoints."""
 
+import json
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ import torch
 
 from ssl_ebm.cli import main
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.trust import VARIABLE, check_configs, names_foreign_code
+from ssl_ebm.evaluation.trust import VARIABLE, check_configs
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 
 EVIL = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nclass Callback:\n    pass\n"
@@ -169,18 +170,18 @@ def test_data_are_no_settings(name: str, stranger: Path) -> None:
         ["--data", "ssl_ebm.data.LabelledShare", "--data.data", inside],
         ["--data", "ssl_ebm.data.Text", f"--data.init_args.path={name}", "--start_from", name],
     ):
-        assert check_configs(words) == words
+        assert check_configs(words).arguments == words
 
 
 def test_the_command_line_and_the_environment_are_the_users_own(
     stranger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stranger / "config.yaml").write_text(PLACES["as the model"] + "\n")
-    words = ["--model", "stranger.Callback"]
-    assert check_configs(words) == words
-    assert check_configs(["--trust_config", "--config", "config.yaml"]) == ["--config", "config.yaml"]
+    words, words_of_file = ["--model", "stranger.Callback"], ["--config", "config.yaml"]
+    assert check_configs(words).arguments == words
+    assert check_configs(["--trust_config", "--config", "config.yaml"]) == (words_of_file, None)
     monkeypatch.setenv(VARIABLE, "1")
-    assert check_configs(["--config", "config.yaml"]) == ["--config", "config.yaml"]
+    assert check_configs(words_of_file) == (words_of_file, None)
     monkeypatch.setenv(VARIABLE, "0")
     for name, file in (("--config", "config.yaml"), ("-c", "config.yaml"), ("--model", "inner.txt")):
         with pytest.raises(UserError, match="stranger"):
@@ -189,23 +190,95 @@ def test_the_command_line_and_the_environment_are_the_users_own(
             check_configs([f"{name}={file}"])
 
 
-def test_file_names_and_trusted_classes_pass(stranger: Path) -> None:
-    for text in (
-        "ssl_ebm.tasks.MaskedText", "torch.nn.SiLU", "torchmetrics.Metric", "torch.nn.functional.gelu",
-        "torch.optim.AdamW", "torch.optim.lr_scheduler.LinearLR", "lightning.pytorch.callbacks.Timer",
-        "torch.nn.Embedding.from_pretrained", "ssl_ebm.no_such_module.X", "ssl_ebm.tasks.NoSuchTask",
-    ):  # fmt: skip
-        assert not names_foreign_code(text)
-    for text in (
-        "ssl_ebm.evaluation.lock.os.system", "ssl_ebm.report.training.subprocess.Popen",
-        "ssl_ebm.evaluation.lock.os", "ssl_ebm.tasks.checkpoints.torch.hub.load",
-        "torch.nn.modules.module.torch.hub", "lightning.pytorch.cli.os.system",
-    ):  # fmt: skip
-        assert names_foreign_code(text), text
-    for text in ("photos.v2", "clip.mp4", "0.5", "a b.c", "words", "no_such_module.X"):
-        assert not names_foreign_code(text)
-    for text in ("os.system", "subprocess.Popen", "torch.hub.load", "stranger.Callback", "torch.nnx"):
-        assert names_foreign_code(text)
+COMMAND = {"class_path": "ssl_ebm.cli.main", "init_args": {"arguments": ["fit", "--model=stranger.Callback"]}}
+PICKLE = {"path_or_url": "evil.pt", "weights_only": False}
+HOSTILE = {  # what could be called from a config, as a callback's function
+    "a command": COMMAND,
+    "a pickle": {"class_path": "lightning.fabric.utilities.cloud_io._load", "init_args": PICKLE},
+    "a class by another name": {
+        "class_path": "lightning.pytorch.cli.instantiate_class",
+        "init_args": {"args": [], "init": {"class_path": "stranger.Callback-x"}},
+    },
+    "without a dot": {"class_path": "stranger-x.Callback"},
+}
+
+
+@pytest.mark.parametrize("payload", HOSTILE)
+def test_a_config_calls_no_function(payload: str, stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trusted packages have some that run whatever they are given."""
+    torch.save(_Evil(), "evil.pt")
+    hook = {
+        "class_path": "lightning.pytorch.callbacks.LambdaCallback",
+        "init_args": {"setup": HOSTILE[payload]},
+    }
+    Path("config.yaml").write_text(json.dumps({"trainer": {"callbacks": [hook]}}))
+    for command in (["fit"], ["compare", "--out", "out"]):
+        assert main([*command, "--config", "config.yaml"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "config.yaml names" in line
+        assert "--trust_config" in line
+        assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    "logger",
+    [
+        "{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: 'memory://here'}}",
+        "{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: 'local::/tmp/here'}}",
+        "{class_path: lightning.pytorch.loggers.MLFlowLogger, init_args: {tracking_uri: x}}",
+    ],
+)
+def test_a_config_sends_nothing_to_an_address(
+    logger: str, stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("config.yaml").write_text(f"trainer: {{logger: {logger}}}\n")
+    assert main(["fit", "--config", "config.yaml"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "config.yaml names" in line
+
+
+def _layer(activation: Any) -> dict[str, Any]:
+    arguments = {"d_model": 8, "nhead": 2, "activation": activation}
+    return {"class_path": "torch.nn.TransformerEncoderLayer", "init_args": arguments}
+
+
+def _loading(function: str) -> dict[str, Any]:
+    return {"class_path": function, "init_args": {"f": "evil.pt", "weights_only": False}}
+
+
+@pytest.mark.parametrize(
+    "energy",
+    [
+        _layer(COMMAND),
+        _layer(_loading("torch.load")),
+        {
+            "class_path": "torch.nn.Linear",
+            "init_args": {"in_features": 2, "out_features": 2, "device": COMMAND},
+        },
+        {
+            "class_path": "torch.nn.Linear",
+            "init_args": {"in_features": 2, "out_features": 2, "device": _loading("torch.load")},
+        },
+        _layer({"class_path": "ssl_ebm.files.write_whole", "init_args": {"path": "ran", "text": ""}}),
+        _layer({"class_path": "torch.hub.load_state_dict_from_url", "init_args": {"url": "file:evil.pt"}}),
+    ],
+)
+def test_settings_of_a_checkpoint_call_no_function(
+    energy: dict[str, Any], stranger: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(_Evil(), "evil.pt")
+    task = "DensityEstimation"
+    settings = {"energy": energy, "objective": {}}
+    torch.save({"task": task, "state_dict": {}, "hyper_parameters": settings}, "some.ckpt")
+    config = repository / "configs" / "density" / "moons_persistent.yaml"
+    for command in (
+        ["export", "--ckpt", "some.ckpt", "--format", "safetensors", "--out", "out.safetensors"],
+        ["validate", "--config", str(config), "--ckpt_path", "some.ckpt"],
+    ):
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "some.ckpt" in line
+        assert not Path("ran").exists()
 
 
 class _Evil:

@@ -52,7 +52,7 @@ def test_protocols() -> None:
         (described("ssl_ebm.energy.OneHot", codes="many"), "Expected a <class 'int'>"),
         (described("ssl_ebm.energy.Nothing"), "has no attribute 'Nothing'"),
         (described("ssl_ebm.energy.Enumeration"), "not correspond to a subclass"),
-        (described("os.system", command="true"), "import os before os.system"),
+        (described("os.system", command="true"), "os.system is none of the classes that a file may name"),
         ({"codes": 3}, "describe it by class_path and init_args"),
         (None, "describe it by class_path and init_args"),
     ],
@@ -139,5 +139,5 @@ def test_a_file_that_looks_like_a_name_to_import_is_a_file(
 )
 def test_a_file_names_nothing_that_a_trusted_module_has_imported(path: str) -> None:
     described = {"class_path": "ssl_ebm.energy.sampling.Langevin", "init_args": {"step_size": path}}
-    with pytest.raises(UserError, match="is of another package than"):
+    with pytest.raises(UserError, match=r"none of the classes|No module named"):
         build(described, Sampler, "sampler")  # type: ignore[type-abstract]
