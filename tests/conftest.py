@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,7 @@ import torch
 # whose sums differ in their last digits from those of two.
 torch.set_num_threads(1)
 
-# Configs of tests name classes of theirs, as those of a user who trusts his own.
-os.environ["SSL_EBM_TRUST_CONFIG"] = "1"
+os.environ.pop("SSL_EBM_TRUST_CONFIG", None)  # files are a stranger's, except where a test says otherwise
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -41,6 +40,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data not found: no folder ../shared/data beside the repository")
     return folder
+
+
+@pytest.fixture(scope="module")
+def own_classes() -> Iterator[None]:
+    """Configs name classes of the tests, as those of a user who trusts his own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_EBM_TRUST_CONFIG", "1")
+        yield
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 
+pytestmark = pytest.mark.usefixtures("own_classes")
 COMMAND = [sys.executable, "-m", "ssl_ebm.cli"]
 
 

@@ -17,6 +17,8 @@ from toy_task import thread_limit
 
 from ssl_ebm.cli import main
 
+pytestmark = pytest.mark.usefixtures("own_classes")
+
 CONFIG: dict[str, Any] = {
     "model": {"class_path": "toy_task.ToyTask", "init_args": {"noise": 0.0}},
     "data": {"class_path": "toy_task.ToyData"},

@@ -169,6 +169,7 @@ class Run(LightningCLI):
         if self.command != "fit":
             if self.names is not None:
                 settings = dict(content.get("hyper_parameters", {}))
+                settings.pop("_instantiator", None)  # which Lightning leaves out, too
                 task = settings.pop("_class_path", self.setting("model.class_path"))
                 also_importing(check_description({"class_path": task, "init_args": settings}, path))
             super()._parse_ckpt_path()

@@ -16,6 +16,8 @@ from ssl_ebm.evaluation.lock import only_run_in
 from ssl_ebm.evaluation.provenance import git_state, versions
 from ssl_ebm.tasks.saving import last_checkpoint, previous_checkpoint
 
+pytestmark = pytest.mark.usefixtures("own_classes")
+
 TOY = {
     "model": {"class_path": "toy_task.ToyTask", "init_args": {"width": 4}},
     "data": {"class_path": "toy_task.ToyData", "init_args": {"width": 4}},

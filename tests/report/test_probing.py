@@ -171,7 +171,6 @@ def test_data_in_a_file_import_no_module_of_a_stranger(
     command: str, inner: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(".")
-    monkeypatch.delenv("SSL_EBM_TRUST_CONFIG")
     saved(make("patches"), Path("patches.ckpt"))
     Path("stranger.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
     Path("inner.txt").write_text("class_path: stranger.Data\n")
