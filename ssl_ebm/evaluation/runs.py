@@ -1,5 +1,6 @@
 """One run of a Trainer from YAML files and overrides: ``fit``, ``validate``, ``test`` and ``predict``."""
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.memory import keep_freed_memory
-from ssl_ebm.tasks.naming import also_importing, importing, of_the_user
+from ssl_ebm.tasks.naming import importing, in_our_words, never_importing
 from ssl_ebm.tasks.precision import bearable
 from ssl_ebm.tasks.saving import (
     LastCheckpoint,
@@ -87,10 +88,10 @@ class Run(LightningCLI):
         if command not in COMMANDS:
             raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
         self.command = command
-        self.arguments, self.names = check_configs(arguments)
+        self.arguments, self.barred = check_configs(arguments)
         quieten()
         keep_freed_memory()
-        with importing(None if self.names is None else self.names | of_the_user(DEFAULT_TASK)):
+        with importing(all_but=self.barred):
             self._parse_and_make()
 
     def _parse_and_make(self) -> None:
@@ -121,6 +122,8 @@ class Run(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
             self.config = parser.parse_args(args)
+        except argparse.ArgumentError as error:
+            raise UserError(in_our_words(in_one_line(error))) from error
         except OverflowError as error:  # of jsonargparse's types, which do not say where
             raise UserError(
                 f"a number of the settings is too large ({in_one_line(error)}): lower it"
@@ -167,11 +170,12 @@ class Run(LightningCLI):
         check_task(content, path, self.setting("model.class_path").rpartition(".")[2])
         self.config[self.command]["ckpt_path"] = str(path)
         if self.command != "fit":
-            if self.names is not None:
+            if self.barred is not None:
                 settings = dict(content.get("hyper_parameters", {}))
                 settings.pop("_instantiator", None)  # which Lightning leaves out, too
-                task = settings.pop("_class_path", self.setting("model.class_path"))
-                also_importing(check_description({"class_path": task, "init_args": settings}, path))
+                chosen = self.setting("model.class_path")
+                described = {"class_path": settings.pop("_class_path", chosen), "init_args": settings}
+                never_importing(check_description(described, path, described["class_path"] == chosen))
             super()._parse_ckpt_path()
 
     # --- building ---

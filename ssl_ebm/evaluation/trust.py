@@ -23,7 +23,7 @@ from ssl_ebm.tasks.config_files import (
     read_settings,
     read_text,
 )
-from ssl_ebm.tasks.naming import ForeignNameError, is_address, of_a_stranger, of_the_user
+from ssl_ebm.tasks.naming import PACKAGES, ForeignNameError, NoSuchNameError, is_address, of_a_stranger
 
 FOREIGN = "which is none of the classes of this package, Lightning or PyTorch that a file may name"
 CONFIG = ("-c", "--config")
@@ -52,11 +52,11 @@ def trusts(arguments: Sequence[str]) -> bool:
 class Checked(NamedTuple):
     """Attributes:
     arguments: without the flag that trusts the config files.
-    names: what the parser may import; None: whatever it meets.
+    barred: what the parser must not import; None: it may import whatever it meets.
     """
 
     arguments: list[str]
-    names: set[str] | None
+    barred: set[str] | None
 
 
 def check_configs(arguments: Sequence[str]) -> Checked:
@@ -85,19 +85,22 @@ def check_configs(arguments: Sequence[str]) -> Checked:
     with _bearable_depth():
         for one in found:
             check.argument(one)
-    return Checked(kept, check.names)
+    return Checked(kept, check.barred)
 
 
-def check_description(described: Mapping[str, Any], path: Path) -> set[str]:
-    """What the parser may import of an object that a file describes by class_path and init_args.
+def check_description(described: Mapping[str, Any], path: Path, is_chosen: bool = False) -> set[str]:
+    """What the parser must not import of an object that a file describes by class_path and init_args.
+
+    Args:
+        is_chosen: the class is the user's own word.
 
     Raises:
         UserError: see `check_configs`.
     """
     check = _Check({})
     with _bearable_depth():
-        check.value(dict(described), path, SETTINGS)
-    return check.names
+        check.described(described, path, SETTINGS, is_chosen)
+    return check.barred
 
 
 @contextlib.contextmanager
@@ -115,12 +118,12 @@ class _Check:
         classes: of model and data, for settings that do not name theirs.
 
     Attributes:
-        names: what the parser may import.
+        barred: what the parser must not import.
     """
 
     def __init__(self, classes: dict[str, str]) -> None:
         self.classes = classes
-        self.names: set[str] = set()
+        self.barred: set[str] = set()
         self.seen: set[tuple[Path, bool]] = set()
 
     def argument(self, one: Argument) -> None:
@@ -149,6 +152,8 @@ class _Check:
         content = parse_settings(text, str(path))
         if is_config and isinstance(content, dict):
             for name, one in self.with_classes(content):
+                if name == "$schema":  # for editors
+                    continue
                 self.value(name, path, str)
                 self.value(one, path, AT_THE_TOP.get(name, UNKNOWN))
             return
@@ -178,22 +183,32 @@ class _Check:
             for one in value:
                 self.value(one, source, place)
         elif isinstance(value, dict):
-            types = _types_of(value.get("class_path"))
-            for name, one in value.items():
-                self.value(name, source, str)
-                if name in ("init_args", "dict_kwargs") and isinstance(one, dict):
-                    for argument, inner in one.items():
-                        self.value(argument, source, str)
-                        self.value(inner, source, types.get(argument, UNKNOWN))
-                else:
-                    is_class = name == "class_path"
-                    self.value(one, source, CLASS if is_class and isinstance(one, str) else place)
+            self.described(value, source, place)
+
+    def described(
+        self, value: Mapping[Any, Any], source: Path | None, place: Any, is_chosen: bool = False
+    ) -> None:
+        """A mapping, which may describe an object; `is_chosen`: by a class that is not to be checked."""
+        types = _types_of(value.get("class_path"))
+        for name, one in value.items():
+            self.value(name, source, str)
+            if name in ("init_args", "dict_kwargs") and isinstance(one, dict):
+                for argument, inner in one.items():
+                    self.value(argument, source, str)
+                    self.value(inner, source, types.get(argument, UNKNOWN))
+            elif name == "class_path" and isinstance(one, str):
+                if not is_chosen:
+                    self.value(one, source, CLASS)
+            else:
+                self.value(one, source, place)
 
     def text(self, text: str, source: Path | None, place: Any) -> None:
         name = text.strip()
         if source is not None:
             try:
-                self.names |= of_a_stranger(name, place is CLASS)
+                self.barred |= of_a_stranger(name, place is CLASS)
+            except NoSuchNameError as error:
+                raise UserError(f"{source.name}: {error}") from error
             except ForeignNameError as error:
                 raise UserError(
                     f"{source.name} names {name}, {FOREIGN}: if you trust the file, add {FLAG} to the command"
@@ -204,8 +219,6 @@ class _Check:
                 )
         if _is_plain(place):
             return
-        if source is None:
-            self.names |= of_the_user(name)
         with contextlib.suppress(NoYamlError):
             said = parse_settings(text, source.name if source else "a setting")
             if said != text:  # the parser reads what stands in quotation marks once more
@@ -255,8 +268,8 @@ def _chosen_classes(found: Sequence[Argument], contents: Sequence[Any]) -> dict[
 
 
 def _is_trusted(name: str) -> bool:
-    with contextlib.suppress(ForeignNameError):
-        return "." in name and bool(of_a_stranger(name, is_class=True))
+    with contextlib.suppress(ForeignNameError, NoSuchNameError):
+        return name.startswith(PACKAGES) and not of_a_stranger(name, is_class=True)
     return False
 
 

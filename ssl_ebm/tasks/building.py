@@ -18,7 +18,15 @@ from jsonargparse import ArgumentParser, Namespace
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.tasks.config_files import NoYamlError, parse_settings
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
-from ssl_ebm.tasks.naming import PACKAGES, ForeignNameError, importing, is_dotted, of_a_checkpoint
+from ssl_ebm.tasks.naming import (
+    PACKAGES,
+    ForeignNameError,
+    NoSuchNameError,
+    importing,
+    in_our_words,
+    is_dotted,
+    of_a_checkpoint,
+)
 
 Built = TypeVar("Built")
 
@@ -41,10 +49,12 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
     if not isinstance(description, Mapping | Namespace) or "class_path" not in description:
         raise UserError(f"{name}: describe it by class_path and init_args, got {description!r}")
     plain = _plain(description)
-    names = set[str]()
+    barred = set[str]()
     for path, is_class in _names(plain):
         try:
-            names |= of_a_checkpoint(path, is_class)
+            barred |= of_a_checkpoint(path, is_class)
+        except NoSuchNameError as error:
+            raise UserError(f"{name}: {error}") from error
         except ForeignNameError as error:
             module = path.rpartition(".")[0]
             own = (
@@ -56,14 +66,14 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{name}", type=kind, required=True)  # which, other than a subclass, reads no files
     try:
-        with importing(names), of_bearable_size():
+        with importing(all_but=barred), of_bearable_size():
             parsed = parser.parse_object({name: plain})
             _refuse_nulls(parsed.as_dict()[name], name)
             found = parser.instantiate(parsed)
     except argparse.ArgumentError as error:
-        raise UserError(in_one_line(error)) from error
+        raise UserError(in_our_words(in_one_line(error))) from error
     except Exception as error:
-        raise user_error_behind(error) or UserError(f"{name}: {in_one_line(error)}") from error
+        raise user_error_behind(error) or UserError(f"{name}: {in_our_words(in_one_line(error))}") from error
     built: Built = found[name]
     return built
 

@@ -1,8 +1,7 @@
 """What a file from a stranger may name: classes that are there to be set up by files, of a few packages.
 
 A name is judged by what it stands for. A function, or a class of another kind, could do anything with the
-arguments that a file gives it: `ssl_ebm.cli.main`, say, runs a command. What was judged well is all that the
-parser imports inside of `importing`, wherever it may find a name.
+arguments that a file gives it: `ssl_ebm.cli.main`, say, runs a command.
 """
 
 from __future__ import annotations
@@ -11,13 +10,15 @@ import inspect
 import re
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
+import torch
 from jsonargparse import _common as parser_settings
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment, Precision
@@ -30,6 +31,8 @@ from lightning.pytorch.strategies import Strategy
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from ssl_ebm.errors import in_one_line
 
 PACKAGES = ("ssl_ebm", "lightning.pytorch", "lightning.fabric", "torch.nn", "torch.optim")
 
@@ -54,16 +57,30 @@ _CLASSES: dict[str, tuple[type, ...]] = {
 }
 _NOT_IN = ("ssl_ebm.data.shards",)  # which writes files
 _FUNCTIONS = ("ssl_ebm.energy", "ssl_ebm.networks", "torch.nn.functional", "torch._C._nn")  # of tensors
-_ADDRESS = re.compile(r"(?!file://)[a-z][\w+.-]*(://|::)", re.IGNORECASE)  # as fsspec reads them
+# As fsspec reads them, also once variables of the environment have been filled in.
+_ADDRESS = re.compile(r"(?!file://)\b[a-z][\w+.-]*(://|::)|:\S*\$", re.IGNORECASE)
+# What no setting stands for: refused again when the parser imports, in whatever way it came by the name.
+_NEVER = (
+    *("os", "posix", "nt", "subprocess", "importlib", "runpy", "pickle", "shutil", "ctypes", "socket", "sys"),
+    *("builtins.eval", "builtins.exec", "builtins.compile", "builtins.open", "builtins.__import__"),
+    *("torch.load", "torch.hub", "torch.package", "torch.utils.cpp_extension", "torch.distributed.run"),
+    *("lightning.pytorch.cli", "lightning.fabric.utilities.cloud_io"),
+    *("ssl_ebm.cli", "ssl_ebm.files", "ssl_ebm.evaluation.runs"),
+)
+_lock = RLock()
 
 
 class ForeignNameError(ValueError):
     """A name that a stranger's file may not have."""
 
 
+class NoSuchNameError(ValueError):
+    """A class that is not there; the message says what is missing."""
+
+
 def is_address(text: str) -> bool:
     """Whether a text could be an address of another machine, or of a file system of another kind."""
-    return _ADDRESS.match(text.strip()) is not None
+    return _ADDRESS.search(text) is not None
 
 
 def is_dotted(text: str) -> bool:
@@ -72,48 +89,56 @@ def is_dotted(text: str) -> bool:
 
 
 def of_a_stranger(name: str, is_class: bool) -> set[str]:
-    """The paths under which the parser may import what a stranger's file names; none where that is nothing to
-    be imported.
+    """Judges a name in a stranger's file.
 
     Args:
         name: any value of a file.
         is_class: it stands for a class that is to be made, as `class_path`.
 
+    Returns:
+        Paths that the parser must not import for it: what is not there now could be so a moment later, and a
+        name without a dot stands for any class that goes by it.
+
     Raises:
         ForeignNameError: it stands for something that is not to be named.
+        NoSuchNameError: a class that is not there.
     """
     if not is_dotted(name):
         if is_class and "." in name:
             raise ForeignNameError(name)
-        return {path for one in _loaded(name) if _may_be_named(one) for path in _paths(one)}
+        loaded = _loaded(name)
+        foreign = [one for one in loaded if not _may_be_named(one)]
+        if is_class and foreign and len(foreign) == len(loaded):
+            raise ForeignNameError(name)
+        return {path for one in foreign for path in _paths(one)}
     if not _is_of(name, PACKAGES):
         if _is_there(name):
             raise ForeignNameError(name)
-        return {name}  # nothing: the parser will say so
+        if is_class:
+            first = name.partition(".")[0]
+            raise NoSuchNameError(
+                f"{name}: no module named {first!r}: install it, or set PYTHONPATH to its folder"
+            )
+        return {name}
     try:
         found = look_up(name)
-    except Exception:  # the parser will fail, too
+    except Exception as error:
+        if is_class:
+            raise NoSuchNameError(f"{name}: {in_one_line(error)}") from error
         return {name}
     if not (_may_be_named(found) or (not is_class and _is_function_of(found, name))):
         raise ForeignNameError(name)
-    return {name} | _paths(found)
-
-
-def of_the_user(name: str) -> set[str]:
-    """The paths under which the parser may import what the user himself names."""
-    if not is_dotted(name):
-        return {path for one in _loaded(name) for path in _paths(one)}
-    with suppress(Exception):  # of the user's module: the parser will meet it, too
-        return {name} | _paths(look_up(name))
-    return {name}
+    return set()
 
 
 def of_a_checkpoint(name: str, is_class: bool) -> set[str]:
-    """As `of_a_stranger`; and what the user's own modules hold, if they have been imported: classes that are
-    one of the usual kinds, and, of modules that are not installed, other classes and functions as well.
+    """As `of_a_stranger`; and what the user's own modules hold may be named, too, if they have been imported:
+    classes that are one of the usual kinds, and, of modules that are not installed, other classes and
+    functions as well.
 
     Raises:
         ForeignNameError: it stands for something that is not to be named, or for a module not yet imported.
+        NoSuchNameError: a class that is not there.
     """
     module = name.rpartition(".")[0]
     if not is_dotted(name) or _is_of(name, PACKAGES):
@@ -122,40 +147,52 @@ def of_a_checkpoint(name: str, is_class: bool) -> set[str]:
         raise ForeignNameError(name)
     found = getattr(sys.modules[module], name.rpartition(".")[2], None)
     if found is None:
+        if is_class:
+            raise NoSuchNameError(f"module {module!r} has no attribute {name.rpartition('.')[2]!r}")
         return {name}
     home = getattr(found, "__module__", None) or ""
     is_own = home.partition(".")[0] == module.partition(".")[0] and not _is_installed(home)
     is_usual = inspect.isclass(found) and issubclass(found, _KINDS) and not _is_of(home, ["torchmetrics"])
     if is_usual or (is_own and (inspect.isclass(found) or (not is_class and inspect.isfunction(found)))):
-        return {name} | _paths(found)
+        return set()
     raise ForeignNameError(name)
 
 
 @contextmanager
-def importing(names: Collection[str] | None) -> Iterator[None]:
-    """Inside, the parser imports no names of settings but these; those that annotations have it imports.
+def importing(all_but: Collection[str] | None) -> Iterator[None]:
+    """Inside, the parser imports none of these names for a setting, and nothing that no setting stands for.
 
     It makes no objects from values of any type, either: those are described to a task, which makes them.
 
     Args:
-        names: None: whatever it meets.
+        all_but: None: the parser imports whatever it meets.
     """
-    settings = parser_settings.parsing_settings  # not public: what has been denied cannot be allowed again
-    before = dict(settings)
-    set_parsing_settings(instantiate_subclass_spec_in_any=False)
-    try:
-        if names is not None:
-            set_parsing_settings(import_path_denylist=["*"])
-            also_importing(names)
-        yield
-    finally:
-        settings.update(before)
+    with _lock:  # the parser's settings are those of all threads
+        settings = parser_settings.parsing_settings  # not public: what is denied can never be allowed again
+        before = dict(settings)
+        set_parsing_settings(instantiate_subclass_spec_in_any=False)
+        try:
+            if all_but is not None:
+                settings["import_path_verdicts"] = {}  # its own list has functools, which code may well use
+                never_importing(_NEVER)
+                never_importing(all_but)
+            yield
+        finally:
+            settings.update(before)
 
 
-def also_importing(names: Collection[str]) -> None:
+def never_importing(names: Collection[str]) -> None:
     """More names, inside of `importing`."""
-    own = {name for name in names if name.partition(".")[0] != "jsonargparse"}  # which it allows nobody
-    set_parsing_settings(import_path_allowlist=sorted(own))
+    set_parsing_settings(import_path_denylist=sorted(names))
+
+
+def in_our_words(message: str) -> str:
+    """What the parser says of a name that is barred, without its advice to programmers."""
+    return re.sub(
+        r"Importing '([^']+)' is not allowed, denied by .*? to allow it\.",
+        r"\1 is not there, or none of the classes that a file may name",
+        message,
+    )
 
 
 def look_up(name: str) -> Any:
@@ -207,13 +244,17 @@ def _is_there(name: str) -> bool:
 def _is_installed(module: str) -> bool:
     """Whether a module comes with a package, as others write them: the user's own stand elsewhere."""
     file = getattr(sys.modules.get(module), "__file__", None)
-    return file is None or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    of_torch = Path(str(torch.__file__)).parent.parent  # wherever that has been put
+    return (
+        file is None
+        or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+        or Path(file).is_relative_to(of_torch)
+    )
 
 
-def _loaded(name: str) -> Iterator[type]:
+def _loaded(name: str) -> list[type]:
     """Classes of the usual kinds that go by a name without a dot."""
-    if name.isidentifier() and name[0].isupper():
-        yield from _all_loaded(len(sys.modules)).get(name, ())
+    return _all_loaded(len(sys.modules)).get(name, []) if name[:1].isupper() else []
 
 
 @lru_cache(maxsize=1)
@@ -230,25 +271,10 @@ def _all_loaded(modules: int) -> dict[str, list[type]]:
     return found
 
 
-def _paths(found: Any) -> set[str]:
-    """The paths that the parser may take for an object; and, of a class, for functions and classes that are
-    the defaults of its arguments."""
-    paths = _paths_of(found)
-    if inspect.isclass(found):
-        for one in found.__mro__:
-            with suppress(KeyError, TypeError, ValueError):  # it has none, or one in C
-                for argument in inspect.signature(vars(one)["__init__"]).parameters.values():
-                    if callable(argument.default):
-                        paths |= _paths_of(argument.default)
-    return paths
-
-
-def _paths_of(found: Any) -> set[str]:
-    """Where an object is defined, and the packages above that have it, too: the parser takes the shortest."""
-    module, name = getattr(found, "__module__", None), getattr(found, "__name__", None)
-    if not (module and name):
-        return set()
-    parts = module.split(".")
+def _paths(found: type) -> set[str]:
+    """Where a class is defined, and the packages above that have it, too: the parser takes the shortest."""
+    parts = found.__module__.split(".")
     above = (sys.modules.get(".".join(parts[:end])) for end in range(1, len(parts) + 1))
-    has_it = {f"{one.__name__}.{name}" for one in above if one and getattr(one, name, None) is found}
-    return has_it | {f"{module}.{found.__qualname__}"}
+    homes = {one.__name__ for one in above if one is not None and getattr(one, found.__name__, None) is found}
+    paths = {f"{home}.{found.__name__}" for home in homes} | {f"{found.__module__}.{found.__qualname__}"}
+    return set(filter(is_dotted, paths))

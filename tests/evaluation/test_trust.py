@@ -22,7 +22,10 @@ PLACES = {
     "as a callback": "trainer: {callbacks: [{class_path: stranger.Callback}]}",
     "as the model": "model: {class_path: stranger.Callback}",
     "by its name alone": "data: stranger.Callback",
-    "for a callable": "trainer: {logger: {class_path: ssl_ebm.x.Y, init_args: {call: stranger.Callback}}}",
+    "for a callable": (
+        "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.LambdaCallback, "
+        "init_args: {setup: stranger.Callback}}]}"
+    ),
     "in another file": "model: inner.txt",
     "in a text that is read once more": "data: '{class_path: stranger.Callback}'",
     "in a list of lines": "trainer: {callbacks: lines.txt}",
@@ -74,7 +77,7 @@ def test_a_config_imports_no_module_of_a_stranger(
     assert "--trust_config" in line
     assert not Path("ran").exists()
     assert main(["fit", "--config", "config.yaml", "--trust_config"]) == 2  # for it is no task
-    assert Path("ran").exists() == ("callable" not in place)  # the trace is one that would have been seen
+    assert Path("ran").exists()  # the trace is one that would have been seen
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -279,6 +282,43 @@ def test_settings_of_a_checkpoint_call_no_function(
         (line,) = capsys.readouterr().err.splitlines()
         assert "some.ckpt" in line
         assert not Path("ran").exists()
+
+
+TOY = ["--model", "toy_task.ToyTask", "--data", "toy_task.ToyData"]
+
+
+def test_own_classes_on_the_command_line_need_no_trust(
+    stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor do their checkpoints; a config that names them does, as it could be anybody's."""
+    quick = ["--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--run_dir", "run"]
+    assert main(["fit", *TOY, *quick]) == 0
+    for command in ("validate", "test", "predict"):
+        assert main([command, *TOY, "--run_dir", "run", "--ckpt_path", "last"]) == 0
+    capsys.readouterr()
+    assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 2
+    assert "--trust_config" in capsys.readouterr().err
+    assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again", "--trust_config"]) == 0
+
+
+def test_a_class_that_is_not_there_is_said(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for data in ("no_such_module.Data", "{class_path: no_such_module.Data}"):
+        Path("config.yaml").write_text(f"data: {data}\n")
+        assert main(["fit", "--config", "config.yaml"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search("no_such_module.Data(: no module named 'no_such_module'| is not there)", line)
+
+
+def test_data_named_like_a_module_import_nothing(stranger: Path) -> None:
+    Path("stranger.csv").write_text("a,b\n")
+    assert main(["fit", *TOY, "--data.length", "4", "--start_from", "stranger.csv"]) == 2
+    check_configs(["--data", "toy_task.ToyData", "--data.path", "stranger.csv"])
+    assert not Path("ran").exists()
+
+
+def test_the_address_of_a_schema_is_for_editors(stranger: Path) -> None:
+    Path("config.yaml").write_text('"$schema": https://json.schemastore.org/x\nrun_dir: x\n')
+    assert check_configs(["--config", "config.yaml"]).arguments == ["--config", "config.yaml"]
 
 
 class _Evil:
