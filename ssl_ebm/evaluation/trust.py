@@ -196,7 +196,7 @@ class _Check:
                 for argument, inner in one.items():
                     self.value(argument, source, str)
                     self.value(inner, source, types.get(argument, UNKNOWN))
-            elif name == "class_path" and isinstance(one, str):
+            elif str(name).rpartition(".")[2] == "class_path" and isinstance(one, str):
                 if not is_chosen:
                     self.value(one, source, CLASS)
             else:

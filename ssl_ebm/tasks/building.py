@@ -56,13 +56,10 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
         except NoSuchNameError as error:
             raise UserError(f"{name}: {error}") from error
         except ForeignNameError as error:
-            module = path.rpartition(".")[0]
-            own = (
-                ""
-                if path.startswith(PACKAGES)
-                else f"; if it is your own, import {module} before {path} is made"
-            )
-            raise UserError(f"{name}: {path} is none of the classes that a file may name{own}") from error
+            reason = f"{name}: {path} is none of the classes that a file may name"
+            if not path.startswith(PACKAGES):
+                reason += f"; if it is your own, import {path.rpartition('.')[0]} before {path} is made"
+            raise UserError(reason) from error
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{name}", type=kind, required=True)  # which, other than a subclass, reads no files
     try:

@@ -67,6 +67,8 @@ _NEVER = (
     *("lightning.pytorch.cli", "lightning.fabric.utilities.cloud_io"),
     *("ssl_ebm.cli", "ssl_ebm.files", "ssl_ebm.evaluation.runs"),
 )
+# Whose modules are more than networks: some are compiled from code, some fetch what they need.
+_OTHERWISE = ("torch", "torchmetrics")
 _lock = RLock()
 
 
@@ -152,7 +154,7 @@ def of_a_checkpoint(name: str, is_class: bool) -> set[str]:
         return {name}
     home = getattr(found, "__module__", None) or ""
     is_own = home.partition(".")[0] == module.partition(".")[0] and not _is_installed(home)
-    is_usual = inspect.isclass(found) and issubclass(found, _KINDS) and not _is_of(home, ["torchmetrics"])
+    is_usual = inspect.isclass(found) and issubclass(found, _KINDS) and not _is_of(home, _OTHERWISE)
     if is_usual or (is_own and (inspect.isclass(found) or (not is_class and inspect.isfunction(found)))):
         return set()
     raise ForeignNameError(name)

@@ -121,7 +121,10 @@ def test_a_checkpoint_names_classes_of_installed_packages_if_they_are_of_a_usual
     import torchvision
 
     assert not of_a_checkpoint("torchvision.models.ResNet", is_class=True)
-    for name in ("torchvision.models.resnet18", "torchvision.datasets.MNIST", "numpy.memmap", "torch.load"):
+    for name in (
+        *("torchvision.models.resnet18", "torchvision.datasets.MNIST", "numpy.memmap", "torch.load"),
+        *("torch.fx.GraphModule", "torch.jit.ScriptModule"),
+    ):
         with pytest.raises(ForeignNameError):
             of_a_checkpoint(name, is_class=True)
     assert torchvision
