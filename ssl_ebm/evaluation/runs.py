@@ -123,7 +123,8 @@ class Run(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
-            raise UserError(in_our_words(in_one_line(error))) from error
+            error.message = in_our_words(error.message)
+            raise
         except OverflowError as error:  # of jsonargparse's types, which do not say where
             raise UserError(
                 f"a number of the settings is too large ({in_one_line(error)}): lower it"

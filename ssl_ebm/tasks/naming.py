@@ -191,7 +191,7 @@ def never_importing(names: Collection[str]) -> None:
 def in_our_words(message: str) -> str:
     """What the parser says of a name that is barred, without its advice to programmers."""
     return re.sub(
-        r"Importing '([^']+)' is not allowed, denied by .*? to allow it\.",
+        r"(?s)Importing '([^']+)' is not allowed, denied by .*? to allow it\.",
         r"\1 is not there, or none of the classes that a file may name",
         message,
     )

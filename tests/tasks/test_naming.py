@@ -130,16 +130,19 @@ def test_a_checkpoint_names_classes_of_installed_packages_if_they_are_of_a_usual
     assert torchvision
 
 
-@pytest.mark.parametrize("name", ["torch.nn.Identity", "Identity", "torch.nn.modules.linear.Identity"])
+@pytest.mark.parametrize(
+    "name", ["torch.nn.PixelUnshuffle", "PixelUnshuffle", "torch.nn.modules.pixelshuffle.PixelUnshuffle"]
+)
 def test_the_parser_imports_nothing_that_is_barred(name: str) -> None:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--x", type=nn.Module)
+    described = {"x": {"class_path": name, "init_args": {"downscale_factor": 2}}}
     with importing(all_but={"torch.nn.ReLU"}):
-        assert parser.parse_object({"x": {"class_path": name}}).x.class_path.endswith(".Identity")
-    barred = importing(all_but={"torch.nn.Identity", "torch.nn.modules.linear.Identity"})
+        assert parser.parse_object(described).x.class_path.endswith(".PixelUnshuffle")
+    barred = importing(all_but={"torch.nn.PixelUnshuffle", "torch.nn.modules.pixelshuffle.PixelUnshuffle"})
     with barred, pytest.raises(Exception, match="not allowed"):
-        parser.parse_object({"x": {"class_path": name}})
-    assert parser.parse_object({"x": {"class_path": name}}).x.class_path.endswith(".Identity")
+        parser.parse_object(described)
+    assert parser.parse_object(described).x.class_path.endswith(".PixelUnshuffle")
 
 
 @pytest.mark.parametrize(
