@@ -88,11 +88,15 @@ class Run(LightningCLI):
         if command not in COMMANDS:
             raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
         self.command = command
-        self.arguments, self.barred = check_configs(arguments)
+        self.arguments, self.barred, own = check_configs(arguments)
         quieten()
         keep_freed_memory()
-        with importing(all_but=self.barred):
-            self._parse_and_make()
+        try:
+            with importing(self.barred, own):
+                self._parse_and_make()
+        except argparse.ArgumentError as error:
+            error.message = in_our_words(error.message)
+            raise
 
     def _parse_and_make(self) -> None:
         super().__init__(
@@ -122,9 +126,6 @@ class Run(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
             self.config = parser.parse_args(args)
-        except argparse.ArgumentError as error:
-            error.message = in_our_words(error.message)
-            raise
         except OverflowError as error:  # of jsonargparse's types, which do not say where
             raise UserError(
                 f"a number of the settings is too large ({in_one_line(error)}): lower it"
@@ -176,6 +177,8 @@ class Run(LightningCLI):
                 settings.pop("_instantiator", None)  # which Lightning leaves out, too
                 chosen = self.setting("model.class_path")
                 described = {"class_path": settings.pop("_class_path", chosen), "init_args": settings}
+                if "class_path" in settings:
+                    described = settings
                 never_importing(check_description(described, path, described["class_path"] == chosen))
             super()._parse_ckpt_path()
 

@@ -23,19 +23,27 @@ from ssl_ebm.tasks.config_files import (
     read_settings,
     read_text,
 )
-from ssl_ebm.tasks.naming import PACKAGES, ForeignNameError, NoSuchNameError, is_address, of_a_stranger
+from ssl_ebm.tasks.naming import (
+    FLAG,
+    PACKAGES,
+    ForeignNameError,
+    NoSuchNameError,
+    is_address,
+    of_a_stranger,
+    of_the_user,
+)
 
 FOREIGN = "which is none of the classes of this package, Lightning or PyTorch that a file may name"
 CONFIG = ("-c", "--config")
 PARTS = ("model", "data", "trainer")  # settings that may be files, or have such among their own
 SUFFIXES = (".yaml", ".yml", ".json")  # of files of settings
-FLAG = "--trust_config"
 VARIABLE = "SSL_EBM_TRUST_CONFIG"  # for a machine whose configs are one's own
 
 # Where a value stands: the type of that argument, or one of these.
 SETTINGS = object()  # where the parser would read a file of settings
 UNKNOWN = object()  # an argument of a class that is not known
 CLASS = object()  # a class_path
+KEY = object()  # the name of a setting
 AT_THE_TOP = {"run_dir": str, "start_from": str, "ckpt_path": str}  # settings of a run that name data
 
 
@@ -53,10 +61,12 @@ class Checked(NamedTuple):
     """Attributes:
     arguments: without the flag that trusts the config files.
     barred: what the parser must not import; None: it may import whatever it meets.
+    own: what the user himself names.
     """
 
     arguments: list[str]
     barred: set[str] | None
+    own: set[str]
 
 
 def check_configs(arguments: Sequence[str]) -> Checked:
@@ -80,12 +90,13 @@ def check_configs(arguments: Sequence[str]) -> Checked:
         if not (trusted and path.is_fifo())
     ]
     if trusted:
-        return Checked(kept, None)
+        return Checked(kept, None, set())
     check = _Check(_chosen_classes(found, contents))
     with _bearable_depth():
         for one in found:
             check.argument(one)
-    return Checked(kept, check.barred)
+        check.names_without_a_dot()
+    return Checked(kept, check.barred - check.own, check.own)
 
 
 def check_description(described: Mapping[str, Any], path: Path, is_chosen: bool = False) -> set[str]:
@@ -100,6 +111,7 @@ def check_description(described: Mapping[str, Any], path: Path, is_chosen: bool 
     check = _Check({})
     with _bearable_depth():
         check.described(described, path, SETTINGS, is_chosen)
+        check.names_without_a_dot()
     return check.barred
 
 
@@ -119,11 +131,14 @@ class _Check:
 
     Attributes:
         barred: what the parser must not import.
+        own: what the user himself names.
     """
 
     def __init__(self, classes: dict[str, str]) -> None:
         self.classes = classes
         self.barred: set[str] = set()
+        self.own: set[str] = set()
+        self.short: list[tuple[str, Path, bool]] = []
         self.seen: set[tuple[Path, bool]] = set()
 
     def argument(self, one: Argument) -> None:
@@ -154,7 +169,7 @@ class _Check:
             for name, one in self.with_classes(content):
                 if name == "$schema":  # for editors
                     continue
-                self.value(name, path, str)
+                self.value(name, path, KEY)
                 self.value(one, path, AT_THE_TOP.get(name, UNKNOWN))
             return
         self.value(content, path, UNKNOWN)
@@ -191,10 +206,10 @@ class _Check:
         """A mapping, which may describe an object; `is_chosen`: by a class that is not to be checked."""
         types = _types_of(value.get("class_path"))
         for name, one in value.items():
-            self.value(name, source, str)
+            self.value(name, source, KEY)
             if name in ("init_args", "dict_kwargs") and isinstance(one, dict):
                 for argument, inner in one.items():
-                    self.value(argument, source, str)
+                    self.value(argument, source, KEY)
                     self.value(inner, source, types.get(argument, UNKNOWN))
             elif str(name).rpartition(".")[2] == "class_path" and isinstance(one, str):
                 if not is_chosen:
@@ -202,22 +217,36 @@ class _Check:
             else:
                 self.value(one, source, place)
 
+    def name(self, name: str, source: Path, is_class: bool) -> None:
+        try:
+            self.barred |= of_a_stranger(name, is_class)
+        except NoSuchNameError as error:
+            raise UserError(f"{source.name}: {error}") from error
+        except ForeignNameError as error:
+            raise UserError(
+                f"{source.name} names {name}, {FOREIGN}: if you trust the file, add {FLAG} to the command"
+            ) from error
+
+    def names_without_a_dot(self) -> None:
+        """To be asked when all others have been judged, whose modules may hold classes that go by them."""
+        for short in self.short:
+            self.name(*short)
+
     def text(self, text: str, source: Path | None, place: Any) -> None:
         name = text.strip()
-        if source is not None:
-            try:
-                self.barred |= of_a_stranger(name, place is CLASS)
-            except NoSuchNameError as error:
-                raise UserError(f"{source.name}: {error}") from error
-            except ForeignNameError as error:
-                raise UserError(
-                    f"{source.name} names {name}, {FOREIGN}: if you trust the file, add {FLAG} to the command"
-                ) from error
-            if is_address(name):
-                raise UserError(
-                    f"{source.name} names {name}, an address: if you trust it, add {FLAG} to the command"
-                )
-        if _is_plain(place):
+        if source is not None and is_address(name):
+            raise UserError(
+                f"{source.name} names {name}, an address: if you trust it, add {FLAG} to the command"
+            )
+        if _is_plain(place):  # of which the parser imports nothing
+            return
+        if source is None:
+            self.own |= of_the_user(name)
+        elif "." in name:
+            self.name(name, source, place is CLASS)
+        else:
+            self.short.append((name, source, place is CLASS))
+        if place is KEY:
             return
         with contextlib.suppress(NoYamlError):
             said = parse_settings(text, source.name if source else "a setting")

@@ -7,10 +7,9 @@ alone.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
@@ -19,13 +18,14 @@ from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.tasks.config_files import NoYamlError, parse_settings
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.naming import (
-    PACKAGES,
     ForeignNameError,
     NoSuchNameError,
     importing,
     in_our_words,
+    is_address,
     is_dotted,
     of_a_checkpoint,
+    trusts_all,
 )
 
 Built = TypeVar("Built")
@@ -51,19 +51,21 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
     plain = _plain(description)
     barred = set[str]()
     for path, is_class in _names(plain):
+        if is_address(path) and not trusts_all():
+            raise UserError(f"{name}: {path} is an address, which a file may not name")
         try:
             barred |= of_a_checkpoint(path, is_class)
         except NoSuchNameError as error:
             raise UserError(f"{name}: {error}") from error
         except ForeignNameError as error:
             reason = f"{name}: {path} is none of the classes that a file may name"
-            if not path.startswith(PACKAGES):
-                reason += f"; if it is your own, import {path.rpartition('.')[0]} before {path} is made"
+            if is_dotted(path) and (module := path.rpartition(".")[0]) not in sys.modules:
+                reason += f"; if it is your own, import {module} before {path} is made"
             raise UserError(reason) from error
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{name}", type=kind, required=True)  # which, other than a subclass, reads no files
     try:
-        with importing(all_but=barred), of_bearable_size():
+        with importing(None if trusts_all() else barred), of_bearable_size():
             parsed = parser.parse_object({name: plain})
             _refuse_nulls(parsed.as_dict()[name], name)
             found = parser.instantiate(parsed)
@@ -95,15 +97,12 @@ def _refuse_nulls(value: Any, name: str) -> None:
 
 def _names(value: Any, is_class: bool = False) -> Iterator[tuple[str, bool]]:
     """All strings that could name something to import, and whether as a class: jsonargparse takes any for
-    one, and reads those that are YAML once more. What is a file or folder here, and no module, is the name of
-    that, as reviews.csv."""
+    one, and reads those that are YAML once more."""
     if isinstance(value, str):
         name = value.strip()
-        if is_dotted(name):
-            if is_class or not (Path(name).exists() and find_spec(name.partition(".")[0]) is None):
-                yield name, is_class
-            return
         yield name, is_class
+        if is_dotted(name):
+            return
         with suppress(NoYamlError):
             said = parse_settings(value, "a setting")
             if said != value:

@@ -10,13 +10,14 @@ import inspect
 import re
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jsonargparse import _common as parser_settings
@@ -24,7 +25,7 @@ from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment, Precision
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.accelerators import Accelerator
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
@@ -34,6 +35,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_ebm.errors import in_one_line
 
+FLAG = "--trust_config"  # of commands, for files of the user's own
 PACKAGES = ("ssl_ebm", "lightning.pytorch", "lightning.fabric", "torch.nn", "torch.optim")
 
 _OF_TRAINING = (
@@ -43,7 +45,7 @@ _OF_TRAINING = (
 _LEARNT = (nn.Module, Optimizer, LRScheduler)
 _KINDS: tuple[type, ...] = (*_OF_TRAINING, *_LEARNT, LightningDataModule, Logger)
 
-# Classes of these packages that are one of these. Other loggers send what they log to where a file says.
+# Classes of these packages that are one of these. Loggers: those that send nothing to where a file says.
 _CLASSES: dict[str, tuple[type, ...]] = {
     "ssl_ebm.energy": (object,),
     "ssl_ebm.networks": (object,),
@@ -53,15 +55,18 @@ _CLASSES: dict[str, tuple[type, ...]] = {
     "ssl_ebm.report": (Callback,),
     "torch.nn": (nn.Module,),
     "torch.optim": (Optimizer, LRScheduler),
-    "lightning": (*_OF_TRAINING, CSVLogger, TensorBoardLogger, WandbLogger),
+    "lightning": (*_OF_TRAINING, CSVLogger, TensorBoardLogger),
 }
 _NOT_IN = ("ssl_ebm.data.shards",)  # which writes files
 _FUNCTIONS = ("ssl_ebm.energy", "ssl_ebm.networks", "torch.nn.functional", "torch._C._nn")  # of tensors
 # As fsspec reads them, also once variables of the environment have been filled in.
-_ADDRESS = re.compile(r"(?!file://)\b[a-z][\w+.-]*(://|::)|:\S*\$", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?!file://)\b[a-z][\w+.-]*://|:\S*\$[\w{]", re.IGNORECASE)
 # What no setting stands for: refused again when the parser imports, in whatever way it came by the name.
 _NEVER = (
-    *("os", "posix", "nt", "subprocess", "importlib", "runpy", "pickle", "shutil", "ctypes", "socket", "sys"),
+    *("os", "posix", "nt", "subprocess", "_posixsubprocess", "multiprocessing", "pty", "asyncio", "signal"),
+    *("importlib", "runpy", "pkgutil", "zipimport", "code", "codeop", "timeit", "pdb", "bdb", "doctest"),
+    *("pickle", "_pickle", "marshal", "shelve", "shutil", "ctypes", "_ctypes", "socket", "_socket", "sys"),
+    *("webbrowser", "urllib", "http", "ftplib", "smtplib", "pip", "setuptools", "pydoc", "site"),
     *("builtins.eval", "builtins.exec", "builtins.compile", "builtins.open", "builtins.__import__"),
     *("torch.load", "torch.hub", "torch.package", "torch.utils.cpp_extension", "torch.distributed.run"),
     *("lightning.pytorch.cli", "lightning.fabric.utilities.cloud_io"),
@@ -70,6 +75,17 @@ _NEVER = (
 # Whose modules are more than networks: some are compiled from code, some fetch what they need.
 _OTHERWISE = ("torch", "torchmetrics")
 _lock = RLock()
+
+
+class _Words(NamedTuple):
+    """What whoever calls `importing` knows of the names that `of_a_checkpoint` will be asked about."""
+
+    are_trusted: bool = False
+    of_the_user: frozenset[str] = frozenset()
+
+
+_OF_NOBODY = _Words()
+_words: ContextVar[_Words] = ContextVar("_words", default=_OF_NOBODY)
 
 
 class ForeignNameError(ValueError):
@@ -133,24 +149,36 @@ def of_a_stranger(name: str, is_class: bool) -> set[str]:
     return set()
 
 
+def of_the_user(name: str) -> set[str]:
+    """The paths of what the user himself names, if it is loaded; and that name."""
+    found = _loaded(name)
+    module, _, attribute = name.rpartition(".")
+    with suppress(Exception):
+        found = [getattr(sys.modules[module], attribute)]
+    return {name}.union(*(_paths(one) for one in found if inspect.isclass(one)))
+
+
 def of_a_checkpoint(name: str, is_class: bool) -> set[str]:
     """As `of_a_stranger`; and what the user's own modules hold may be named, too, if they have been imported:
     classes that are one of the usual kinds, and, of modules that are not installed, other classes and
-    functions as well.
+    functions as well. So may what the user himself has named, and everything that he trusts: see `importing`.
 
     Raises:
         ForeignNameError: it stands for something that is not to be named, or for a module not yet imported.
         NoSuchNameError: a class that is not there.
     """
-    module = name.rpartition(".")[0]
-    if not is_dotted(name) or _is_of(name, PACKAGES):
+    if _words.get().are_trusted or name in _words.get().of_the_user:
+        return set()
+    module, _, attribute = name.rpartition(".")
+    if not is_dotted(name) or _is_of(name, PACKAGES) or not (module in sys.modules or _is_there(name)):
         return of_a_stranger(name, is_class)
     if module not in sys.modules or module.partition(".")[0] in sys.stdlib_module_names:
         raise ForeignNameError(name)
-    found = getattr(sys.modules[module], name.rpartition(".")[2], None)
-    if found is None:
+    try:
+        found = getattr(sys.modules[module], attribute)
+    except Exception as error:  # some modules import what is asked for
         if is_class:
-            raise NoSuchNameError(f"module {module!r} has no attribute {name.rpartition('.')[2]!r}")
+            raise NoSuchNameError(f"module {module!r} has no attribute {attribute!r}") from error
         return {name}
     home = getattr(found, "__module__", None) or ""
     is_own = home.partition(".")[0] == module.partition(".")[0] and not _is_installed(home)
@@ -161,14 +189,18 @@ def of_a_checkpoint(name: str, is_class: bool) -> set[str]:
 
 
 @contextmanager
-def importing(all_but: Collection[str] | None) -> Iterator[None]:
+def importing(all_but: Collection[str] | None, of_the_user: Collection[str] | None = None) -> Iterator[None]:
     """Inside, the parser imports none of these names for a setting, and nothing that no setting stands for.
 
     It makes no objects from values of any type, either: those are described to a task, which makes them.
 
     Args:
-        all_but: None: the parser imports whatever it meets.
+        all_but: None: the parser imports whatever it meets, and `of_a_checkpoint` allows it.
+        of_the_user: names that `of_a_checkpoint` allows, for the user has given them; None: as around it.
     """
+    own = _words.get().of_the_user if of_the_user is None else frozenset(of_the_user)
+    token = _words.set(_Words(all_but is None, own))
+    _all_loaded.cache_clear()
     with _lock:  # the parser's settings are those of all threads
         settings = parser_settings.parsing_settings  # not public: what is denied can never be allowed again
         before = dict(settings)
@@ -181,6 +213,12 @@ def importing(all_but: Collection[str] | None) -> Iterator[None]:
             yield
         finally:
             settings.update(before)
+            _words.reset(token)
+
+
+def trusts_all() -> bool:
+    """Whether it is inside of `importing` with nothing barred."""
+    return _words.get().are_trusted
 
 
 def never_importing(names: Collection[str]) -> None:
@@ -192,7 +230,7 @@ def in_our_words(message: str) -> str:
     """What the parser says of a name that is barred, without its advice to programmers."""
     return re.sub(
         r"(?s)Importing '([^']+)' is not allowed, denied by .*? to allow it\.",
-        r"\1 is not there, or none of the classes that a file may name",
+        rf"\1 is not there, or none of the classes that a file may name ({FLAG} lifts that)",
         message,
     )
 
@@ -245,6 +283,8 @@ def _is_there(name: str) -> bool:
 
 def _is_installed(module: str) -> bool:
     """Whether a module comes with a package, as others write them: the user's own stand elsewhere."""
+    if module == "__main__":
+        return False
     file = getattr(sys.modules.get(module), "__file__", None)
     of_torch = Path(str(torch.__file__)).parent.parent  # wherever that has been put
     return (

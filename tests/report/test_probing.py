@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,7 @@ def test_data_in_a_file_import_no_module_of_a_stranger(
     assert main([command, "--ckpt", "patches.ckpt", "--data", "data.yaml", "--out", "out"]) == 2
     assert re.search(r"inner|import stranger before|names stranger.Data", capsys.readouterr().err)
     assert not Path("ran").exists()
+    assert "stranger" not in sys.modules
+    __import__("stranger")
+    assert Path("ran").exists()  # the trace is one that would have been seen
+    del sys.modules["stranger"]

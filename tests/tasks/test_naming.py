@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import subprocess
 import sys
@@ -14,6 +15,9 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_ebm.energy.sampling import Langevin, Sampler
+from ssl_ebm.errors import UserError
+from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.naming import (
     ForeignNameError,
     NoSuchNameError,
@@ -79,9 +83,10 @@ def test_everything_else(name: str) -> None:
         if name.replace(".", "").isidentifier() or is_class:
             with pytest.raises(ForeignNameError):
                 of_a_stranger(name, is_class)
-            if name != "torch.nnx":  # which is not there
-                with pytest.raises(ForeignNameError):
-                    of_a_checkpoint(name, is_class)
+            with pytest.raises(
+                (ForeignNameError, NoSuchNameError) if name == "torch.nnx" else ForeignNameError
+            ):
+                of_a_checkpoint(name, is_class=is_class or name == "torch.nnx")
 
 
 def test_names_without_a_dot() -> None:
@@ -110,9 +115,10 @@ def test_a_checkpoint_names_what_the_user_has_imported(
         for name in names:
             assert not of_a_checkpoint(name, is_class=False)
         for name, is_class in (("of_mine.cost", True), ("of_mine.os.system", False), ("of_mine.os", False)):
-            if name != "torch.nnx":  # which is not there
-                with pytest.raises(ForeignNameError):
-                    of_a_checkpoint(name, is_class)
+            with pytest.raises(
+                (ForeignNameError, NoSuchNameError) if name == "torch.nnx" else ForeignNameError
+            ):
+                of_a_checkpoint(name, is_class=is_class or name == "torch.nnx")
     finally:
         del sys.modules["of_mine"]
 
@@ -196,6 +202,7 @@ def test_defaults_arrive_as_they_are() -> None:
         "memory://a",
         "local:///a",
         "simplecache::ftp://x",
+        "see https://x",
         "S3://a",
         "as in http://x",
         "f${X}tp://h",
@@ -206,9 +213,25 @@ def test_addresses(text: str) -> None:
     assert is_address(text)
 
 
-@pytest.mark.parametrize("text", ["file:///tmp/a", "hf:name", "C:/data", "a/b", "12:30", "$HOME/a", "a: b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("file:///tmp/a", "hf:name", "C:/data", "a/b", "12:30", "$HOME/a", "a: b"),
+        *("std::x", "^(?:a|b)$", "C:\\x$", "key: ${a}"),
+    ],
+)
 def test_no_addresses(text: str) -> None:
     assert not is_address(text)
+
+
+def test_what_the_user_names_or_trusts_a_description_may_name_too() -> None:
+    description = {"class_path": "ssl_ebm.energy.sampling.Langevin", "init_args": {"step_size": "math.sqrt"}}
+    with pytest.raises(UserError, match=r"math.sqrt is none of the classes"):
+        build(description, Sampler, "sampler")  # type: ignore[type-abstract]
+    for around in (importing(None), importing((), of_the_user=["math.sqrt"])):
+        with around:
+            made = build(description, Sampler, "sampler")  # type: ignore[type-abstract]
+        assert made == Langevin(math.sqrt)
 
 
 def test_settings_of_the_parser_are_as_before() -> None:
