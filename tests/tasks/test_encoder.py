@@ -204,7 +204,7 @@ def test_what_a_file_asks_for_is_not_done(
         ({**content, "task": "load_task"}, "is of the task 'load_task'"),
         ({**content, "task": "harm.Network"}, "is of the task 'harm.Network'"),
         (changed(content, network=network), "import harm before"),
-        (changed(content, network={"class_path": "os.system"}), "import os before"),
+        (changed(content, network={"class_path": "os.system"}), "os.system is none of the classes"),
         (changed(content, network=wide), "size mismatch"),
         (changed(content, lr="high"), "does not hold settings and weights"),
         ({**content, "state_dict": {}}, "does not hold settings and weights"),
