@@ -58,10 +58,12 @@ def trusts(arguments: Sequence[str]) -> bool:
 
 
 class Checked(NamedTuple):
-    """Attributes:
-    arguments: without the flag that trusts the config files.
-    barred: what the parser must not import; None: it may import whatever it meets.
-    own: what the user himself names.
+    """Arguments of a run whose files have been checked.
+
+    Attributes:
+        arguments: without the flag that trusts the config files.
+        barred: what the parser must not import; None: it may import whatever it meets.
+        own: what the user himself names.
     """
 
     arguments: list[str]
