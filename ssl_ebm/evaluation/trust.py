@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from ssl_ebm.tasks.naming import (
     ForeignNameError,
     NoSuchNameError,
     is_address,
+    look_up,
     of_a_stranger,
     of_the_user,
 )
@@ -308,10 +308,9 @@ def _types_of(class_path: Any) -> dict[str, Any]:
     """The types of a class's arguments; none where it is not one of those that may be named, or not there."""
     if not isinstance(class_path, str) or not _is_trusted(class_path):
         return {}
-    module, _, name = class_path.rpartition(".")
     types: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # a module that cannot be imported is the parser's to complain of
-        for one in getattr(importlib.import_module(module), name).__mro__:
+        for one in look_up(class_path).__mro__:
             types = get_type_hints(one.__init__) | types
     return types
 

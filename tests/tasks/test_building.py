@@ -122,8 +122,10 @@ def test_a_file_that_looks_like_a_name_to_import_is_a_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     described = {"class_path": "ssl_ebm.data.LabelledDocuments", "init_args": {"path": "reviews.csv"}}
-    found: Any = build(described, LightningDataModule, "data")  # a file or none: the data will say so
-    assert found.corpus.path == "reviews.csv"
+    for make in (lambda: None, lambda: Path("reviews.csv").write_text("text,label\ngood,1\n")):
+        make()
+        found: Any = build(described, LightningDataModule, "data")  # a file or none: the data will say so
+        assert found.corpus.path == "reviews.csv"
     monkeypatch.syspath_prepend(tmp_path)
     Path("reviews.py").touch()
     with pytest.raises(UserError, match="import reviews before"):
