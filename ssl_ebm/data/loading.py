@@ -6,6 +6,7 @@ checkpoint sees the batches that the uninterrupted run would have seen.
 """
 
 import itertools
+import multiprocessing
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -101,7 +102,42 @@ class OrderedSampler(DistributedSampler[Any]):
         return (place % self.items for place in range(self.rank, self.total_size, self.num_replicas))
 
 
-class StreamLoader(DataLoader[Any]):
+class EndingWithParent:
+    """What a loader's worker does first: it ends if the process that it works for is dead already.
+
+    PyTorch's worker ends when its parent changes after it has begun to watch. Of a parent killed before that
+    it never hears, and waits for work for ever.
+
+    Args:
+        before: what else a worker is to do first, such as Lightning's seeding.
+    """
+
+    def __init__(self, before: Callable[[int], None] | None) -> None:
+        self.before = before
+
+    def __call__(self, worker: int) -> None:
+        if self.before is not None:
+            self.before(worker)
+        parent = multiprocessing.parent_process()
+        if parent is None:  # called in no worker
+            return
+        # Of forked workers, the later ones hold open what would tell the earlier ones of their parent's end.
+        forked = multiprocessing.get_start_method() == "fork"
+        if (forked and os.getppid() != parent.pid) or not parent.is_alive():
+            os._exit(1)
+
+
+class _Loader(DataLoader[Any]):
+    """A loader whose workers do not outlive their process."""
+
+    def __iter__(self) -> Any:
+        # not sooner: Lightning seeds the workers only of a loader that has nothing here
+        if not isinstance(self.worker_init_fn, EndingWithParent):
+            self.worker_init_fn = EndingWithParent(self.worker_init_fn)
+        return super().__iter__()
+
+
+class StreamLoader(_Loader):
     """Training batches; each iteration hands out the next epoch's worth of the stream.
 
     Lightning saves and restores the `state_dict` of a loader that has one, in the middle of an epoch. The
@@ -147,7 +183,7 @@ class StreamLoader(DataLoader[Any]):
         self._stream = self._iterator = None
 
 
-class OrderedLoader(DataLoader[Any]):
+class OrderedLoader(_Loader):
     """Evaluation batches, always the same."""
 
     def __iter__(self) -> Any:

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +78,19 @@ class Run(LightningCLI):
     Args:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         arguments: as on the command line: ``["--config", "a.yaml", "--trainer.max_steps", "10"]``.
+        of_files: names that files gave to the arguments, which are not the user's own words: what
+            `check_description` says of them.
 
     Raises:
         UserError: a setting, file or checkpoint that the user must mend.
         argparse.ArgumentError: arguments that cannot be parsed.
     """
 
-    def __init__(self, command: str, arguments: Sequence[str]) -> None:
+    def __init__(self, command: str, arguments: Sequence[str], of_files: Collection[str] = ()) -> None:
         if command not in COMMANDS:
             raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
         self.command = command
-        self.arguments, self.barred, own = check_configs(arguments)
+        self.arguments, self.barred, own = check_configs(arguments, of_files)
         quieten()
         keep_freed_memory()
         try:

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -270,3 +272,68 @@ def test_two_real_processes_share_the_batches_of_one(tmp_path: Path) -> None:
     assert len(one) == len(first) == len(second) == 14
     for batch, left, right in zip(one, first, second, strict=True):
         assert sorted(left + right) == sorted(batch)
+
+
+ORPHANING = """
+import multiprocessing, os, signal, sys, threading, time
+import torch
+from torch.utils.data import TensorDataset
+from torch.utils.data._utils import worker
+from ssl_ebm.data.loading import OrderedLoader
+
+def wait_to_be_an_orphan(parent=os.getpid()):
+    while os.getppid() == parent:
+        time.sleep(0.01)
+
+def die_among_workers():
+    while len(workers := multiprocessing.active_children()) < 2:
+        time.sleep(0.01)
+    print(*(one.pid for one in workers), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    # Of spawned workers, who import all anew, the parent is dead before they begin to work anyway.
+    worker.signal_handling._set_worker_signal_handlers = wait_to_be_an_orphan
+    threading.Thread(target=die_among_workers).start()
+    next(iter(OrderedLoader(TensorDataset(torch.arange(4)), num_workers=2)))
+"""
+
+
+def lives(process: int) -> bool:
+    """Whether a process is there, and not only left to be asked for its status."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at the processes of Linux")
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_end_with_a_process_that_is_killed_before_they_begin(tmp_path: Path, start: str) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(ORPHANING)
+    run = [sys.executable, str(script), start]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        workers = [int(number) for number in process.stdout.readline().split()]
+        assert process.wait(60) == -signal.SIGKILL
+        assert len(workers) == 2
+        end = time.monotonic() + 60
+        while any(map(lives, workers)) and time.monotonic() < end:
+            time.sleep(0.1)
+        left = [worker for worker in workers if lives(worker)]
+        for worker in left:
+            os.kill(worker, signal.SIGKILL)
+    assert not left
+
+
+def test_a_worker_does_what_else_it_was_told_to_do_first() -> None:
+    class Seeded(TensorDataset):
+        def __getitem__(self, index: int) -> Any:
+            return torch.initial_seed()
+
+    data = Seeded(torch.arange(4))
+    loader = loading.OrderedLoader(data, num_workers=1, worker_init_fn=lambda worker: torch.manual_seed(7))
+    for _ in range(2):  # the second time with workers of its own
+        assert next(iter(loader)).item() == 7

@@ -1,5 +1,6 @@
 """Files from strangers run no code: configs, and checkpoints."""
 
+import argparse
 import json
 import os
 import re
@@ -14,7 +15,9 @@ import torch
 
 from ssl_ebm.cli import main
 from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.trust import VARIABLE, check_configs
+from ssl_ebm.report import finetuning
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 
 EVIL = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nclass Callback:\n    pass\n"
@@ -321,6 +324,29 @@ def test_words_in_a_file_bar_nothing_that_the_user_names(stranger: Path) -> None
     assert checked.barred is not None
     assert "toy_task.ToyTask" not in checked.barred
     assert "toy_task.ToyTask" in (check_configs(["--config", "config.yaml"]).barred or ())
+
+
+def test_words_of_a_file_on_the_command_line_are_not_the_users_own(
+    stranger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`finetune` hands on what a file says of the data: a class that comes to be there after the check."""
+    (stranger / "stranger.py").rename("later.py")
+    Path("data.yaml").write_text(
+        "class_path: ssl_ebm.data.ImageFolder\ninit_args: {folder: x, classes: stranger.Callback}\n"
+    )
+    described, barred = finetuning._described("data.yaml", [])
+    assert barred == {"stranger.Callback"}
+    assert finetuning._described("data.yaml", ["--data.folder", "stranger.Callback"])[1] == set()
+    Path("later.py").rename("stranger.py")
+    assert isinstance(described["init_args"], dict)
+    word = json.dumps({"class_path": described["init_args"]["classes"]})
+    assert not check_configs(["--data", word], barred).own & barred
+    with pytest.raises(argparse.ArgumentError, match=r"stranger\.Callback is not there"):
+        Run("fit", ["--data", word], barred)
+    assert not Path("ran").exists()
+    with pytest.raises(argparse.ArgumentError):  # for it is no data
+        Run("fit", ["--data", word])
+    assert Path("ran").exists()
 
 
 def test_data_named_like_a_module_import_nothing(stranger: Path) -> None:
