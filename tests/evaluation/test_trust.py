@@ -326,9 +326,7 @@ def test_words_in_a_file_bar_nothing_that_the_user_names(stranger: Path) -> None
     assert "toy_task.ToyTask" in (check_configs(["--config", "config.yaml"]).barred or ())
 
 
-def test_words_of_a_file_on_the_command_line_are_not_the_users_own(
-    stranger: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_words_of_a_file_on_the_command_line_are_not_the_users_own(stranger: Path) -> None:
     """`finetune` hands on what a file says of the data: a class that comes to be there after the check."""
     (stranger / "stranger.py").rename("later.py")
     Path("data.yaml").write_text(
