@@ -49,12 +49,16 @@ def make_parser() -> argparse.ArgumentParser:
     compare = every.add_parser(
         "compare",
         help="train configs on the same data, budget and seeds; write a report",
-        epilog="Any setting of fit, such as --data.folder DIR, is set for both configs.",
+        epilog="Any setting of fit, such as --data.folder DIR, is set for all configs.",
     )
     compare.add_argument("--config", action="append", required=True, help="a config; give one per model")
     compare.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to train with (default: 0)")
-    compare.add_argument("--clips", type=int, default=1024, help="test clips to measure on (default: 1024)")
-    compare.add_argument("--samples", type=int, default=100, help="futures to draw of each (default: 100)")
+    compare.add_argument(
+        "--clips", type=int, default=1024, help="test clips, or pictures, to measure on (default: 1024)"
+    )
+    compare.add_argument(
+        "--samples", type=int, default=100, help="futures, or completions, to draw of each (default: 100)"
+    )
     compare.add_argument("--out", required=True, help="folder for report, results and checkpoints")
     compare.set_defaults(run=commands.compare)
 
