@@ -29,6 +29,12 @@ class ItemGenerator(torch.Generator):
         self.processes, self.rank = processes, rank
 
 
+def fresh_generator(device: torch.device) -> torch.Generator:
+    """A generator whose seed the global one of the CPU draws: new numbers at each call, without a wait for a
+    GPU."""
+    return torch.Generator(device).manual_seed(int(torch.randint(2**63 - 1, ())))
+
+
 def for_items(count: int, generator: torch.Generator | None, draw: Callable[[int], Tensor]) -> Tensor:
     """draw(count), or this process's share of draw(count * processes)."""
     if not isinstance(generator, ItemGenerator):

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ssl_ebm.energy.draws import normal
 from ssl_ebm.energy.inference import EnergyOfLatent
-from ssl_ebm.energy.latents import Latent
+from ssl_ebm.energy.latents import FiniteLatent, Latent, Sphere
 from ssl_ebm.energy.temperature import check_beta
 from ssl_ebm.errors import UserError
 
@@ -135,9 +135,14 @@ def importance_free_energy(
         samples: S, 1 or more.
 
     Raises:
-        UserError: beta is not above 0 or is infinite; samples below 1; mean and std are not both (B, D).
+        UserError: beta is not above 0 or is infinite; samples below 1; mean and std are not both (B, D); a
+            latent without a density over volume: a finite one, or a `Sphere`.
     """
     check_beta(beta)
+    if isinstance(latent, FiniteLatent):
+        raise UserError("importance sampling: a finite latent's F_beta is exact: use free_energy")
+    if isinstance(latent, Sphere):
+        raise UserError("importance sampling: no Gaussian draws from a Sphere: use Ball or Gaussian")
     if math.isinf(beta):
         raise UserError(
             "beta: importance sampling needs a finite beta; the minimum (beta = inf) is for an inference"

@@ -52,7 +52,15 @@ class LatentEnergy(nn.Module):
         self.beta = beta
 
     def forward(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """F (B,): differentiable in the parameters (envelope theorem) and in y."""
+        """F (B,): differentiable in the parameters (envelope theorem) and in y.
+
+        Args:
+            generator: of what the inference draws, such as the points that a descent begins from. None: each
+                call draws the same, so that F is a function of y and of its place in the batch; a sampler
+                would otherwise keep what was drawn by luck.
+        """
+        if generator is None:
+            generator = torch.Generator(y.device).manual_seed(0)
         found = self.model.infer(self.inference, y, None, generator)
         return found.energy if math.isinf(self.beta) else free_energy(found.energies, self.beta)
 

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssl_ebm.energy import Ball, effective_sample_size, free_energy, importance_free_energy, posterior
+from ssl_ebm.energy import (
+    Ball,
+    OneHot,
+    Sphere,
+    effective_sample_size,
+    free_energy,
+    importance_free_energy,
+    posterior,
+)
 from ssl_ebm.errors import UserError
 
 from .linear_gaussian import LinearGaussian, example, gaussian, weight
@@ -271,3 +279,8 @@ def test_other_mistakes_are_named(generator: torch.Generator) -> None:
         estimate(samples=0)
     with pytest.raises(UserError, match="mean and std"):
         estimate(std=torch.ones(2))
+    for latent, message in ((OneHot(2), "use free_energy"), (Sphere(2), "use Ball or Gaussian")):
+        with pytest.raises(UserError, match=message):
+            importance_free_energy(
+                lambda z: z.sum(-1), latent, torch.zeros(1, 2), torch.ones(1, 2), beta=1.0, samples=2
+            )

@@ -10,8 +10,18 @@ import torch
 from sklearn.mixture import GaussianMixture as TheirMixture
 from torch import Tensor, nn
 
-from ssl_ebm.energy import Amortised, Ball, Enumeration, OneHot, PredictiveEnergy
-from ssl_ebm.energy.objectives import GridLikelihood
+from ssl_ebm.energy import (
+    Amortised,
+    Ball,
+    Enumeration,
+    Gaussian,
+    GradientDescent,
+    Inference,
+    Lbfgs,
+    OneHot,
+    PredictiveEnergy,
+)
+from ssl_ebm.energy.objectives import GridLikelihood, PushDown
 from ssl_ebm.energy.unconditional import (
     GaussianMixture,
     LatentEnergy,
@@ -104,3 +114,30 @@ def test_variational_energy_without_noise() -> None:
 def test_mistakes(make: object, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("inference", [GradientDescent(5, 0.1, "adam"), Lbfgs(2)], ids=["adam", "lbfgs"])
+def test_an_energy_with_random_starts_is_a_function_of_y(inference: Inference) -> None:
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 3))
+    model = LatentEnergy(PredictiveEnergy(decoder, Gaussian(2, noise=0.0)), inference)
+    y = torch.randn(50, 3)
+    once, again = model(y), model(y)
+    assert torch.equal(once, again)
+    drawn = [model(y, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_training_begins_its_descents_anew() -> None:
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 3))
+    model = LatentEnergy(PredictiveEnergy(decoder, Gaussian(2, noise=0.0)), GradientDescent(5, 0.1))
+    y, losses = torch.randn(50, 3), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        losses += [PushDown()(model, y).item(), PushDown()(model, y).item()]
+    assert losses[:2] == losses[2:4] != losses[4:]
+    assert losses[0] != losses[1]
+    given = [PushDown()(model, y, torch.Generator().manual_seed(5)).item() for _ in range(2)]
+    assert given[0] == given[1]

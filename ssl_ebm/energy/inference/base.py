@@ -74,3 +74,14 @@ class Inference(Protocol):
         context: Any = None,
         generator: torch.Generator | None = None,
     ) -> Inferred: ...
+
+
+def starts(
+    latent: Latent, items: int, each: int, generator: torch.Generator | None, device: torch.device
+) -> Tensor:
+    """So many starting points for each item, from the latent's reference measure: (items, each, D).
+
+    Drawn for all items, then for all again: so an item's do not depend on how many processes share the batch
+    (see `ItemGenerator`).
+    """
+    return latent.sample(each * items, generator, device).unflatten(0, (each, items)).transpose(0, 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.energy.autograd import needs_gradients
-from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred
+from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred, starts
 from ssl_ebm.energy.latents import Latent
 from ssl_ebm.errors import UserError
 
@@ -55,8 +55,7 @@ class GradientDescent:
         context: Any = None,
         generator: torch.Generator | None = None,
     ) -> Inferred:
-        start = latent.sample(len(y) * self.restarts, generator, y.device)
-        start = start.reshape(len(y), self.restarts, latent.dim)
+        start = starts(latent, len(y), self.restarts, generator, y.device)
         z, energies = descend(energy_of_z, latent, start, self.steps, self.lr, self.optimizer)
         index = energies.argmin(1)  # (B,)
         best = z[torch.arange(len(y), device=z.device), index]  # (B, D)

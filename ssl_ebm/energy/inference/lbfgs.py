@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.energy.autograd import needs_gradients
-from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred
+from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred, starts
 from ssl_ebm.energy.latents import Latent
 from ssl_ebm.errors import UserError
 
@@ -63,8 +63,7 @@ class Lbfgs:
         needs_gradients("L-BFGS")
         if not latent.unbounded:
             raise UserError(f"L-BFGS: {type(latent).__name__} has a border: use GradientDescent")
-        start = latent.sample(len(y) * self.restarts, generator, y.device)
-        z = start.reshape(len(y), self.restarts, latent.dim).detach()
+        z = starts(latent, len(y), self.restarts, generator, y.device).detach()
         value, gradient = _value_and_gradient(energy_of_z, z)
         pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=self.history)  # moves, changes, 1 / dot
         # Without any curvature yet: a first step of length 1.

@@ -53,14 +53,16 @@ class PosteriorSampling:
             raise UserError("posterior sampling: a finite latent's posterior is exact: use Enumeration")
         if isinstance(latent, Sphere):
             raise UserError("posterior sampling: chains leave a Sphere at once: use Ball or Gaussian")
-        shape = (len(y), self.chains, latent.dim)
+
+        def candidates(state: Tensor) -> Tensor:  # the first chain of every item, then the second ones
+            return state.unflatten(0, (self.chains, len(y))).transpose(0, 1)
 
         def energy(state: Tensor) -> Tensor:
-            z = state.reshape(shape)
-            return (energy_of_z(z) - latent.log_density(z) / self.sampler.beta).flatten()
+            z = candidates(state)
+            return (energy_of_z(z) - latent.log_density(z) / self.sampler.beta).T.flatten()
 
-        start = latent.sample(len(y) * self.chains, generator, y.device)
-        z = self.sampler.sample(energy, start, self.steps, generator).state.reshape(shape)
+        start = latent.sample(self.chains * len(y), generator, y.device)
+        z = candidates(self.sampler.sample(energy, start, self.steps, generator).state)
         with torch.no_grad():
             energies = energy_of_z(z)
         index = torch.zeros(len(y), dtype=torch.int64, device=y.device)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from ssl_ebm.energy.draws import for_items
 from ssl_ebm.errors import UserError
 
 
@@ -91,7 +92,11 @@ class FiniteLatent(Latent):
     ) -> Tensor:
         device = device or self._anchor.device
         origin = generator.device if generator is not None else device
-        index = torch.randint(self.codes, (count,), generator=generator, device=origin)
+
+        def draw(count: int) -> Tensor:
+            return torch.randint(self.codes, (count,), generator=generator, device=origin)
+
+        index = for_items(count, generator, draw)
         return self.enumerate().to(device)[index.to(device)]
 
     def log_density(self, z: Tensor) -> Tensor:

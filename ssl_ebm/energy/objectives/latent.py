@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_ebm.energy.draws import fresh_generator
 from ssl_ebm.energy.inference import Amortised, AmortisedRefined
 from ssl_ebm.energy.latents import FiniteLatent, Latent, Quantised
 from ssl_ebm.energy.unconditional import LatentEnergy, VariationalEnergy
@@ -35,7 +36,9 @@ class PushDown(nn.Module):
         generator: torch.Generator | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
-        loss: Tensor = model(y).mean()
+        # Of a latent energy the starts of its inference are new in each step.
+        drawn = (generator or fresh_generator(y.device),) if isinstance(model, LatentEnergy) else ()
+        loss: Tensor = model(y, *drawn).mean()
         return loss
 
 

@@ -15,7 +15,9 @@ from ssl_ebm.energy import (
     OneHot,
     PredictiveEnergy,
 )
-from ssl_ebm.energy.inference import OptimizerName
+from ssl_ebm.energy.draws import ItemGenerator
+from ssl_ebm.energy.inference import Inference, Inferred, Lbfgs, OptimizerName, PosteriorSampling
+from ssl_ebm.energy.sampling import Langevin
 from ssl_ebm.errors import UserError
 
 from ..linear_gaussian import LinearGaussian, example, weight
@@ -280,3 +282,39 @@ def test_enumeration_of_a_continuous_latent_is_refused(y: Tensor) -> None:
 def test_an_encoder_of_the_wrong_size_is_refused(y: Tensor) -> None:
     with pytest.raises(UserError, match=r"\(6, 2\), got \(6, 4\)"):
         example(2).model().infer(Amortised(nn.Identity()), y, None)
+
+
+@pytest.mark.parametrize(
+    "inference",
+    [
+        GradientDescent(3, 0.1, restarts=3),
+        Lbfgs(2, restarts=3),
+        PosteriorSampling(Langevin(0.05), steps=3, chains=2),
+    ],
+    ids=["descent", "lbfgs", "sampling"],
+)
+def test_what_is_drawn_for_an_item_does_not_depend_on_the_processes(inference: Inference) -> None:
+    torch.manual_seed(0)
+    decoder = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    model = PredictiveEnergy(decoder, Gaussian(2, noise=0.0))
+    y = torch.randn(6, 3)
+
+    def found(rank: int, processes: int) -> Inferred:
+        generator = ItemGenerator("cpu", processes, rank).manual_seed(4)
+        return model.infer(inference, y[rank::processes], None, generator)
+
+    whole = found(0, 1)
+    assert len({tuple(z) for z in whole.z.tolist()}) == 6
+    for rank in (0, 1):
+        part = found(rank, 2)
+        torch.testing.assert_close(part.z, whole.z[rank::2])
+        torch.testing.assert_close(part.energies, whole.energies[rank::2])
+
+
+def test_codes_drawn_for_an_item_do_not_depend_on_the_processes() -> None:
+    def drawn(rank: int, processes: int) -> Tensor:
+        generator = ItemGenerator("cpu", processes, rank).manual_seed(4)
+        return OneHot(7).sample(12 // processes, generator)
+
+    for rank in (0, 1):
+        assert torch.equal(drawn(rank, 2), drawn(0, 1)[rank::2])

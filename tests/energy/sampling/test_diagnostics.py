@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -62,3 +64,33 @@ def test_chains_that_do_not_move_are_worth_nothing_that_can_be_told() -> None:
     assert split_r_hat(torch.ones(10, 3, 1)).isnan().all()
     drawn = torch.randn(1, 4, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert autocorrelation_ess(drawn.expand(1001, 4, 50)).isnan().all()  # their means are rounded
+
+
+def as_stan_has_it(draws: Tensor) -> float:
+    """Effective sample size of (R, N) by the text of Stan's reference manual, a lag at a time."""
+    half = len(draws) // 2
+    chains = [chain.double() for part in (draws[:half], draws[-half:]) for chain in part.T]
+    n, m = half, len(chains)
+    means = torch.stack([chain.mean() for chain in chains])
+
+    def covariance(lag: int) -> float:
+        parts = [((c - c.mean())[: n - lag] * (c - c.mean())[lag:]).sum() / n for c in chains]
+        return float(sum(parts)) / m
+
+    within = covariance(0) * n / (n - 1)
+    total = within * (n - 1) / n + float(means.var())
+    rho = [1.0] + [1 - (within - covariance(lag)) / total for lag in range(1, n)]
+    time, least = -1.0, math.inf
+    for lag in range(0, n - 1, 2):
+        pair = rho[lag] + rho[lag + 1]
+        if pair <= 0:
+            break
+        least = min(least, pair)
+        time += 2 * least
+    return n * m / max(time, 1 / math.log10(n * m))
+
+
+@pytest.mark.parametrize(("phi", "records"), [(0.0, 4), (0.0, 16), (0.6, 40), (-0.3, 100)])
+def test_ess_as_stan_has_it(phi: float, records: int) -> None:
+    draws = autoregressive(phi, records, 8)
+    assert float(autocorrelation_ess(draws)[0]) == pytest.approx(as_stan_has_it(draws[..., 0]), rel=1e-5)
