@@ -107,7 +107,8 @@ def evaluate_completions(
 
     Figures of samples are of the hole alone: squared error summed over its pixel values; SSIM the mean of its
     map over the hole; gradient energy that of pairs of neighbours of which one is hidden at least. Energies:
-    F(x, y) of the true y and of the y whose hole holds another picture's pixels.
+    F(x, y) of the true y and of the y whose hole holds the pixels of another picture of the batch; of a batch
+    of one neither.
 
     Raises:
         UserError: pictures too small for the mask.
@@ -137,7 +138,7 @@ def evaluate_completions(
                     generator = generator_for(seed, _SAMPLES, number, m, device=device)
                     drawn = model.sample(x, samples, generator)
                     _record(records[name], m, rows, drawn, y, hole)
-                    if isinstance(model, EnergyModel):
+                    if isinstance(model, EnergyModel) and len(y) > 1:  # else there is no other picture
                         _rate(records[name], m, rows, model, x, {"real": y, "swapped": other})
             if progress is not None:
                 progress(int(rows[-1]) + 1, len(order))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssl_ebm.evaluation.controls import Ensemble
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.leakage import swap_test
 from ssl_ebm.evaluation.perceptual import Distance, lpips_if_on_disk
@@ -71,7 +72,10 @@ def evaluate_frames(
         if isinstance(model, nn.Module):
             model.to(device)
     context = everyone[0].context_frames
-    records = {name: ModelRecord.empty(len(m), len(indices), samples) for name, m in models.items()}
+    records = {
+        name: ModelRecord.empty(len(m), len(indices), samples, any(isinstance(one, Ensemble) for one in m))
+        for name, m in models.items()
+    }
     bounds = BoundsRecord.empty(len(indices), len(best_of)) if isinstance(dataset, KnownWorld) else None
     clip = np.zeros(len(indices), dtype=np.int64)
     gradient = np.zeros(len(indices))

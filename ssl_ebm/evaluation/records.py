@@ -27,6 +27,7 @@ class ModelRecord:
         energy, energy_beta: F and F_beta, (M, N) each, of "real", "noise" and of each negative.
         oracle_error: (M, N), squared error with z inferred from y.
         swap_copied: (M, N), 1 where the swapped z brought the other clip's picture along.
+        in_a_row: samples depend on those before them, so that the best of K is that of K in a row.
     """
 
     squared_error: Array
@@ -42,17 +43,18 @@ class ModelRecord:
     swap_copied: Array
     energy: dict[str, Array] = field(default_factory=dict)
     energy_beta: dict[str, Array] = field(default_factory=dict)
+    in_a_row: bool = False
 
     @classmethod
-    def empty(cls, seeds: int, clips: int, samples: int) -> ModelRecord:
-        """Everything NaN."""
+    def empty(cls, seeds: int, clips: int, samples: int, in_a_row: bool = False) -> ModelRecord:
+        """All figures NaN."""
         per_sample, per_clip = (seeds, clips, samples), (seeds, clips)
         values: dict[str, Array] = {
             f.name: np.full(per_sample if f.name in ("squared_error", "ssim") else per_clip, np.nan)
             for f in fields(cls)
-            if not f.name.startswith("energy")
+            if not f.name.startswith("energy") and f.name != "in_a_row"
         }
-        return cls(**values)  # type: ignore[arg-type]  # the two dictionaries have defaults
+        return cls(**values, in_a_row=in_a_row)  # type: ignore[arg-type]  # the two dictionaries have defaults
 
     @property
     def seeds(self) -> int:

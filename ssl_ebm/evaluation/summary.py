@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssl_ebm.evaluation.records import BoundsRecord, FrameEvaluation, ModelRecord
-from ssl_ebm.evaluation.samples import expected_best
+from ssl_ebm.evaluation.samples import best_in_a_row, expected_best
 from ssl_ebm.evaluation.scores import NEGATIVES
 from ssl_ebm.evaluation.statistics import Bootstrap, Estimate, decibels
 
@@ -88,9 +88,10 @@ def _curves(
     error = torch.from_numpy(record.squared_error[:, mask])
     ssim = torch.from_numpy(record.ssim[:, mask])
     curves: Curves = {"psnr_best_of": {}, "ssim_best_of": {}}
+    best = best_in_a_row if record.in_a_row else expected_best  # of independent samples less noisy
     for k in evaluation.best_of:
-        curves["psnr_best_of"][str(k)] = bootstrap.psnr(expected_best(error, k).numpy(), evaluation.pixels)
-        curves["ssim_best_of"][str(k)] = bootstrap.mean(expected_best(ssim, k, largest=True).numpy())
+        curves["psnr_best_of"][str(k)] = bootstrap.psnr(best(error, k).numpy(), evaluation.pixels)
+        curves["ssim_best_of"][str(k)] = bootstrap.mean(best(ssim, k, largest=True).numpy())
     return curves
 
 

@@ -75,6 +75,19 @@ def test_best_of_k_is_that_of_completions_in_a_row(dataset: ImageDataset) -> Non
         assert block["psnr_best_of"][str(k)][0] == pytest.approx(wanted, rel=1e-5)
 
 
+def test_a_picture_alone_is_not_swapped_with_itself(dataset: ImageDataset) -> None:
+    class Rated(Rising):
+        def free_energy(self, x: Tensor, y: Tensor, beta: float = math.inf) -> Tensor:
+            return y.flatten(1).sum(1)
+
+    for size, known in ((1, False), (2, True)):
+        found = evaluate_completions(
+            {"a": [Rated()]}, dataset, Half(["left"]), samples=1, best_of=(1,), batch_size=size
+        )
+        block = summarise_completions(found, reference="a")["models"]["a"]
+        assert (block["auroc"]["swapped"] is not None) == known
+
+
 def test_ssim_of_a_whole_hole_is_torchmetrics(dataset: ImageDataset) -> None:
     truth = torch.stack([dataset[i]["image"] for i in range(4)])
     other = truth.roll(1, 0)

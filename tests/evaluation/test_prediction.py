@@ -1,14 +1,16 @@
 """The whole evaluation on a toy world: right models get the right figures, wrong ones are told apart."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from ssl_ebm.evaluation.controls import Bank, MatchedNoise, matched_sigma
+from ssl_ebm.evaluation.controls import Bank, Ensemble, MatchedNoise, matched_sigma
 from ssl_ebm.evaluation.prediction import evaluate_frames
 from ssl_ebm.evaluation.records import FrameEvaluation
 from ssl_ebm.evaluation.summary import summarise
@@ -196,3 +198,28 @@ def test_progress_reaches_the_end(make_world: Callable[..., Any], mean: Any) -> 
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(8, 24), (16, 24), (24, 24)]
+
+
+def test_the_best_of_an_ensemble_is_that_of_as_many_networks(world: Any) -> None:
+    """Of K samples up to its number of networks no two are of one network."""
+
+    class Grey:
+        context_frames = 2
+
+        def __init__(self, level: float) -> None:
+            self.level = level
+
+        def sample(self, x: Tensor, samples: int, horizon: int = 1, generator: Any = None) -> Tensor:
+            return torch.full((len(x), samples, horizon, *x.shape[2:]), self.level)
+
+    levels = (0.1, 0.3, 0.5, 0.7)
+    ensemble = Ensemble([Grey(level) for level in levels])
+    found = evaluate_frames({"ensemble": [ensemble]}, world, samples=20, best_of=(1, 3, 4, 20))
+    block = summarise(found, reference="ensemble")["models"]["ensemble"]["all"]
+    truth = torch.stack([world[i]["video"][2] for i in range(len(world))])
+    error = torch.stack([(truth - level).square().flatten(1).mean(1) for level in levels], 1)
+    in_turn = error.repeat(1, 5)
+    for k in (1, 3, 4, 20):
+        best = torch.stack([in_turn[:, s : s + k].amin(1) for s in range(20 - k + 1)])
+        expected = -10 * math.log10(float(best.mean()))
+        assert block["psnr_best_of"][str(k)][0] == pytest.approx(expected, rel=1e-5)
