@@ -122,7 +122,11 @@ def evaluate_density(
             _, usual = nearest(spread(real, COMPARED), task, data)
             distance = {"samples": _mean(theirs), "test": _mean(usual)}
             copies = float((theirs < usual.quantile(0.01)).double().mean())
-    auroc = {name: separation(found["test"], values) for name, values in found.items() if name != "test"}
+    auroc = {
+        name: separation(found["test"], values, paired=name == "shuffled")
+        for name, values in found.items()
+        if name != "test"
+    }
     return DensityEvaluation(found, auroc, real, chains, near, distance, copies, nats)
 
 
@@ -203,7 +207,7 @@ def energies_of(task: DensityEstimation, y: Tensor) -> Tensor:
     return torch.cat([task.free_energy(part.to(task.device)).detach().cpu() for part in y.split(AT_ONCE)])
 
 
-def separation(real: Tensor, other: Tensor) -> Interval:
+def separation(real: Tensor, other: Tensor, paired: bool = False) -> Interval:
     """AUROC: the chance that F is lower for a test item than for one of another set, ties counted half.
 
     0.5: F does not tell them apart; 1: it always does; below 0.5 it takes the others for more likely. The
@@ -211,6 +215,7 @@ def separation(real: Tensor, other: Tensor) -> Interval:
 
     Args:
         real, other: F, (N,) and (M,).
+        paired: item i of the other set was made of item i of the test set; they are resampled together.
     """
     ordered, place = np.unique(real.double().numpy(), return_inverse=True)
     below = np.searchsorted(ordered, other.double().numpy(), side="left")  # distinct values below each
@@ -222,6 +227,7 @@ def separation(real: Tensor, other: Tensor) -> Interval:
             random.multinomial(len(y), np.full(len(y), 1 / len(y))) if resample else np.ones(len(y), int)
             for y in (real, other)
         )
+        second = first if paired else second
         counts = np.concatenate([[0], np.cumsum(np.bincount(place, first, len(ordered)))])
         wins = (second * (counts[below] + counts[up_to])).sum() / 2
         areas.append(wins / (len(real) * len(other)))

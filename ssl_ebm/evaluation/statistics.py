@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+NORMAL_QUANTILE = 1.959964  # 97.5 %
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def decibels(mean_squared_error: ArrayLike) -> Array:
         return np.asarray(-10.0 * np.log10(np.asarray(mean_squared_error, dtype=np.float64)))
 
 
-def share_interval(successes: int, count: int, z: float = 1.959964) -> Interval:
+def share_interval(successes: float, count: float, z: float = NORMAL_QUANTILE) -> Interval:
     """A share of `count` independent items with its score interval, 95 % by default.
 
         (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
@@ -87,6 +88,50 @@ def share_interval(successes: int, count: int, z: float = 1.959964) -> Interval:
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return Interval(share, (middle - half) / scale, (middle + half) / scale)
+
+
+def grouped_share_interval(right: ArrayLike, groups: ArrayLike) -> Interval:
+    """A share of items that come in groups, such as windows of clips, with its 95 % interval.
+
+    Wilson's interval (`share_interval`) for the number of independent items that would leave as much doubt,
+    with the quantile of Student's t for G groups:
+
+        n = p (1 - p) / v,    v = G / (G - 1) sum_g (right_g - p items_g)^2 / N^2
+
+    at most N; G where all items are right, or none is. Of one group it takes the items for independent, and
+    is too narrow.
+
+    Args:
+        right: zeros and ones, (N,).
+        groups: (N,), the group of each.
+
+    Source: Korn & Graubard, "Confidence intervals for proportions with small expected number of positive
+    counts estimated from survey data" (1998), for n and t; Franco, Little, Louis, Slud, "Comparative study of
+    confidence intervals for proportions in complex sample surveys" (2019), for Wilson's interval.
+    """
+    ones = _double(right)
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    items, count, share = len(ones), int(group.max()) + 1, float(ones.mean())
+    if count in (1, items):
+        return share_interval(int(ones.sum()), items)
+    beyond = np.bincount(group, ones - share)  # right ones of each group above what the share says
+    variance = count / (count - 1) * float(beyond @ beyond) / items**2
+    independent = min(items, share * (1 - share) / variance) if variance > 0 else count
+    return share_interval(share * independent, independent, _t_quantile(count - 1))
+
+
+def _t_quantile(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t: Abramowitz & Stegun (1964), 26.7.5, and 12.706 for one degree."""
+    z = NORMAL_QUANTILE
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    if degrees == 1:
+        return math.tan(0.475 * math.pi)
+    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
 
 
 def paired_interval(wins: int, losses: int, count: int, resamples: int = 1000, seed: int = 0) -> Interval:
@@ -108,7 +153,8 @@ class Bootstrap:
     """Resamples of clips, and of seeds, drawn once and shared by all statistics.
 
     Arguments:
-        clips: the clip that each of the N items belongs to, (N,); items of one clip are drawn together.
+        clips: the clip that each of the N items belongs to, (N,); items of one clip are drawn together. Of
+            one clip alone each item by itself: the intervals are then over parts of it.
         resamples: their number R.
         seed: of the bootstrap's own generator; no global random state is read or changed.
 
@@ -116,7 +162,7 @@ class Bootstrap:
     """
 
     def __init__(self, clips: ArrayLike, resamples: int = 1000, seed: int = 0) -> None:
-        groups, index = np.unique(np.asarray(clips), return_inverse=True)
+        groups, index = np.unique(units(np.asarray(clips)), return_inverse=True)
         self.items = int(index.size)
         self.clips = int(groups.size)
         self.resamples = resamples

@@ -30,6 +30,7 @@ from ssl_ebm.evaluation.densities import (
     stand_ins,
 )
 from ssl_ebm.evaluation.density_figures import tiled
+from ssl_ebm.evaluation.statistics import Bootstrap
 from ssl_ebm.networks import PointEnergy
 from ssl_ebm.tasks import DensityEstimation
 
@@ -249,3 +250,14 @@ def test_figures_are_drawn_while_training_and_change_nothing(kind: str, tmp_path
     names = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert names == ["density-step-0000004.png", "density-step-0000008.png"]
     assert all(path.read_bytes()[1:4] == b"PNG" for path in (tmp_path / "figures").iterdir())
+
+
+def test_what_is_made_of_the_test_items_is_resampled_with_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(400, generator=generator)
+    made = 0.9 * real + 0.4 * torch.randn(400, generator=generator) + 0.3
+    paired, apart = separation(real, made, paired=True), separation(real, made)
+    peer = Bootstrap(np.arange(400)).auroc(real.numpy(), made.numpy()).interval()
+    assert paired.value == apart.value == pytest.approx(peer.value)
+    assert paired.high - paired.low == pytest.approx(peer.high - peer.low, rel=0.1)
+    assert apart.high - apart.low > 2 * (paired.high - paired.low)

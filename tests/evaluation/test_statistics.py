@@ -7,7 +7,14 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from ssl_ebm.evaluation.statistics import Bootstrap, Interval, paired_interval
+from ssl_ebm.evaluation import statistics
+from ssl_ebm.evaluation.statistics import (
+    Bootstrap,
+    Interval,
+    grouped_share_interval,
+    paired_interval,
+    share_interval,
+)
 
 
 def test_interval_covers_a_known_mean_about_as_often_as_it_says() -> None:
@@ -123,3 +130,46 @@ def test_paired_difference_has_the_spread_of_its_closed_form() -> None:
         [mean - 1.96 * deviation, mean + 1.96 * deviation], abs=4e-3
     )
     assert paired_interval(0, 0, 9) == Interval(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("clips", "truth", "together"), [(5, 0.9, 1.0), (10, 0.9, 1.0), (20, 0.8, 0.5)])
+def test_a_share_of_few_clips_is_covered_as_often_as_it_says(
+    clips: int, truth: float, together: float
+) -> None:
+    """Windows of a clip are right together; a bootstrap over so few clips covers 0.4 to 0.8 here."""
+    random, covered, trials = np.random.default_rng(0), 0, 400
+    for _ in range(trials):
+        group = np.repeat(np.arange(clips), random.integers(3, 10, clips))
+        alike = (random.random(clips) < truth)[group]
+        right = np.where(random.random(len(group)) < together, alike, random.random(len(group)) < truth)
+        found = grouped_share_interval(right, group)
+        covered += found.low <= truth <= found.high
+    assert covered / trials > 0.93
+
+
+def test_a_share_of_items_that_stand_alone_has_wilsons_interval() -> None:
+    right = np.array([1, 1, 0, 1, 0, 1, 1])
+    alone = share_interval(5, 7)
+    assert grouped_share_interval(right, np.arange(7)) == alone
+    assert grouped_share_interval(right, np.zeros(7)) == alone  # one group
+    pairs = grouped_share_interval(right.repeat(2), np.arange(7).repeat(2))  # each item twice: no news
+    assert pairs.value == pytest.approx(alone.value)
+    assert pairs.low < alone.low < alone.high < pairs.high  # Student's t, G - 1 in place of G
+    always = grouped_share_interval(np.ones(20), np.arange(4).repeat(5))
+    assert always.high == 1
+    assert always.low < 0.4
+
+
+@pytest.mark.parametrize(
+    ("degrees", "printed", "error"),
+    [(1, 12.706, 1e-3), (2, 4.303, 0.04), (4, 2.776, 1e-3), (9, 2.262, 1e-3), (60, 2.000, 1e-3)],
+)
+def test_quantiles_of_student_as_printed(degrees: int, printed: float, error: float) -> None:
+    assert statistics._t_quantile(degrees) == pytest.approx(printed, abs=error)
+
+
+def test_one_clip_alone_has_an_interval() -> None:
+    values = np.random.default_rng(0).normal(size=50)
+    found = Bootstrap(np.zeros(50)).mean(values).interval()
+    assert found == Bootstrap(np.arange(50)).mean(values).interval()
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 50**0.5, rel=0.15)

@@ -30,7 +30,7 @@ def linear_probe(train: Samples, test: Samples, penalties: Sequence[float] = PEN
 
         minimise mean cross-entropy + penalty / 2 |W|^2, on features standardised by training statistics
 
-    The penalty is chosen on one in five training items of every class; then all are fitted.
+    The penalty is chosen on one in five training items, or groups, of every class; then all are fitted.
 
     Args:
         train, test: features (N, D) with classes.
@@ -41,12 +41,19 @@ def linear_probe(train: Samples, test: Samples, penalties: Sequence[float] = PEN
     """
     classes = check_classes(train, test)
     x, unseen = standardise(train.features, test.features)
-    best = choose_penalty(x, train.target, classes, penalties)
+    best = choose_penalty(x, train.target, classes, penalties, groups=train.groups)
     weights = fit_logistic(x, train.target, classes, best)
     return classified(logits(unseen, weights).argmax(1), train, test, classes, {"penalty": best})
 
 
-def choose_penalty(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float], few: float = FEW) -> float:
+def choose_penalty(
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    penalties: Sequence[float],
+    few: float = FEW,
+    groups: Tensor | None = None,
+) -> float:
     """The penalty of `fit_logistic` with the most right on one in five items of every class, fitted to the
     others; of equals the largest.
 
@@ -55,11 +62,12 @@ def choose_penalty(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float
         y: (N,) int64 classes.
         classes: C.
         penalties: to choose from; where it is one, it is that.
-        few: what is taken where a class has too few items to choose.
+        few: what is taken where a class has too few items, or groups, to choose.
+        groups: as in `Samples`.
     """
     if len(penalties) == 1:
         return penalties[0]
-    held = held_out(y)
+    held = held_out(y, groups)
     if held is None:
         return few
     fitted, scores, weights = ~held, {}, None
@@ -106,7 +114,8 @@ def regression_probe(
 
         minimise mean |x W + b - y|^2 + penalty |W|^2, on features standardised by training statistics
 
-    The penalty, one for all targets, is chosen on one in five training items; then all are fitted.
+    The penalty, one for all targets that vary, is chosen on one in five training items, or groups, in units
+    of each target's deviation; then all are fitted.
     scikit-learn's Ridge(alpha=N penalty) has the same minimum.
 
     Args:
@@ -119,10 +128,11 @@ def regression_probe(
     """
     x, unseen = (one.double() for one in standardise(train.features, test.features))
     y = train.target.double()
-    held, best = held_out(y), FEW
+    held, best = held_out(y, train.groups), FEW
     if held is not None and len(penalties) > 1:
+        scaled = y / y.std(0).where(y.std(0) > 0, 1.0)
         errors = {
-            one: float((_ridge(x[~held], y[~held], x[held], one) - y[held]).square().div(y.var(0)).mean())
+            one: float((_ridge(x[~held], scaled[~held], x[held], one) - scaled[held]).square().mean())
             for one in penalties
         }
         best = min(errors, key=lambda penalty: errors[penalty])

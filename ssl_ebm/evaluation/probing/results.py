@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.statistics import Bootstrap, Interval, share_interval
+from ssl_ebm.evaluation.statistics import Bootstrap, Interval, grouped_share_interval, share_interval
 
 RESAMPLES = 1000
 
@@ -48,7 +48,7 @@ class Classified:
     """How a probe classifies the test items.
 
     Attributes:
-        accuracy: share that is right, with its 95 % interval over items (Wilson), or over groups (bootstrap).
+        accuracy: share that is right, with its 95 % interval over items, or over groups.
         chance: share of the most frequent class among the test items.
         confusion: (C, C) counts, truth by prediction.
         predicted: (N,) int64, of the test items.
@@ -147,9 +147,9 @@ def classified(
 
 def share(right: Tensor, groups: Tensor | None) -> Interval:
     """The mean of zeros and ones (N,), with its 95 % interval."""
-    if groups is None or len(groups.unique()) == len(groups):
+    if groups is None:
         return share_interval(int(right.sum()), len(right))
-    return Bootstrap(groups.numpy(), RESAMPLES).mean(right.numpy()).interval()
+    return grouped_share_interval(right.numpy(), groups.numpy())
 
 
 def regressed(
@@ -168,12 +168,21 @@ def regressed(
     return Regressed(r2, predicted, chosen, len(train), len(test))
 
 
-def held_out(target: Tensor, parts: int = 5) -> Tensor | None:
+def held_out(target: Tensor, groups: Tensor | None = None, parts: int = 5) -> Tensor | None:
     """One item in `parts` of every class, (N,) bool, to choose a setting on; None where some class has too
     few for that.
 
-    For targets that are no classes, one item in `parts`.
+    For targets that are no classes, one item in `parts`. Of groups (see `Samples`) one in `parts` with all
+    its items: what holds for other windows of the same clip says nothing about new clips. A group counts to
+    the class of its first item.
     """
+    if groups is not None and len(groups.unique()) < len(groups):
+        _, group = groups.unique(return_inverse=True)
+        first = torch.full((int(group.max()) + 1,), len(group)).scatter_reduce(
+            0, group, torch.arange(len(group)), "amin"
+        )
+        held_groups = held_out(target[first], parts=parts)
+        return None if held_groups is None else held_groups[group]
     if target.ndim > 1 or target.is_floating_point():
         return None if len(target) < 2 * parts else torch.arange(len(target)) % parts == 0
     held = torch.zeros(len(target), dtype=torch.bool)

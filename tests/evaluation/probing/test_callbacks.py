@@ -5,8 +5,10 @@ import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
@@ -238,7 +240,7 @@ def test_labels_reach_no_pretext_task(documents: Path, tmp_path: Path) -> None:
 
 def test_an_online_probe_learns_and_is_saved(tmp_path: Path) -> None:
     task = Inpainting(objective="least_squares", network=PATCHES, mask=RANDOM)
-    probe = OnlineProbe(pictures(), every_n_steps=1, batch_size=64, lr=0.05)
+    probe = OnlineProbe(pictures(), every_n_steps=1, batch_size=64, lr=0.01)
 
     class Logger:
         def __init__(self) -> None:
@@ -296,3 +298,29 @@ def test_a_collapsed_representation_is_warned_of(tmp_path: Path, documents: Path
     )  # fmt: skip
     with pytest.warns(UserWarning, match="representation collapses"):
         trainer.fit(blind[0](), datamodule=blind[1]())
+
+
+def test_an_online_probe_sees_no_more_than_there_is(tmp_path: Path) -> None:
+    """Of labels by lot it learns the ones that it sees by heart; those that it does not see tell."""
+    data = pictures()
+    data.setup("fit")
+    lots = np.random.default_rng(0).integers(0, 2, len(data.train_dataset))
+
+    class ByLot:
+        def __len__(self) -> int:
+            return len(lots)
+
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            return {**data.train_dataset[index], "label": torch.tensor(int(lots[index]))}
+
+    probe = OnlineProbe(pictures(), every_n_steps=1, batch_size=64, lr=0.1)
+    probe.data.train_dataset = ByLot()  # type: ignore[attr-defined]
+    seen: list[float] = []
+    clock = SimpleNamespace(
+        global_step=0,
+        loggers=[SimpleNamespace(log_metrics=lambda of, step: seen.append(of["online_probe/accuracy"]))],
+    )
+    task = Inpainting(objective="least_squares", network=PATCHES, mask=RANDOM)
+    for clock.global_step in range(1, 401):
+        probe.on_train_batch_end(clock, task, None, None, 0)  # type: ignore[arg-type]
+    assert sum(seen[-10:]) / 10 == pytest.approx(0.5, abs=0.1)

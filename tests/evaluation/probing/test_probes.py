@@ -197,3 +197,44 @@ def test_what_cannot_be_probed_is_named() -> None:
     ):
         with pytest.raises(UserError, match=message):
             wrong()
+
+
+def test_windows_of_a_clip_are_held_out_together() -> None:
+    clips = torch.tensor([7, 7, 3, 3, 3, 9, 9, 1, 1, 4, 4, 4, 8, 8, 2, 2, 6, 6, 5, 5, 5])
+    classes = (clips % 2).long()
+    for target in (classes, clips.double()):
+        held = held_out(target, clips, parts=2)
+        assert held is not None
+        assert set(clips[held].tolist()).isdisjoint(clips[~held].tolist())
+        assert 0 < int(held.sum()) < len(clips)
+    assert set(classes[held_out(classes, clips)].tolist()) == {0, 1}  # type: ignore[index]
+    assert held_out(classes, torch.zeros(21)) is None
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(held_out(order % 3, order), held_out(order % 3))  # type: ignore[arg-type]
+
+
+def test_a_penalty_is_chosen_for_new_clips() -> None:
+    """60 clips of 10 windows that are nearly alike: what foresees other windows of a clip is its picture."""
+    generator = torch.Generator().manual_seed(0)
+
+    def clips(count: int) -> Samples:
+        clip = torch.randn(count, 64, generator=generator, dtype=torch.float64)
+        value = 0.5 * clip[:, :4].sum(1, keepdim=True) + torch.randn(count, 1, generator=generator)
+        windows = clip.repeat_interleave(10, 0)
+        windows = windows + 0.05 * torch.randn(windows.shape, generator=generator, dtype=torch.float64)
+        return Samples(windows, value.repeat_interleave(10, 0), torch.arange(count).repeat_interleave(10))
+
+    train, test = clips(60), clips(100)
+    alone = Samples(train.features, train.target)
+    assert regression_probe(alone, test, ["a"]).chosen["penalty"] == 1e-3
+    assert regression_probe(alone, test, ["a"]).r2["a"].value < -0.3
+    assert regression_probe(train, test, ["a"]).chosen["penalty"] >= 0.1
+    assert regression_probe(train, test, ["a"]).r2["a"].value > 0
+
+
+def test_a_target_that_does_not_vary_in_training_spoils_no_other() -> None:
+    x, _ = problem(200, 8, 3)
+    y = torch.stack([x @ torch.arange(8.0), torch.full((200,), 0.1)], 1)
+    test = Samples(x, y + torch.tensor([0.0, 1.0]) * torch.randn(200, 1))
+    found = regression_probe(Samples(x, y), test, ["a", "b"])
+    assert found.r2["a"].value > 0.99
