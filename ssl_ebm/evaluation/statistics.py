@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,17 +43,33 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic of the full sample and of each resample."""
+    """A statistic of the full sample and of each resample.
+
+    Attributes:
+        value: of the full sample.
+        resampled: (R,).
+        clips: how many independent clips were resampled; None: so many that it does not matter.
+    """
 
     value: float
-    resampled: Array  # (R,)
+    resampled: Array
+    clips: int | None = None
 
-    def interval(self, level: float = 0.95) -> Interval:
-        """Percentile interval: the ``(1 - level) / 2`` quantiles of the resampled values from both ends."""
+    def interval(self) -> Interval:
+        """The 95 % percentile interval, expanded for few clips.
+
+        From both ends the quantile Phi(-t sqrt(n / (n - 1))) of the resampled values, with t the 97.5 %
+        quantile of Student's t for n clips: 0.025 for many, 0.004 for 7, for the resamples of few clips
+        spread too little. For the mean of normal numbers it covers 0.93 of the time with 7 of them (0.87
+        without the expansion), 0.91 with 5, 0.87 with 4: no resample goes beyond what was seen.
+
+        Source: Hesterberg, "What teachers should know about the bootstrap" (2015), section 5.2, the expanded
+        percentile interval.
+        """
         known = self.resampled[~np.isnan(self.resampled)]
         if not known.size:
             return Interval(self.value, math.nan, math.nan)
-        tail = (1.0 - level) / 2.0
+        tail = _tail(self.clips)
         # "nearest" takes a value that occurs: interpolating between infinities (the PSNR of no error) gives
         # NaN.
         low, high = np.quantile(known, [tail, 1.0 - tail], method="nearest")
@@ -62,12 +78,14 @@ class Estimate:
     def __sub__(self, other: Estimate) -> Estimate:
         """The paired difference: meaningful for two estimates of the same :class:`Bootstrap` only."""
         with np.errstate(invalid="ignore"):
-            return Estimate(self.value - other.value, self.resampled - other.resampled)
+            return replace(self, value=self.value - other.value, resampled=self.resampled - other.resampled)
 
     def map(self, function: Callable[[ArrayLike], Array]) -> Estimate:
         """``function`` of the statistic, in the full sample and in every resample."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return Estimate(float(function(self.value)), np.asarray(function(self.resampled)))
+            return replace(
+                self, value=float(function(self.value)), resampled=np.asarray(function(self.resampled))
+            )
 
 
 def decibels(mean_squared_error: ArrayLike) -> Array:
@@ -118,6 +136,14 @@ def grouped_share_interval(right: ArrayLike, groups: ArrayLike) -> Interval:
     variance = count / (count - 1) * float(beyond @ beyond) / items**2
     independent = min(items, share * (1 - share) / variance) if variance > 0 else count
     return share_interval(share * independent, independent, _t_quantile(count - 1))
+
+
+def _tail(clips: int | None) -> float:
+    """See `Estimate.interval`."""
+    if clips is None or clips < 2:
+        return 0.025
+    quantile = _t_quantile(clips - 1) * math.sqrt(clips / (clips - 1))
+    return 0.5 * math.erfc(quantile / math.sqrt(2))
 
 
 def _t_quantile(degrees: int) -> float:
@@ -193,7 +219,7 @@ class Bootstrap:
         a, b = np.where(known, a, 0.0), np.where(known, b, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             value = np.float64(a.sum()) / np.float64(b.sum())
-            return Estimate(float(value), self._sums(a) / self._sums(b))
+            return Estimate(float(value), self._sums(a) / self._sums(b), self.clips)
 
     def mean(self, values: ArrayLike) -> Estimate:
         """Mean over seeds and items, (M, N)."""
@@ -222,7 +248,7 @@ class Bootstrap:
         for m, (a, b) in enumerate(zip(real, negative, strict=True)):
             known = ~(np.isnan(a) | np.isnan(b))
             if not known.any():
-                return Estimate(math.nan, np.full(self.resamples, math.nan))
+                return Estimate(math.nan, np.full(self.resamples, math.nan), self.clips)
             a, b, w = a[known], b[known], self.item_weights[:, known]
             value += float(_weighted_auroc(a, b, np.ones((1, len(a))))[0]) / len(real)
             area = _weighted_auroc(a, b, w)
@@ -230,7 +256,7 @@ class Bootstrap:
             resampled += weights[:, m] * np.where(drawn, area, 0.0)
             total += weights[:, m] * drawn
         with np.errstate(invalid="ignore"):
-            return Estimate(value, resampled / total)
+            return Estimate(value, resampled / total, self.clips)
 
     def _sums(self, values: Array) -> Array:
         """Weighted sums over seeds and items in every resample, (M, N) -> (R,)."""

@@ -173,3 +173,24 @@ def test_one_clip_alone_has_an_interval() -> None:
     found = Bootstrap(np.zeros(50)).mean(values).interval()
     assert found == Bootstrap(np.arange(50)).mean(values).interval()
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 50**0.5, rel=0.15)
+
+
+@pytest.mark.parametrize(("clips", "least"), [(5, 0.89), (7, 0.915), (12, 0.92)])
+def test_intervals_of_few_clips_cover_nearly_as_often_as_they_say(clips: int, least: float) -> None:
+    """Of 7 clips the plain quantiles cover 0.87 of the time."""
+    random, covered, plain, trials = np.random.default_rng(0), 0, 0, 500
+    for trial in range(trials):
+        found = Bootstrap(np.arange(clips), seed=trial).mean(random.normal(size=clips))
+        interval = found.interval()
+        low, high = np.quantile(found.resampled, [0.025, 0.975])
+        covered += interval.low <= 0 <= interval.high
+        plain += low <= 0 <= high
+    assert least < covered / trials < 0.975
+    assert covered > plain + 0.02 * trials
+
+
+def test_intervals_of_many_clips_are_plain_quantiles() -> None:
+    found = Bootstrap(np.arange(3000)).mean(np.random.default_rng(0).normal(size=3000))
+    low, high = np.quantile(found.resampled, [0.025, 0.975])
+    assert found.interval().low == pytest.approx(low, rel=0.02)
+    assert found.interval().high == pytest.approx(high, rel=0.02)
