@@ -218,6 +218,44 @@ def test_a_fresh_start_keeps_the_earlier_run(config: Callable[..., str]) -> None
     assert not same(first, weights("runs/toy/checkpoints/last.ckpt"))
 
 
+def test_a_start_that_fails_leaves_the_earlier_run(config: Callable[..., str]) -> None:
+    assert main(["fit", "--config", config()]) == 0
+    first = weights("runs/toy/checkpoints/last.ckpt")
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["fit", "--config", config(), "--data.width", "5"])
+    assert main(["fit", "--config", config(), "--data", "ssl_ebm.data.ImageFolder"]) == 2
+    assert main(["fit", "--config", config(), "--trainer.fast_dev_run", "true"]) == 0
+    assert same(first, weights("runs/toy/checkpoints/last.ckpt"))
+    assert not Path("runs/toy/checkpoints.1").exists()
+
+
+def test_resuming_names_the_checkpoints_of_earlier_runs(
+    config: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(["fit", "--config", config()]) == 0
+    Path("runs/toy/checkpoints").rename("runs/toy/checkpoints.2")
+    assert main(["fit", "--config", config(), "--ckpt_path", "last"]) == 0
+    assert f"(of earlier runs: {Path('runs/toy/checkpoints.2')})" in caplog.text
+
+
+def test_the_config_of_a_run_knows_its_folder(config: Callable[..., str]) -> None:
+    assert main(["fit", "--config", config()]) == 0
+    assert main(["predict", "--config", "runs/toy/config.yaml", "--ckpt_path", "last"]) == 0
+    assert Path("runs/toy/predictions.pt").exists()
+    assert main(["fit", "--config", config(name="config.yaml")]) == 0  # of no run
+    assert Path("runs/config/checkpoints").exists()
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_weights_that_nothing_has_learnt_are_asked_for(
+    command: str, config: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = error_of(capsys, command, "--config", config())
+    assert "--ckpt_path FILE, last for that of runs/toy, or none" in message
+    assert not Path("runs/toy").exists()
+    assert main([command, "--config", config(), "--ckpt_path", "none"]) == 0
+
+
 def test_training_goes_on_to_the_weights_of_an_uninterrupted_run(config: Callable[..., str]) -> None:
     """From each of 12 steps, across the ends of epochs (5 steps) and validations, with noise in each step."""
     short = {"trainer.val_check_interval": 2, "trainer.check_val_every_n_epoch": None}

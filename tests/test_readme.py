@@ -47,6 +47,11 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in called]
 
 
+def python() -> list[str]:
+    """The blocks of Python, the first of which is a module."""
+    return re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+
+
 def test_the_commands_are_found() -> None:
     programs = [words[0] for words in commands()]
     assert {"ssl-ebm", "scripts/quickstart.sh", "scripts/test.sh", "scripts/launch_multi_gpu.sh"} <= set(
@@ -84,6 +89,8 @@ def place(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "DOCUMENTS" / "a.txt").write_text("\n\n".join([*texts, "the film was very good"]))
     rows = [f"{text},{'good' if number % 2 else 'bad'}" for number, text in enumerate(texts[:90])]
     (tmp_path / "REVIEWS.csv").write_text("\n".join(["text,label", *rows]))
+    (tmp_path / "train_mine.py").write_text(python()[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -133,12 +140,14 @@ def test_commands_run(place: Path, repository: Path) -> None:
     # The Python of the README, with the models that the commands have trained.
     names = {"x": torch.rand(2, 4, 3, 64, 64), "y": torch.rand(2, 3, 64, 64)}
     represented = []
-    for code in re.findall(r"^```python\n(.*?)^```", README, re.M | re.S):
+    _, *blocks = python()
+    for code in blocks:
         with torch.no_grad():
             exec(code, names)  # the README's own lines
         represented.append(names["features"])
-    assert len(represented) == 2
-    assert torch.equal(*represented)  # of the checkpoint, and of the exported file
+    assert len(represented) == 3
+    assert torch.equal(*represented[:2])  # of the checkpoint, and of the exported file
+    assert {tuple(one.shape[1:]) for one in names["found"]} == {(16 * 192,)}
     assert names["encoder"].features == 128
     assert (place / "clips.md").is_file()
     assert (place / "documents.onnx").is_file()

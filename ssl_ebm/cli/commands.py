@@ -1,7 +1,30 @@
 """What each command calls, with what was parsed. What is heavy is imported by the command that needs it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+
+TRUST = "--trust_config"  # `ssl_ebm.tasks.naming.FLAG`, whose module is heavy
+Command = Callable[[argparse.Namespace], None]
+
+
+def trusting(command: Command) -> Command:
+    """A command whose checkpoints may name what they like, where the user says so."""
+
+    @wraps(command)
+    def run(options: argparse.Namespace) -> None:
+        from ssl_ebm.evaluation.trust import trusts
+        from ssl_ebm.tasks.naming import importing
+
+        if getattr(options, "trust_config", False):
+            options.settings = [*options.settings, TRUST]
+        if not trusts(options.settings):
+            command(options)
+            return
+        with importing(None):
+            command(options)
+
+    return run
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -93,7 +116,8 @@ def probe(options: argparse.Namespace) -> None:
         baselines=not options.no_baselines,
         seed=options.seed,
     )
-    found = probe(options.ckpt, options.data, options.out, plan, options.settings)
+    of_data = [word for word in options.settings if word != TRUST]
+    found = probe(options.ckpt, options.data, options.out, plan, of_data)
     print(f"{finding(found)}: {options.out}/probe.html")
 
 

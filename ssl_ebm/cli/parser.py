@@ -33,6 +33,13 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        commands.TRUST, action="store_true",
+        help="the checkpoint may name classes of your own, which PYTHONPATH leads to",
+    )  # fmt: skip
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands, except for the settings of those that run a Trainer."""
     parser = _Parser(
@@ -60,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--samples", type=int, default=100, help="futures, or completions, to draw of each (default: 100)"
     )
     compare.add_argument("--out", required=True, help="folder for report, results and checkpoints")
-    compare.set_defaults(run=commands.compare)
+    compare.set_defaults(run=commands.trusting(commands.compare))
 
     sample = every.add_parser("sample", help="draw futures of a clip from a trained model")
     sample.add_argument("--ckpt", required=True, help="checkpoint of a frame-prediction task")
@@ -71,7 +78,8 @@ def make_parser() -> argparse.ArgumentParser:
     sample.add_argument("--size", type=int, help="pixels a side (default: as in training)")
     sample.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
     sample.add_argument("--out", required=True, help="the animation to write, .gif or .webp")
-    sample.set_defaults(run=commands.sample)
+    _add_trust(sample)
+    sample.set_defaults(run=commands.trusting(commands.sample))
 
     inpaint = every.add_parser("inpaint", help="fill the hole of a picture by a trained model")
     inpaint.add_argument("--ckpt", required=True, help="checkpoint of an inpainting task")
@@ -81,14 +89,16 @@ def make_parser() -> argparse.ArgumentParser:
     inpaint.add_argument("--size", type=int, help="shorter side to work at (default: as in training)")
     inpaint.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
     inpaint.add_argument("--out", required=True, help="the picture to write")
-    inpaint.set_defaults(run=commands.inpaint)
+    _add_trust(inpaint)
+    inpaint.set_defaults(run=commands.trusting(commands.inpaint))
 
     fill = every.add_parser("fill", help="fill the [MASK] of a text by a trained model")
     fill.add_argument("--ckpt", required=True, help="checkpoint of a masked-text task")
     fill.add_argument("--top", type=int, default=5, help="fillings to show (default: 5)")
     fill.add_argument("--json", action="store_true", help="print JSON, for programs")
     fill.add_argument("text", help='such as "the [MASK] sat on the mat"')
-    fill.set_defaults(run=commands.fill)
+    _add_trust(fill)
+    fill.set_defaults(run=commands.trusting(commands.fill))
 
     score = every.add_parser(
         "score", help="how likely texts are to a trained model, each token by the others"
@@ -96,7 +106,8 @@ def make_parser() -> argparse.ArgumentParser:
     score.add_argument("--ckpt", required=True, help="checkpoint of a masked-text task")
     score.add_argument("--json", action="store_true", help="print JSON, for programs")
     score.add_argument("texts", nargs="+", metavar="text", help="texts, each an argument")
-    score.set_defaults(run=commands.score)
+    _add_trust(score)
+    score.set_defaults(run=commands.trusting(commands.score))
 
     export = every.add_parser("export", help="write the encoder for other tools")
     export.add_argument("--ckpt", required=True, help="a checkpoint")
@@ -107,7 +118,8 @@ def make_parser() -> argparse.ArgumentParser:
         "AutoModelForMaskedLM and AutoTokenizer",
     )  # fmt: skip
     export.add_argument("--out", required=True, help="the folder or the file (.safetensors, .onnx) to write")
-    export.set_defaults(run=commands.export)
+    _add_trust(export)
+    export.set_defaults(run=commands.trusting(commands.export))
 
     probe = every.add_parser(
         "probe",
@@ -139,7 +151,8 @@ def make_parser() -> argparse.ArgumentParser:
     probe.add_argument("--no_baselines", action="store_true", help="the checkpoint alone")
     probe.add_argument("--seed", type=int, default=0, help="of the items and random weights (default: 0)")
     probe.add_argument("--out", required=True, help="folder for probe.json and probe.html")
-    probe.set_defaults(run=commands.probe)
+    _add_trust(probe)
+    probe.set_defaults(run=commands.trusting(commands.probe))
 
     finetune = every.add_parser(
         "finetune",
@@ -165,7 +178,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--seeds", type=int, nargs="+", default=[0], help="of labels, order and initial weights (default: 0)"
     )
     finetune.add_argument("--out", required=True, help="folder for checkpoint, settings, finetuning.json")
-    finetune.set_defaults(run=commands.finetune)
+    _add_trust(finetune)
+    finetune.set_defaults(run=commands.trusting(commands.finetune))
 
     shard = every.add_parser(
         "shard",

@@ -348,7 +348,8 @@ class VideoData(ClipData):
         self.skipped["short"] += frames
         if frames:
             lengths = [f"{name} ({count})" for name, count in frames.items()]
-            warn_of_skipped(self.source, "clip(s) shorter than a window", lengths)
+            kind = f"clip(s) shorter than a window of {self._window(None)} frames"
+            warn_of_skipped(self.source, kind, lengths)
 
     def settings(self) -> dict[str, Any]:
         datasets = {name: getattr(self, f"{name}_dataset") for name in ("train", "val", "test")}

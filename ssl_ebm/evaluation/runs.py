@@ -1,7 +1,6 @@
 """One run of a Trainer from YAML files and overrides: ``fit``, ``validate``, ``test`` and ``predict``."""
 
 import argparse
-import os
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -36,22 +35,29 @@ from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.divergence import WatchedTask
+from ssl_ebm.tasks.hints import with_hint
 from ssl_ebm.tasks.memory import keep_freed_memory
 from ssl_ebm.tasks.naming import importing, in_our_words, never_importing
 from ssl_ebm.tasks.precision import bearable
 from ssl_ebm.tasks.saving import (
     LastCheckpoint,
+    MakeRoom,
     WholeFileIO,
+    aside_checkpoints,
+    checkpoint_folder,
     last_checkpoint,
     newest_whole,
-    previous_checkpoint,
-    put_aside_checkpoints,
 )
 from ssl_ebm.tasks.seeding import SeededSteps
 from ssl_ebm.tasks.signals import StopOnSignal
 
 COMMANDS = ("fit", "validate", "test", "predict")
 DEFAULT_TASK = "ssl_ebm.tasks.frame_prediction.FramePrediction"
+RESUME = "Checkpoint to go on from: a file, or last for that of this run's folder (none yet: from scratch)."
+LEARNT = (
+    "Checkpoint whose weights are taken: a file, last for that of this run's folder, none for fresh ones."
+)
+CONFIG = "config.yaml"  # of a run, in its folder
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 
 read_local_files_alone()  # Lightning's command line, imported above, allows for addresses
@@ -65,7 +71,7 @@ class SaveConfig(SaveConfigCallback):
             return
         config = self.config.clone()
         config["ckpt_path"] = None  # a repetition begins where the run began
-        with whole(Path(trainer.default_root_dir) / "config.yaml") as partial:
+        with whole(Path(trainer.default_root_dir) / CONFIG) as partial:
             self.parser.save(config, str(partial), overwrite=True, multifile=False)
 
 
@@ -97,7 +103,8 @@ class Run(LightningCLI):
             with importing(self.barred, own):
                 self._parse_and_make()
         except argparse.ArgumentError as error:
-            error.message = in_our_words(error.message)
+            options = getattr(self, "_option_names", ())
+            error.message = with_hint(in_our_words(in_one_line(error)), options)
             raise
 
     def _parse_and_make(self) -> None:
@@ -126,6 +133,9 @@ class Run(LightningCLI):
             parser.set_defaults({"model": {"class_path": DEFAULT_TASK}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        options = self._parser(self.command)._option_string_actions
+        self._option_names = list(options)
+        options["--ckpt_path"].help = RESUME if self.command == "fit" else LEARNT
         try:
             self.config = parser.parse_args(args)
         except OverflowError as error:  # of jsonargparse's types, which do not say where
@@ -144,11 +154,16 @@ class Run(LightningCLI):
 
     @property
     def run_dir(self) -> Path:
-        """The folder of this run."""
+        """The folder of this run: the one asked for; that of the run whose ``config.yaml`` was given; else
+        ``runs/NAME`` of the first config file, NAME.yaml."""
         if chosen := self.setting("run_dir") or self.setting("trainer.default_root_dir"):
             return Path(chosen)
-        files = self.setting("config") or []  # the first one, which later ones change
-        return Path("runs") / (Path(str(files[0])).stem if files else "default")
+        files = self.setting("config") or []
+        if not files:
+            return Path("runs") / "default"
+        first = Path(str(files[0]))  # which later ones change
+        is_of_a_run = first.name == CONFIG and checkpoint_folder(first.parent).exists()
+        return first.parent if is_of_a_run else Path("runs") / first.stem
 
     # --- checkpoints ---
 
@@ -158,14 +173,22 @@ class Run(LightningCLI):
         Training that goes on keeps the settings of its config: those are what the user may want to change.
         """
         asked = self.setting("ckpt_path")
-        if asked is None:
+        if asked is None and self.command != "fit":
+            raise UserError(
+                f"{self.command} needs what a training learnt: give --ckpt_path FILE, last for that of "
+                f"{self.run_dir}, or none for weights as they begin"
+            )
+        if asked is None or (asked == "none" and self.command != "fit"):
+            self.config[self.command]["ckpt_path"] = None
             return
         path = Path(asked)
         if asked == "last":
             newest = newest_whole(self.run_dir)
             path = newest or last_checkpoint(self.run_dir)
             if newest is None and self.command == "fit":
-                rank_zero_info(f"no checkpoint in {path.parent} yet: training starts from scratch")
+                earlier = aside_checkpoints(self.run_dir)
+                where = f" (of earlier runs: {', '.join(map(str, earlier))})" if earlier else ""
+                rank_zero_info(f"no checkpoint in {path.parent} yet: training starts from scratch{where}")
                 self.config[self.command]["ckpt_path"] = None
                 return
             if newest is not None and newest.name != "last.ckpt":
@@ -240,6 +263,7 @@ class Run(LightningCLI):
         checkpoint = LastCheckpoint(self.run_dir, self.setting("checkpoint_every"))
         callbacks: list[Callback] = [SeededSteps(seed), checkpoint]
         if self.command == "fit":
+            callbacks.insert(0, MakeRoom(self.run_dir, resumed_from))  # before what writes checkpoints
             command = ["ssl-ebm", self.command, *self.arguments]
             callbacks += [RunRecord(self.run_dir, command, seed, resumed_from, start)]
             callbacks.append(StopOnSignal(checkpoint))
@@ -271,7 +295,6 @@ class Run(LightningCLI):
         if self.command != "fit" or self.trainer.global_rank:
             return self._execute()
         with only_run_in(self.run_dir):
-            prepare_folder(self.run_dir, self.setting("ckpt_path"))
             return self._execute()
 
     def _execute(self) -> Any:
@@ -310,17 +333,3 @@ class Run(LightningCLI):
         with whole(path) as partial, open(partial, "wb") as file:  # torch's own file hides what went wrong
             torch.save(predictions, file)
         print(f"predictions: {path}")
-
-
-def prepare_folder(run_dir: Path, resumed_from: str | Path | None) -> None:
-    """Puts aside what a fresh start, or one from the checkpoint before the last, would write over.
-
-    Whoever calls this holds the folder's lock.
-    """
-    last = last_checkpoint(run_dir)
-    if resumed_from is None:
-        aside = put_aside_checkpoints(run_dir)
-        if aside is not None:
-            rank_zero_info(f"{run_dir} holds an earlier run: its checkpoints are now in {aside}")
-    elif Path(resumed_from) == previous_checkpoint(run_dir) and last.exists():
-        os.replace(last, last.with_name("aside.ckpt"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,33 @@ class Completion(NamedTuple):
     mask: Tensor
     visible: Tensor
     levels: Tensor | None = None
+
+
+class CompletionNetwork(Protocol):
+    """What a network must be that `ssl_ebm.tasks.Inpainting` trains: an `nn.Module` that maps x (B, C + 1, H,
+    W) of `occlude` to a `Completion`.
+
+    Attributes:
+        channels: C, colours of a picture.
+        parts: M, pictures that z adds; 0 for least squares alone.
+        features: F, numbers in the representation.
+    """
+
+    channels: int
+    parts: int
+    features: int
+
+    def __call__(self, x: Tensor) -> Completion: ...
+
+
+def check_network(network: object) -> None:
+    """Raises UserError unless it has the attributes of a `CompletionNetwork`."""
+    missing = [name for name in CompletionNetwork.__annotations__ if not hasattr(network, name)]
+    if missing:
+        raise UserError(
+            f"network: {type(network).__name__} has no {', '.join(missing)}: it needs what "
+            "ssl_ebm.networks.completion.CompletionNetwork says"
+        )
 
 
 def occlude(images: Tensor, mask: Tensor) -> Tensor:

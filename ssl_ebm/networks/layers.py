@@ -29,7 +29,8 @@ def representation_layers(network: nn.Module) -> Layers:
     - TransportPredictor: the stem; each level on the way down and up again; what draws the masks (and their
       refinement), because the features are pooled under the masks; the summary.
 
-    What only predictions need (decoders, priors, scores of the vocabulary) is in none of them.
+    What only predictions need (decoders, priors, scores of the vocabulary) is in none of them. A network of
+    the user's own says so itself, by a method `representation_layers` that returns modules in this order.
 
     Raises:
         UserError: another network.
@@ -51,7 +52,13 @@ def _parts(network: Any) -> Sequence[Sequence[Part]]:
     if isinstance(network, TransportPredictor):
         net, masks = network.unet, [network.pixels, network.refinement]
         return [[net.stem], *_way_down(net), *_way_up(net), masks, [network.summary]]
-    raise UserError(f"{type(network).__name__} has no layers that fine-tuning knows")
+    if hasattr(network, "representation_layers"):
+        own: Sequence[Sequence[Part]] = network.representation_layers()
+        return own
+    raise UserError(
+        f"{type(network).__name__} does not say what makes its representation: give it a method "
+        "representation_layers() that returns [[module, ...], ...], from the input on"
+    )
 
 
 def _way_down(net: UNet) -> Sequence[Sequence[Part]]:

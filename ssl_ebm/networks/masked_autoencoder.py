@@ -203,7 +203,7 @@ class MaskedAutoencoder(nn.Module):
         if tuple(images.shape[1:]) != (self.channels, *self.size):
             raise UserError(
                 f"masked autoencoder: images must be (batch, {self.channels}, {self.size[0]}, "
-                f"{self.size[1]}), got {tuple(images.shape)}"
+                f"{self.size[1]}), got {tuple(images.shape)}: give the data that size"
             )
 
     def representation(self, images: Tensor) -> Tensor:

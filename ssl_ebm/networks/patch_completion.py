@@ -70,7 +70,10 @@ class PatchCompletion(nn.Module):
         images, mask = split_occluded(x)
         network, size = self.autoencoder, self.autoencoder.size
         if tuple(x.shape[2:]) != size:
-            raise UserError(f"this network completes pictures of {size} pixels, got {tuple(x.shape[2:])}")
+            raise UserError(
+                f"this network completes pictures of {size} pixels, got {tuple(x.shape[2:])}: set the size "
+                "of the data, or of the network, to the other's"
+            )
         hidden = hidden_patches(mask, self.patch)
         tokens, keep = network.encode(images, hidden, visible)
         seen = torch.ones_like(keep) if visible is not None else ~hidden.gather(1, keep)

@@ -138,7 +138,10 @@ def load_any(checkpoint: str | Path) -> LightningModule:
     name = str(read_checkpoint(checkpoint).get("task", "an unknown task"))
     kind = getattr(ssl_ebm.tasks, name, None) if name in ssl_ebm.tasks.__all__ else None
     if not isinstance(kind, type) or not issubclass(kind, LightningModule):
-        raise UserError(f"{checkpoint} is a checkpoint of {name}, which has no representation to probe")
+        raise UserError(
+            f"{checkpoint} is a checkpoint of {name}, which is no task of this package: probe your own while "
+            "it is trained, by a callback such as ssl_ebm.evaluation.LinearProbe"
+        )
     return load_task(checkpoint, kind)
 
 

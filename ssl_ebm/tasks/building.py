@@ -17,7 +17,9 @@ from jsonargparse import ArgumentParser, Namespace
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.tasks.config_files import NoYamlError, parse_settings
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
+from ssl_ebm.tasks.hints import with_hint
 from ssl_ebm.tasks.naming import (
+    FLAG,
     ForeignNameError,
     NoSuchNameError,
     importing,
@@ -60,7 +62,7 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
         except ForeignNameError as error:
             reason = f"{name}: {path} is none of the classes that a file may name"
             if is_dotted(path) and (module := path.rpartition(".")[0]) not in sys.modules:
-                reason += f"; if it is your own, import {module} before {path} is made"
+                reason += f"; if it is your own, add {FLAG}, or in Python import {module} before"
             raise UserError(reason) from error
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{name}", type=kind, required=True)  # which, other than a subclass, reads no files
@@ -70,7 +72,7 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
             _refuse_nulls(parsed.as_dict()[name], name)
             found = parser.instantiate(parsed)
     except argparse.ArgumentError as error:
-        raise UserError(in_our_words(in_one_line(error))) from error
+        raise UserError(with_hint(in_our_words(in_one_line(error)))) from error
     except Exception as error:
         raise user_error_behind(error) or UserError(f"{name}: {in_our_words(in_one_line(error))}") from error
     built: Built = found[name]

@@ -57,7 +57,7 @@ class Encoder(nn.Module):
             raise UserError(f"{kind}: {in_one_line(error)}") from error
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Features (B, D)."""
+        """Features (B, D), with their graph unless `torch.no_grad` is around it."""
         self.inputs.check(inputs)
         found: Tensor = self.task.representation(inputs)
         return found
@@ -120,5 +120,6 @@ def task_of(content: dict[str, Any], path: str | Path) -> LightningModule:
     name = str(content.get("task"))
     known = {one: found for one in tasks.__all__ if isinstance(found := getattr(tasks, one), type)}
     if name not in known:
-        raise UserError(f"{path} is of the task {name!r}: give a file of {', '.join(known)}")
+        of = f"of the task {name!r}" if "task" in content else "not written by ssl-ebm fit"
+        raise UserError(f"{path} is {of}: give a file of {', '.join(known)}")
     return rebuild(content, path, known[name])

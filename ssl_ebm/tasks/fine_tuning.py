@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextvars import Context
 from typing import Any, Literal
 
 import torch
@@ -25,6 +24,7 @@ from ssl_ebm.tasks.classification import Vote, Votes, linear_head, mixed_up
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.inputs import Inputs
 from ssl_ebm.tasks.masked_text import MaskedText
+from ssl_ebm.tasks.naming import in_a_new_context
 from ssl_ebm.tasks.optimization import optimizer_with_cosine
 
 Batch = dict[str, Tensor]
@@ -99,7 +99,7 @@ class FineTuning(WatchedTask):
         self.save_hyperparameters()
         _check(self.hparams)
         # LightningCLI hands the settings of a run to whatever saves its own: the backbone must not see these.
-        self.backbone, described = Context().run(
+        self.backbone, described = in_a_new_context(
             make_backbone, backbone_checkpoint, backbone, mode == "scratch"
         )
         if isinstance(self.backbone, MaskedText):

@@ -16,6 +16,7 @@ from ssl_ebm.networks.completion import (
     Completion,
     ConvolutionalCompletion,
     PartsDecoder,
+    check_network,
     occlude,
     patch_levels,
 )
@@ -99,6 +100,7 @@ class Inpainting(LatentPrediction):
         self.objective = objective
         self.mask: Mask = build(mask, Mask, "mask")  # type: ignore[type-abstract]
         found = build(network, nn.Module, "network")
+        check_network(found)
         if objective == "latent_ebm" and not getattr(found, "parts", 0):
             raise UserError("latent_ebm needs pictures for z to add: set network.parts to 8 or more")
         space = make_latent(self.hparams)
@@ -128,6 +130,16 @@ class Inpainting(LatentPrediction):
         return cast(nn.Module, self.network.encoder)
 
     # -- energies ----------------------------------------------------------------------------------------
+
+    def context(self, x: Tensor) -> Completion:
+        """h = Pred(x)."""
+        found = super().context(x)
+        if not isinstance(found, Completion):
+            raise UserError(
+                f"network: {type(self.network).__name__} returns {type(found).__name__}: it must return an "
+                "ssl_ebm.networks.completion.Completion"
+            )
+        return found
 
     def target(self, x: Tensor, y: Tensor) -> Tensor:
         """mask * T(y): (B, C, H, W)."""

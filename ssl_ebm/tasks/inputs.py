@@ -66,6 +66,9 @@ class Inputs:
 
     def check(self, given: Tensor) -> None:
         """Raises UserError unless the tensor has this kind of values, and sizes that go with it."""
+        if not isinstance(given, Tensor):
+            how = " (of texts: what `tokenize` makes)" if self.vocabulary is not None else ""
+            raise UserError(f"this encoder takes {self.describe()}{how}; got {type(given).__name__}")
         of_kind = given.is_floating_point() if self.vocabulary is None else given.dtype == torch.int64
         fits = given.ndim == 1 + len(self.shape) and all(
             axis in self.free or wanted is None or wanted == size

@@ -9,15 +9,15 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jsonargparse import _common as parser_settings
@@ -75,6 +75,7 @@ _NEVER = (
 # Whose modules are more than networks: some are compiled from code, some fetch what they need.
 _OTHERWISE = ("torch", "torchmetrics")
 _lock = RLock()
+Made = TypeVar("Made")
 
 
 class _Words(NamedTuple):
@@ -214,6 +215,13 @@ def importing(all_but: Collection[str] | None, of_the_user: Collection[str] | No
         finally:
             settings.update(before)
             _words.reset(token)
+
+
+def in_a_new_context(function: Callable[..., Made], *arguments: Any) -> Made:
+    """Calls a function with nothing of what surrounds the parser's work, but for what may be named."""
+    context = Context()
+    context.run(_words.set, _words.get())
+    return context.run(function, *arguments)
 
 
 def trusts_all() -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.utilities import rank_zero_info
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import whole
@@ -112,6 +113,47 @@ def put_aside_checkpoints(run_dir: str | Path) -> Path | None:
         number += 1
     folder.rename(aside)
     return aside
+
+
+def aside_checkpoints(run_dir: str | Path) -> list[Path]:
+    """Where `put_aside_checkpoints` has put those of earlier runs, the oldest first."""
+    folder = checkpoint_folder(run_dir)
+    found = [one for one in folder.parent.glob(f"{folder.name}.*") if one.suffix[1:].isdigit()]
+    return sorted(found, key=lambda one: int(one.suffix[1:]))
+
+
+def make_room(run_dir: str | Path, resumed_from: str | Path | None) -> None:
+    """Puts aside what a fresh start, or one from the checkpoint before the last, would write over.
+
+    Whoever calls this holds the folder's lock.
+    """
+    last = last_checkpoint(run_dir)
+    if resumed_from is None:
+        aside = put_aside_checkpoints(run_dir)
+        if aside is not None:
+            rank_zero_info(f"{run_dir} holds an earlier run: its checkpoints are now in {aside}")
+    elif Path(resumed_from) == previous_checkpoint(run_dir) and last.exists():
+        os.replace(last, last.with_name("aside.ckpt"))
+
+
+class MakeRoom(Callback):
+    """`make_room` once the first batch has been learnt: a start that fails, of data that are not there or do
+    not fit, leaves the checkpoints of an earlier run where they are.
+
+    Args:
+        run_dir: folder of the run.
+        resumed_from: the checkpoint that this run goes on from; None: it begins.
+    """
+
+    def __init__(self, run_dir: str | Path, resumed_from: str | Path | None) -> None:
+        self.run_dir = Path(run_dir)
+        self.resumed_from = resumed_from
+        self._done = False
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if not self._done and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            make_room(self.run_dir, self.resumed_from)
+        self._done = True
 
 
 class LastCheckpoint(Checkpoint):

@@ -210,7 +210,7 @@ def test_a_broken_clip_can_stop_the_run(folder: Path) -> None:
 
 def test_short_clips_are_named_counted_and_skipped(folder: Path) -> None:
     write_clip(folder / "short.mkv", tinted(0, 4))
-    with pytest.warns(UserWarning, match=r"shorter than a window: short\.mkv \(4\)"):
+    with pytest.warns(UserWarning, match=r"shorter than a window of 5 frames: short\.mkv \(4\)"):
         data = ready(folder)
     assert data.describe()["skipped_short"] == ["short.mkv"]
     assert not any("short.mkv" in names for names in sources(data).values())

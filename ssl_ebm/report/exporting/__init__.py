@@ -25,8 +25,8 @@ def export(checkpoint: str | Path, out: str | Path, form: str) -> Path:
     - "onnx": one file with the task's `representation` for any number of items, checked with onnxruntime
       where that is installed; see `ssl_ebm.report.exporting.onnx_file`.
     - "timm": a folder with the encoder alone, config.json and model.safetensors, which
-      ``timm.create_model("local-dir:FOLDER")`` loads. Its ``forward_features(images)[:, 1:].mean(1)``, of
-      images in [0, 1], is the task's `representation`.
+      ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads. Its result, of images in [0, 1], is
+      the task's `representation`: the mean of the patches.
     - "transformers": a folder that AutoModelForMaskedLM and AutoTokenizer load, with the task's logits.
 
     With a model card: README.md in a folder, FILE.md beside FILE.safetensors. (An .onnx file has what

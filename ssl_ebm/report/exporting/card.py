@@ -21,7 +21,7 @@ PIPELINES = {"image": "image-feature-extraction", "tokens": "feature-extraction"
 LOAD = {
     "safetensors": 'from ssl_ebm import load_encoder\n\nencoder = load_encoder("{name}")',
     "timm": 'import timm\n\nencoder = timm.create_model("local-dir:{name}", pretrained=True).eval()\n'
-    "features = encoder.forward_features(images)[:, 1:].mean(1)",
+    "features = encoder(images)",
     "transformers": "from transformers import AutoModelForMaskedLM, AutoTokenizer\n\n"
     'model = AutoModelForMaskedLM.from_pretrained("{name}")\n'
     'tokenizer = AutoTokenizer.from_pretrained("{name}")',

@@ -37,12 +37,15 @@ def write_for_timm(task: LightningModule, checkpoint: str | Path, folder: Path) 
         "embed_dim": encoder.embed_dim,
         "depth": len(blocks),
         "num_heads": blocks[0].attn.num_heads,
+        # the mean of the patches after the last norm, as `representation` has it
+        "global_pool": "avg",
+        "fc_norm": False,
     }
     config = {
         "architecture": "vit_tiny_patch16_224",  # the constructor; the arguments below say what it makes
         "num_classes": 0,
         "num_features": encoder.num_features,
-        "global_pool": "token",
+        "global_pool": "avg",
         "model_args": arguments,
         "pretrained_cfg": {
             "input_size": [network.channels, *network.size],

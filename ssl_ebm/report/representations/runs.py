@@ -23,14 +23,13 @@ from ssl_ebm.evaluation.probing.features import RawInputs, extract, target_names
 from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.probes import linear_probe, regression_probe
 from ssl_ebm.evaluation.provenance import versions
-from ssl_ebm.evaluation.runs import prepare_folder
 from ssl_ebm.files import make_folder, sha256_of, write_whole
 from ssl_ebm.report.representations.recipes import Layer, Training
 from ssl_ebm.tasks.backbones import make_backbone
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.fine_tuning import FineTuning
 from ssl_ebm.tasks.precision import bearable
-from ssl_ebm.tasks.saving import LastCheckpoint, WholeFileIO, last_checkpoint, newest_whole
+from ssl_ebm.tasks.saving import LastCheckpoint, WholeFileIO, last_checkpoint, make_room, newest_whole
 from ssl_ebm.tasks.seeding import SeededSteps
 
 CHECKPOINT_EVERY = 500  # optimizer steps
@@ -104,7 +103,7 @@ def train(
         callbacks=[SeededSteps(seed), LastCheckpoint(folder, CHECKPOINT_EVERY), _Steps(watch)],
     )
     began = newest_whole(folder)
-    prepare_folder(folder, began)
+    make_room(folder, began)
     trainer.fit(task, datamodule=data, ckpt_path=began, weights_only=True)
     return trainer
 
@@ -115,7 +114,7 @@ def begin(folder: Path, made_from: Mapping[str, Any]) -> None:
     started = folder / "started.json"
     wanted = json.dumps(made_from, sort_keys=True)
     if not started.is_file() or started.read_text() != wanted:
-        prepare_folder(folder, None)
+        make_room(folder, None)
         write_whole(started, wanted)
 
 
