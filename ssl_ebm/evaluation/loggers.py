@@ -7,7 +7,7 @@ from typing import Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 WandbMode = Literal["off", "offline", "online"]
 WANDB_PATIENCE = 30  # seconds to wait for the network before going on without it
@@ -26,7 +26,10 @@ def wandb_logger(
         return None
     try:
         name = _wandb_run(Path(run_dir), resumed)
-        return _start_wandb(Path(run_dir), name, offline=wandb == "offline", project=project)
+        logger = _start_wandb(Path(run_dir), name, offline=wandb == "offline", project=project)
+        if wandb == "offline":
+            rank_zero_info(f"wandb is offline; to upload the run: wandb sync {run_dir}/wandb/offline-run-*")
+        return logger
     except Exception as error:  # no failure of a logger may stop training
         reason = " ".join(str(error).split())[:200]
         warnings.warn(f"logging goes on without wandb ({type(error).__name__}: {reason})", stacklevel=2)
