@@ -218,15 +218,32 @@ def test_a_fresh_start_keeps_the_earlier_run(config: Callable[..., str]) -> None
     assert not same(first, weights("runs/toy/checkpoints/last.ckpt"))
 
 
+def content_of_settings(path: str) -> Any:
+    return yaml.safe_load(Path(path).read_text())
+
+
 def test_a_start_that_fails_leaves_the_earlier_run(config: Callable[..., str]) -> None:
+    def content() -> dict[str, bytes]:
+        of_run = ("config.yaml", "run.json", "checkpoints/last.ckpt")
+        return {name: Path("runs/toy", name).read_bytes() for name in of_run}
+
     assert main(["fit", "--config", config()]) == 0
-    first = weights("runs/toy/checkpoints/last.ckpt")
-    with pytest.raises(RuntimeError, match="shapes"):
-        main(["fit", "--config", config(), "--data.width", "5"])
-    assert main(["fit", "--config", config(), "--data", "ssl_ebm.data.ImageFolder"]) == 2
+    first = content()
+    Path("empty").mkdir()
+    for folder in ("nowhere", "empty"):
+        Path("pictures.yaml").write_text(
+            f"data: {{class_path: ssl_ebm.data.ImageFolder, init_args: {{folder: {folder}}}}}\n"
+        )
+        task = ["--model", "ssl_ebm.tasks.Inpainting", "--run_dir", "runs/toy"]
+        assert main(["fit", "--config", "pictures.yaml", *task]) == 2
     assert main(["fit", "--config", config(), "--trainer.fast_dev_run", "true"]) == 0
-    assert same(first, weights("runs/toy/checkpoints/last.ckpt"))
+    assert content() == first
     assert not Path("runs/toy/checkpoints.1").exists()
+    with pytest.raises(RuntimeError, match="shapes"):  # data there, but of another width
+        main(["fit", "--config", config(), "--data.width", "5"])
+    assert Path("runs/toy/checkpoints.1/last.ckpt").read_bytes() == first["checkpoints/last.ckpt"]
+    assert content_of_settings("runs/toy/config.yaml")["data"]["init_args"]["width"] == 5
+    assert not Path("runs/toy/checkpoints").exists()  # old weights never stand under new settings
 
 
 def test_resuming_names_the_checkpoints_of_earlier_runs(
@@ -242,6 +259,7 @@ def test_the_config_of_a_run_knows_its_folder(config: Callable[..., str]) -> Non
     assert main(["fit", "--config", config()]) == 0
     assert main(["predict", "--config", "runs/toy/config.yaml", "--ckpt_path", "last"]) == 0
     assert Path("runs/toy/predictions.pt").exists()
+    Path("checkpoints").mkdir()  # of another program
     assert main(["fit", "--config", config(name="config.yaml")]) == 0  # of no run
     assert Path("runs/config/checkpoints").exists()
 

@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
 def _add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         commands.TRUST, action="store_true",
-        help="the checkpoint may name classes of your own, which PYTHONPATH leads to",
+        help="the checkpoint, and a file of data, may name classes of your own (found by PYTHONPATH)",
     )  # fmt: skip
 
 

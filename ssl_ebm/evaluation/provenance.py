@@ -26,6 +26,8 @@ from ssl_ebm.tasks.learning_rate import global_batch
 VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
 GIT_PATIENCE = 20  # seconds
 
+RECORD = "run.json"  # of a run, in its folder
+
 
 def versions() -> dict[str, str]:
     """Of Python, this package, and what the figures depend on."""
@@ -81,7 +83,7 @@ class RunRecord(Callback):
         resumed_from: str | None = None,
         began_from: str | None = None,
     ) -> None:
-        self.path = Path(run_dir) / "run.json"
+        self.path = Path(run_dir) / RECORD
         self.command = list(command)
         self.seed = seed
         self.resumed_from = resumed_from

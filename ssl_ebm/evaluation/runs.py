@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from ssl_ebm.evaluation.failures import remedy_for, take_late_signal
 from ssl_ebm.evaluation.lock import only_run_in
 from ssl_ebm.evaluation.loggers import wandb_logger
 from ssl_ebm.evaluation.progress import ProgressLines
-from ssl_ebm.evaluation.provenance import RunRecord
+from ssl_ebm.evaluation.provenance import RECORD, RunRecord
 from ssl_ebm.evaluation.quiet import quieten
 from ssl_ebm.evaluation.run_settings import add_settings, launched_settings
 from ssl_ebm.evaluation.trust import (
+    Checked,
     check_configs,
     check_description,
     read_local_files_alone,
@@ -44,7 +45,6 @@ from ssl_ebm.tasks.saving import (
     MakeRoom,
     WholeFileIO,
     aside_checkpoints,
-    checkpoint_folder,
     last_checkpoint,
     newest_whole,
 )
@@ -83,20 +83,20 @@ class Run(LightningCLI):
 
     Args:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
-        arguments: as on the command line: ``["--config", "a.yaml", "--trainer.max_steps", "10"]``.
-        of_files: names that files gave to the arguments, which are not the user's own words: what
-            `check_description` says of them.
+        arguments: as on the command line: ``["--config", "a.yaml", "--trainer.max_steps", "10"]``; or already
+            checked, where not all are the user's own words.
 
     Raises:
         UserError: a setting, file or checkpoint that the user must mend.
         argparse.ArgumentError: arguments that cannot be parsed.
     """
 
-    def __init__(self, command: str, arguments: Sequence[str], of_files: Collection[str] = ()) -> None:
+    def __init__(self, command: str, arguments: Sequence[str] | Checked) -> None:
         if command not in COMMANDS:
             raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
         self.command = command
-        self.arguments, self.barred, own = check_configs(arguments, of_files)
+        checked = arguments if isinstance(arguments, Checked) else check_configs(arguments)
+        self.arguments, self.barred, own = checked
         quieten()
         keep_freed_memory()
         try:
@@ -162,7 +162,7 @@ class Run(LightningCLI):
         if not files:
             return Path("runs") / "default"
         first = Path(str(files[0]))  # which later ones change
-        is_of_a_run = first.name == CONFIG and checkpoint_folder(first.parent).exists()
+        is_of_a_run = first.name == CONFIG and (first.parent / RECORD).exists()
         return first.parent if is_of_a_run else Path("runs") / first.stem
 
     # --- checkpoints ---
@@ -263,7 +263,7 @@ class Run(LightningCLI):
         checkpoint = LastCheckpoint(self.run_dir, self.setting("checkpoint_every"))
         callbacks: list[Callback] = [SeededSteps(seed), checkpoint]
         if self.command == "fit":
-            callbacks.insert(0, MakeRoom(self.run_dir, resumed_from))  # before what writes checkpoints
+            callbacks.append(MakeRoom(self.run_dir, resumed_from))
             command = ["ssl-ebm", self.command, *self.arguments]
             callbacks += [RunRecord(self.run_dir, command, seed, resumed_from, start)]
             callbacks.append(StopOnSignal(checkpoint))

@@ -134,7 +134,9 @@ def grouped_share_interval(right: ArrayLike, groups: ArrayLike) -> Interval:
         return share_interval(int(ones.sum()), items)
     beyond = np.bincount(group, ones - share)  # right ones of each group above what the share says
     variance = count / (count - 1) * float(beyond @ beyond) / items**2
-    independent = min(items, share * (1 - share) / variance) if variance > 0 else count
+    independent: float = count
+    if 0 < share < 1:
+        independent = min(items, share * (1 - share) / variance) if variance > 0 else items
     return share_interval(share * independent, independent, _t_quantile(count - 1))
 
 
@@ -190,6 +192,7 @@ class Bootstrap:
     def __init__(self, clips: ArrayLike, resamples: int = 1000, seed: int = 0) -> None:
         groups, index = np.unique(units(np.asarray(clips)), return_inverse=True)
         self.items = int(index.size)
+        self._clip = index
         self.clips = int(groups.size)
         self.resamples = resamples
         self._seed = seed
@@ -219,7 +222,7 @@ class Bootstrap:
         a, b = np.where(known, a, 0.0), np.where(known, b, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             value = np.float64(a.sum()) / np.float64(b.sum())
-            return Estimate(float(value), self._sums(a) / self._sums(b), self.clips)
+            return Estimate(float(value), self._sums(a) / self._sums(b), self._clips_of(known.any(0)))
 
     def mean(self, values: ArrayLike) -> Estimate:
         """Mean over seeds and items, (M, N)."""
@@ -256,7 +259,12 @@ class Bootstrap:
             resampled += weights[:, m] * np.where(drawn, area, 0.0)
             total += weights[:, m] * drawn
         with np.errstate(invalid="ignore"):
-            return Estimate(value, resampled / total, self.clips)
+            missing = (np.isnan(real) | np.isnan(negative)).all(0)
+            return Estimate(value, resampled / total, self._clips_of(~missing))
+
+    def _clips_of(self, items: NDArray[np.bool_]) -> int:
+        """How many clips these items are of."""
+        return len(np.unique(self._clip[items]))
 
     def _sums(self, values: Array) -> Array:
         """Weighted sums over seeds and items in every resample, (M, N) -> (R,)."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -71,15 +71,12 @@ class Checked(NamedTuple):
     own: set[str]
 
 
-def check_configs(arguments: Sequence[str], of_files: Collection[str] = ()) -> Checked:
+def check_configs(arguments: Sequence[str]) -> Checked:
     """Checks what the config files among the arguments name.
 
     Without the flag, and without the variable in the environment, files may name what
     `ssl_ebm.tasks.naming.of_a_stranger` allows, and no addresses. What stands on the command line is the
     user's own word, and may; files that it names may not.
-
-    Args:
-        of_files: names that are barred though they stand on the command line, where files put them.
 
     Raises:
         UserError: a file names anything else that is there to be imported, or cannot be read as a file of
@@ -101,8 +98,7 @@ def check_configs(arguments: Sequence[str], of_files: Collection[str] = ()) -> C
         for one in found:
             check.argument(one)
         check.names_without_a_dot()
-    own = check.own.difference(of_files)
-    return Checked(kept, check.barred.union(of_files) - own, own)
+    return Checked(kept, check.barred - check.own, check.own)
 
 
 def check_description(described: Mapping[str, Any], path: Path, is_chosen: bool = False) -> set[str]:

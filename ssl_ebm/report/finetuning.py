@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ssl_ebm.evaluation.loggers import end_wandb
 from ssl_ebm.evaluation.probing.counted_words import Counted, counted_words
 from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.statistics import Bootstrap, Interval, paired_interval, share_interval
-from ssl_ebm.evaluation.trust import check_configs, check_description, trusts
+from ssl_ebm.evaluation.trust import Checked, check_configs, check_description
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.report.data_arguments import data_description
 from ssl_ebm.report.entries import resolved, trained_settings
@@ -98,12 +98,13 @@ def finetune(
     if len(set(seeds)) < len(seeds) or not seeds:
         raise UserError(f"the seeds are {list(seeds)}: give different ones")
     folder = make_folder(out)
-    described_data, barred = _described(data, settings)
-    arguments = _arguments(Path(checkpoint), described_data, mode, budget, settings)
+    described_data, checked = _described(data, settings)
+    arguments = _arguments(Path(checkpoint), described_data, mode, budget, checked.arguments)
     tuned = []
     for seed in seeds:
         run_dir = folder if len(seeds) == 1 else folder / f"seed_{seed}"
-        tuned.append(_tune([*arguments, *_of_seed(seed), "--run_dir", str(run_dir)], barred))
+        given = [*arguments, *_of_seed(seed), "--run_dir", str(run_dir)]
+        tuned.append(_tune(checked._replace(arguments=given)))
     figures = {split: accuracy([one.votes[split] for one in tuned]) for split in ("val", "test")}
     beside = _beside_counted_words(tuned)
     described = {
@@ -161,12 +162,17 @@ def _beside_counted_words(tuned: Sequence[Tuned]) -> dict[str, Any] | None:
     }
 
 
-def _described(data: str, settings: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
-    """The data, and what the parser must not import for them: a file's words are not the user's own."""
-    described = data_description(data)
-    if (path := Path(data)).is_file() and not trusts(settings):
-        return described, check_description(described, path) - check_configs(settings).own
-    return described, set()
+def _described(data: str, settings: Sequence[str]) -> tuple[dict[str, Any], Checked]:
+    """The data, and the settings with what may be imported: what a file says is not the user's own word."""
+    described, path = data_description(data), Path(data)
+    if not path.is_file():
+        checked = check_configs(["--data", data, *settings])
+        return described, checked._replace(arguments=checked.arguments[2:])
+    checked = check_configs(settings)
+    if checked.barred is None:
+        return described, checked
+    barred = check_description(described, path) - checked.own
+    return described, checked._replace(barred=checked.barred | barred)
 
 
 def _arguments(
@@ -205,12 +211,12 @@ def _of_seed(seed: int) -> list[str]:
     return ["--seed_everything", str(seed), "--data.seed", str(seed)]
 
 
-def _tune(arguments: list[str], barred: Collection[str]) -> Tuned:
+def _tune(checked: Checked) -> Tuned:
     started = time.monotonic()
-    run = Run("fit", arguments, barred)
+    run = Run("fit", checked)
     first_step = 0
     if _began(run):
-        run = Run("fit", [*arguments, "--ckpt_path", "last"], barred)
+        run = Run("fit", checked._replace(arguments=[*checked.arguments, "--ckpt_path", "last"]))
         first_step = int(read_checkpoint(run.setting("ckpt_path"))["global_step"])
     run.execute()
     trained = time.monotonic()

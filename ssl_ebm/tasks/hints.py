@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Collection
 from contextlib import suppress
 from difflib import get_close_matches
-
-from ssl_ebm.tasks.naming import look_up
+from typing import Any
 
 _OF_A_CLASS = re.compile(r"class_path '([\w.]+)': Option '([^']+)' is not accepted")
 _OF_A_COMMAND = re.compile(r"unrecognized arguments: (--\S+)|does not accept option '([^']+)'")
@@ -37,12 +37,15 @@ def with_hint(message: str, options: Collection[str] = ()) -> str:
 
 
 def _arguments(class_path: str) -> list[str]:
-    """The names of a class's arguments; none where it cannot be looked at."""
+    """The names of a class's arguments; none of one that has not been imported: a file may have forged the
+    message."""
+    module, _, name = class_path.rpartition(".")
+    found: Any = getattr(sys.modules.get(module), name, None)
     names: dict[str, None] = {}
     with suppress(Exception):
-        for one in look_up(class_path).__mro__[:-1]:
+        for one in found.__mro__[:-1] if inspect.isclass(found) else ():
             if "__init__" in vars(one):
-                kinds = inspect.signature(one.__init__).parameters
+                kinds = inspect.signature(vars(one)["__init__"]).parameters
                 names |= dict.fromkeys(list(kinds)[1:])
                 if not any(kind.kind is inspect.Parameter.VAR_KEYWORD for kind in kinds.values()):
                     break

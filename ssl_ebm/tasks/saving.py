@@ -137,8 +137,8 @@ def make_room(run_dir: str | Path, resumed_from: str | Path | None) -> None:
 
 
 class MakeRoom(Callback):
-    """`make_room` once the first batch has been learnt: a start that fails, of data that are not there or do
-    not fit, leaves the checkpoints of an earlier run where they are.
+    """`make_room` once the data are there, when the settings of the run are written, too: a start that finds
+    no data leaves an earlier run as it is.
 
     Args:
         run_dir: folder of the run.
@@ -148,12 +148,10 @@ class MakeRoom(Callback):
     def __init__(self, run_dir: str | Path, resumed_from: str | Path | None) -> None:
         self.run_dir = Path(run_dir)
         self.resumed_from = resumed_from
-        self._done = False
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if not self._done and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             make_room(self.run_dir, self.resumed_from)
-        self._done = True
 
 
 class LastCheckpoint(Checkpoint):

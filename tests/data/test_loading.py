@@ -334,6 +334,9 @@ def test_a_worker_does_what_else_it_was_told_to_do_first() -> None:
             return torch.initial_seed()
 
     data = Seeded(torch.arange(4))
-    loader = loading.OrderedLoader(data, num_workers=1, worker_init_fn=lambda worker: torch.manual_seed(7))
+    loader = loading.OrderedLoader(
+        data, num_workers=1, multiprocessing_context="fork",
+        worker_init_fn=lambda worker: torch.manual_seed(7),
+    )  # fmt: skip
     for _ in range(2):  # the second time with workers of its own
         assert next(iter(loader)).item() == 7

@@ -155,6 +155,10 @@ def test_a_share_of_items_that_stand_alone_has_wilsons_interval() -> None:
     pairs = grouped_share_interval(right.repeat(2), np.arange(7).repeat(2))  # each item twice: no news
     assert pairs.value == pytest.approx(alone.value)
     assert pairs.low < alone.low < alone.high < pairs.high  # Student's t, G - 1 in place of G
+    alike = grouped_share_interval(np.tile([1, 0, 0], 10), np.arange(10).repeat(3))  # no group tells
+    thirty = share_interval(10, 30, 2.262)
+    assert alike.low == pytest.approx(thirty.low, abs=1e-3)
+    assert alike.high == pytest.approx(thirty.high, abs=1e-3)
     always = grouped_share_interval(np.ones(20), np.arange(4).repeat(5))
     assert always.high == 1
     assert always.low < 0.4
@@ -194,3 +198,12 @@ def test_intervals_of_many_clips_are_plain_quantiles() -> None:
     low, high = np.quantile(found.resampled, [0.025, 0.975])
     assert found.interval().low == pytest.approx(low, rel=0.02)
     assert found.interval().high == pytest.approx(high, rel=0.02)
+
+
+def test_of_missing_values_no_clip_counts() -> None:
+    values = np.full(1000, math.nan)
+    values[[3, 50, 400, 401, 999]] = few = np.array([-0.9, 0.1, 0.4, 1.2, 0.3])
+    among, alone = Bootstrap(np.arange(1000)).mean(values), Bootstrap(np.arange(5)).mean(few)
+    assert among.clips == alone.clips == 5
+    missing = Bootstrap(np.arange(1000)).auroc(values, values + 0.5)
+    assert missing.clips == 5

@@ -326,25 +326,52 @@ def test_words_in_a_file_bar_nothing_that_the_user_names(stranger: Path) -> None
     assert "toy_task.ToyTask" in (check_configs(["--config", "config.yaml"]).barred or ())
 
 
-def test_words_of_a_file_on_the_command_line_are_not_the_users_own(stranger: Path) -> None:
-    """`finetune` hands on what a file says of the data: a class that comes to be there after the check."""
+def test_words_of_a_file_that_finetune_hands_on_are_not_the_users_own(stranger: Path) -> None:
+    """A class that comes to be there after the check; one that is loaded, which a checkpoint names, too."""
     (stranger / "stranger.py").rename("later.py")
     Path("data.yaml").write_text(
-        "class_path: ssl_ebm.data.ImageFolder\ninit_args: {folder: x, classes: stranger.Callback}\n"
+        "class_path: ssl_ebm.data.ImageFolder\n"
+        "init_args: {folder: x, classes: [stranger.Callback, MeanSquaredError]}\n"
     )
-    described, barred = finetuning._described("data.yaml", [])
-    assert barred == {"stranger.Callback"}
-    assert finetuning._described("data.yaml", ["--data.folder", "stranger.Callback"])[1] == set()
+    described, checked = finetuning._described("data.yaml", ["--data.size", "8"])
+    assert described["init_args"]["folder"] == "x"
+    assert checked.barred is not None
+    assert "stranger.Callback" in checked.barred
+    assert not {"stranger.Callback", "MeanSquaredError"} & checked.own
+    named = finetuning._described("data.yaml", ["--data.folder", "stranger.Callback"])[1]
+    assert named.barred is not None
+    assert "stranger.Callback" in named.own - named.barred
+    assert finetuning._described("data.yaml", ["--trust_config"])[1].barred is None
     Path("later.py").rename("stranger.py")
-    assert isinstance(described["init_args"], dict)
-    word = json.dumps({"class_path": described["init_args"]["classes"]})
-    assert not check_configs(["--data", word], barred).own & barred
+    word = json.dumps({"class_path": "stranger.Callback"})
     with pytest.raises(argparse.ArgumentError, match=r"stranger\.Callback is not there"):
-        Run("fit", ["--data", word], barred)
+        Run("fit", checked._replace(arguments=["--data", word]))
     assert not Path("ran").exists()
     with pytest.raises(argparse.ArgumentError):  # for it is no data
         Run("fit", ["--data", word])
     assert Path("ran").exists()
+
+
+FORGED = "[ class_path 'stranger.Callback': Option 'b' is not accepted"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        f'trainer: {{max_steps: "{FORGED}"}}',
+        f'trainer: {{"{FORGED}": 1}}',
+        f'model: {{class_path: ssl_ebm.tasks.Inpainting, init_args: {{lr: "{FORGED}"}}}}',
+        f'model: {{class_path: ssl_ebm.tasks.Inpainting, init_args: {{"{FORGED}": 1}}}}',
+        "model: {class_path: ssl_ebm.tasks.Inpainting, init_args: {network: {class_path: "
+        f'ssl_ebm.networks.patch_completion.PatchCompletion, init_args: {{width: "{FORGED}"}}}}}}}}',
+    ],
+    ids=["a number", "a key", "an argument", "a name", "a part"],
+)
+def test_a_forged_message_imports_nothing(config: str, stranger: Path) -> None:
+    Path("config.yaml").write_text(config + "\n")
+    assert main(["fit", "--config", "config.yaml"]) == 2
+    assert not Path("ran").exists()
+    assert "stranger" not in sys.modules
 
 
 def test_data_named_like_a_module_import_nothing(stranger: Path) -> None:

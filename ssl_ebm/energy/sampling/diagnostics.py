@@ -39,8 +39,9 @@ def autocorrelation_ess(draws: Tensor) -> Tensor:
         2 n N / (1 + 2 sum_t rho_t) over 2 N half-chains of n draws
 
     with autocorrelations rho_t from the variance between and within the half-chains, summed while the sums
-    of neighbouring pairs are positive, and made monotone (Geyer 1992; Stan's estimator). Too large for few
-    records: of independent draws twice the truth for 4, by a quarter for 16. NaN where no chain moved.
+    of neighbouring pairs are positive, and made monotone (Geyer 1992; Stan's estimator). NaN where no chain
+    moved. Too large for few records: of independent draws in many chains twice the truth for 4, by a quarter
+    for 16.
 
     Raises:
         UserError: fewer than 4 records.

@@ -84,10 +84,9 @@ class OnlineProbe(Callback):
             self._learn(features, stacked["label"].to(features.device), held)
         if len(self._recent) == 20:
             right, items = torch.stack(self._recent).sum(0).tolist()
-            accuracy = right / max(items, 1)
             self._recent.clear()
-            for logger in trainer.loggers:
-                logger.log_metrics({"online_probe/accuracy": accuracy}, step=step)
+            for logger in trainer.loggers if items else ():  # of very few clips none may be held out
+                logger.log_metrics({"online_probe/accuracy": right / items}, step=step)
 
     def _learn(self, features: Tensor, labels: Tensor, held: Tensor) -> None:
         if self.head is None:
