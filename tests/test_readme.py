@@ -31,6 +31,7 @@ EXTRA = {
         *("--labels", "0.2", "0.5", "1"),
     ],
     "density": [*SMALL, "--model.sample_steps", "8", "--data.batch_size", "8"],
+    "own task": [*SMALL, "--data.batch_size", "16"],
     "lecture": ["--seeds", "0"],
     "scripts/quickstart.sh": [*SMALL, *SMALL_WORLD, *SMALL_COMPARISON],
     "scripts/launch_multi_gpu.sh": SMALL,
@@ -105,6 +106,7 @@ def test_commands_run(place: Path, repository: Path) -> None:
             continue
         if program == "ssl-ebm":
             kind = "density" if any("configs/density" in word for word in arguments) else arguments[0]
+            kind = "own task" if "train_mine.Rotations" in arguments else kind
             assert main([*arguments, *EXTRA.get(kind, [])]) == 0, words
             continue
         if "quickstart" in program:
@@ -127,6 +129,9 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "runs" / "fashion" / "report.html").is_file()
     assert (place / "runs" / "my_pictures" / "results.json").is_file()
     assert (place / "completed-4.png").is_file()
+    assert (place / "mine.png").is_file()
+    assert (place / "runs" / "bowl" / "report.html").is_file()
+    assert (place / "runs" / "rotations" / "checkpoints" / "last.ckpt").is_file()
     assert (place / "encoder" / "model.safetensors").is_file()
     assert (place / "runs" / "tuned" / "predictions.pt").is_file()
     assert (place / "runs" / "from_scratch" / "finetuning.json").is_file()

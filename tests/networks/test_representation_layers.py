@@ -43,5 +43,5 @@ def test_layers_stand_in_the_order_of_the_computation(name: str) -> None:
 
 
 def test_another_network_is_named() -> None:
-    with pytest.raises(UserError, match="Linear has no layers"):
+    with pytest.raises(UserError, match="Linear does not say what makes its representation"):
         representation_layers(nn.Linear(2, 2))

@@ -94,9 +94,9 @@ def test_a_file_does_not_make_python_import_what_it_names(
     monkeypatch.chdir(tmp_path)
     Path("hostile.Energy").touch()  # a file of that name makes it no name of a file
     for description in (described("hostile.Energy"), nested, encoder, cost, *again):
-        with pytest.raises(UserError, match="import hostile before hostile"):
+        with pytest.raises(UserError, match="in Python import hostile before"):
             build(description, nn.Module, "energy")
-    with pytest.raises(UserError, match="import hostile before hostile"):
+    with pytest.raises(UserError, match="in Python import hostile before"):
         build(described("ssl_ebm.energy.sampling.Langevin", step_size="hostile.fn"), Sampler, "sampler")  # type: ignore[type-abstract]
     assert not (tmp_path / "ran").exists()
     __import__("hostile")
