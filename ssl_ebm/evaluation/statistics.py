@@ -63,8 +63,8 @@ class Estimate:
         spread too little. For the mean of normal numbers it covers 0.93 of the time with 7 of them (0.87
         without the expansion), 0.91 with 5, 0.87 with 4: no resample goes beyond what was seen.
 
-        Source: Hesterberg, "What teachers should know about the bootstrap" (2015), section 5.2, the expanded
-        percentile interval.
+        Source: Hesterberg, "What teachers should know about the bootstrap" (2015): the expanded percentile
+        interval.
         """
         known = self.resampled[~np.isnan(self.resampled)]
         if not known.size:
@@ -190,14 +190,14 @@ class Bootstrap:
     """
 
     def __init__(self, clips: ArrayLike, resamples: int = 1000, seed: int = 0) -> None:
-        groups, index = np.unique(units(np.asarray(clips)), return_inverse=True)
+        drawn, index = np.unique(units(np.asarray(clips)), return_inverse=True)
         self.items = int(index.size)
+        self.clips = len(np.unique(np.asarray(clips)))
         self._clip = index
-        self.clips = int(groups.size)
         self.resamples = resamples
         self._seed = seed
         if self.items:
-            counts = _multinomial(np.random.default_rng([seed, 0]), self.clips, resamples)
+            counts = _multinomial(np.random.default_rng([seed, 0]), len(drawn), resamples)
             self.item_weights: Array = counts[:, index]  # (R, N)
         else:
             self.item_weights = np.zeros((resamples, 0))

@@ -174,6 +174,7 @@ def test_quantiles_of_student_as_printed(degrees: int, printed: float, error: fl
 
 def test_one_clip_alone_has_an_interval() -> None:
     values = np.random.default_rng(0).normal(size=50)
+    assert Bootstrap(np.zeros(50)).clips == 1
     found = Bootstrap(np.zeros(50)).mean(values).interval()
     assert found == Bootstrap(np.arange(50)).mean(values).interval()
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 50**0.5, rel=0.15)
