@@ -190,7 +190,7 @@ class Bootstrap:
     """
 
     def __init__(self, clips: ArrayLike, resamples: int = 1000, seed: int = 0) -> None:
-        drawn, index = np.unique(units(np.asarray(clips)), return_inverse=True)
+        drawn, index = np.unique(_units(np.asarray(clips)), return_inverse=True)
         self.items = int(index.size)
         self.clips = len(np.unique(np.asarray(clips)))
         self._clip = index
@@ -271,7 +271,7 @@ class Bootstrap:
         return np.asarray(((self.seed_weights(len(values)) @ values) * self.item_weights).sum(axis=1))
 
 
-def units(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def _units(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """What a `Bootstrap` of N items draws together, (N,): those of one group, such as a document.
 
     Where all are of the same group, each item by itself: the interval is then over parts of it.

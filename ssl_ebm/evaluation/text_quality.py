@@ -21,7 +21,7 @@ from ssl_ebm.evaluation.hidden_tokens import all_masked, by_ngrams, calibration,
 from ssl_ebm.evaluation.isolation import isolated
 from ssl_ebm.evaluation.ngrams import NGrams
 from ssl_ebm.evaluation.prediction import load_items
-from ssl_ebm.evaluation.statistics import Bootstrap, units
+from ssl_ebm.evaluation.statistics import Bootstrap
 from ssl_ebm.evaluation.text_examples import coloured, fills
 from ssl_ebm.evaluation.token_pairs import pair_energies
 from ssl_ebm.files import write_whole
@@ -80,7 +80,7 @@ def text_quality(
     tokens = torch.stack([item["tokens"] for item in load_items(dataset, places)])
     documents = documents_of(dataset, places, tokens, task.special.cls)
     middle = documents[:, tokens.shape[1] // 2].numpy()
-    drawn = Bootstrap(units(middle), RESAMPLES, seed)
+    drawn = Bootstrap(middle, RESAMPLES, seed)
     train: PackedText = data.train_dataset
     counted = train.all_tokens(COUNTED)
     known = len(data.word_starts)
@@ -152,7 +152,7 @@ def _swapped(
     differs = (whole != other).any(1)
     whole, other, of = whole[differs], other[differs], of[differs]
     real, negative = (task.token_energies(some.to(task.device)).cpu() for some in (whole, other))
-    drawn = Bootstrap(units(of.numpy()), RESAMPLES, seed)
+    drawn = Bootstrap(of.numpy(), RESAMPLES, seed)
     estimate = drawn.auroc(real.sum(1).numpy(), negative.sum(1).numpy())
     few = list(spread(SWAPPED, len(whole)))
     shown = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.evaluation.hidden_tokens import spread
-from ssl_ebm.evaluation.statistics import Bootstrap, units
+from ssl_ebm.evaluation.statistics import Bootstrap
 from ssl_ebm.evaluation.text_examples import Reader, special_ids, whole_words
 from ssl_ebm.tasks.masked_text import MaskedText
 
@@ -51,7 +51,7 @@ def pair_energies(
     after = _log_p(task, _with(task, texts, first, truth[0]), first + 1)
     given = after.gather(1, truth[1][:, None])[:, 0]
     of = documents[rows].gather(1, first[:, None])[:, 0]
-    drawn = Bootstrap(units(of.numpy()), resamples, seed)
+    drawn = Bootstrap(of.numpy(), resamples, seed)
     joint, marginals = (drawn.mean(-(one + other).double().numpy()) for other in (given, two))
     return {
         "pairs": len(rows),

@@ -40,7 +40,7 @@ def _arguments(class_path: str) -> list[str]:
     """The names of a class's arguments; none of one that has not been imported: a file may have forged the
     message."""
     module, _, name = class_path.rpartition(".")
-    found: Any = getattr(sys.modules.get(module), name, None)
+    found: Any = getattr(sys.modules.get(module), "__dict__", {}).get(name)  # a module's own may import it
     names: dict[str, None] = {}
     with suppress(Exception):
         for one in found.__mro__[:-1] if inspect.isclass(found) else ():
