@@ -156,7 +156,7 @@ class TaskStudy:
         folder = self.folder / stage / row / f"labels_{share:g}" / f"seed_{seed}"
 
         def made_from() -> dict[str, Any]:
-            reads = {"raw": recipe.raw} if row == "raw" else {"layer": asdict(recipe.layer)}
+            reads = {"raw": [recipe.raw, "TF-IDF"]} if row == "raw" else {"layer": asdict(recipe.layer)}
             how = {**reads, "share": share, "targets": list(targets)}
             return self._began_from(row, seed) | how | {"items": [recipe.probed, recipe.tested]}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ssl_ebm.evaluation.probing.counted_words import LABELS as LABELLED
 from ssl_ebm.progress import clock
 from ssl_ebm.report.charts import Series, legend
 from ssl_ebm.report.document import document
@@ -83,9 +84,15 @@ def _task(name: str, task: Mapping[str, Any]) -> str:
         drawn + table(headings, cells) + _regressions(task),
         f"Accuracy on {task['test_items']:,} test items in per cent, with 95 % intervals over items and "
         f"seeds; {labels}. Training from scratch has the same network and as many steps as fine-tuning: "
-        f"{epochs} epochs. Probes are fitted to {most:,} labels at most.",
+        f"{epochs} epochs. Probes are fitted to {most:,} labels at most.{_raw(task)}",
         name,
     )
+
+
+def _raw(task: Mapping[str, Any]) -> str:
+    """What the raw input of documents is; nothing else needs a word."""
+    counted = [fact for fact in task["runs"].values() if fact.get("features") == "TF-IDF"]
+    return f" Raw input is TF-IDF, up to {LABELLED:,} labels; above, counts of tokens." if counted else ""
 
 
 def _accuracy(task: Mapping[str, Any], stage: str, row: str, share: float) -> str:

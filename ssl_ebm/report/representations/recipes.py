@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ssl_ebm.data.documents import HUB
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.probing.frozen import Pooling
 
@@ -168,12 +169,22 @@ def images(folder: str) -> Recipe:
     )
 
 
+def _located(path: str) -> str:
+    """Absolute, for `build` takes a name such as REVIEWS.csv for a class of a module; a dataset of Hugging
+    Face keeps its name."""
+    return path if path.startswith(HUB) else str(Path(path).absolute())
+
+
 def text(
     path: str, text_column: str = "text", label_column: str = "label", corpus: str | None = None
 ) -> Recipe:
-    """Labelled documents: fill in hidden words of their texts, or of a larger corpus."""
-    # Absolute: `build` takes a name such as REVIEWS.csv for a class of a module.
-    path, corpus = str(Path(path).absolute()), str(Path(corpus or path).absolute())
+    """Labelled documents: fill in hidden words of their texts, or of a larger corpus.
+
+    Both sets draw their splits alike, so that no labelled document of validation or test is pre-trained on:
+    a document is what has a label (unless a corpus of other documents is given), and its text decides.
+    """
+    unit = "file" if corpus is None else "paragraph"
+    path, corpus = _located(path), _located(corpus or path)
     length, vocabulary = 64, 4096
     network = _described(
         "ssl_ebm.networks.text.TextEncoder",
@@ -181,14 +192,16 @@ def text(
     )  # fmt: skip
     masking = _described("ssl_ebm.data.corruption.TokenMasking", ratio=0.3)
     rates = {"lr": 2e-3, "weight_decay": 0.01, "warmup_steps": 200}
-    documents = {"text_column": text_column, "length": length, "batch_size": 32}
+    documents = {
+        "text_column": text_column, "length": length, "batch_size": 32, "val_share": 0.1, "test_share": 0.2,
+    }  # fmt: skip
     return Recipe(
         name="text",
         title="the hidden words of a text",
         pretexts={
             "masked_text": _described("ssl_ebm.tasks.MaskedText", network=network, masking=masking, **rates)
         },
-        data=_described("ssl_ebm.data.Text", path=corpus, vocabulary=vocabulary, **documents),
+        data=_described("ssl_ebm.data.Text", path=corpus, unit=unit, vocabulary=vocabulary, **documents),
         labelled=_described(
             "ssl_ebm.data.LabelledDocuments", path=path, label_column=label_column, **documents
         ),

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from ssl_ebm.data.labelled_share import LabelledShare
 from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.probing.counted_words import counted_words
 from ssl_ebm.evaluation.probing.features import RawInputs, extract, target_names
 from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.probes import linear_probe, regression_probe
@@ -190,8 +191,20 @@ def probe(
     model: Frozen | RawInputs, share: LabelledShare, items: list[int], most: int, targets: tuple[str, ...],
     folder: Path, made_from: Mapping[str, Any],
 ) -> Result:  # fmt: skip
-    """A linear probe of classes, or a ridge regression of the targets, on frozen features of clean items."""
+    """A linear probe of classes, or a ridge regression of the targets, on frozen features of clean items.
+
+    Of a document the raw input is its counted words, as TF-IDF weighs them; see `counted_words`.
+    """
     began = time.monotonic()
+    facts: dict[str, Any]
+    found: dict[str, list[Any]]
+    if isinstance(model, RawInputs) and not targets:
+        share.setup("test")
+        counted = counted_words(share, {"test": torch.tensor(items)})
+        if counted is not None:
+            facts = {"labels": len(share.train_dataset), "features": "TF-IDF", "penalty": counted.penalty}
+            found = {"right": counted.votes["test"].right.int().tolist()}
+            return keep(folder, Result(dict(made_from), time.monotonic() - began, found, facts))
     data: Any = share.data
     places = share.train_dataset.places
     if len(places) > most:
@@ -200,8 +213,7 @@ def probe(
     wanted = targets or ("label",)
     train = extract(model, data.train_dataset, places.tolist(), wanted, workers=share.workers)
     test = extract(model, data.test_dataset, items, wanted, workers=share.workers)
-    facts: dict[str, Any] = {"labels": len(places), "features": train.features.shape[1]}
-    found: dict[str, list[Any]]
+    facts = {"labels": len(places), "features": train.features.shape[1]}
     if targets:
         facts["targets"] = target_names(data.test_dataset[items[0]], wanted, model.task)
         made = regression_probe(train, test, facts["targets"])

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning import LightningDataModule
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, r2_score
 from small_backbones import PATCHES, WORDS, text_network
@@ -261,10 +263,55 @@ def test_text_is_read_with_the_tokenizer_of_the_pretraining(documents: Recipe, t
         for row in ("masked_text", "scratch")
     )
     assert text["gain"]["over_scratch"]["masked_text"]["0.2"][0] == pytest.approx(tuned - scratch)
+    data = build(documents.labelled, LightningDataModule, "data")
+    texts = {
+        split: [(d.text, d.label) for d in data.corpus.documents() if d.split == split]
+        for split in ("train", "test")
+    }
+    counts = TfidfVectorizer(sublinear_tf=True, min_df=2)
+    penalty = json.loads(
+        (tmp_path / "text" / "probe" / "raw" / "labels_1" / "seed_0" / "result.json").read_text()
+    )["facts"]["penalty"]
+    x = counts.fit_transform([text for text, _ in texts["train"]])
+    oracle = LogisticRegression(C=1 / (len(texts["train"]) * penalty), max_iter=5000).fit(
+        x, [label for _, label in texts["train"]]
+    )
+    known = oracle.score(
+        counts.transform([text for text, _ in texts["test"]]), [label for _, label in texts["test"]]
+    )
+    assert text["accuracy"]["probe"]["raw"]["1"][0] == pytest.approx(known)
     page = (tmp_path / "representations.html").read_text()
     assert "masked text" in page
     assert "from scratch" in page
     assert "prefers-color-scheme: dark" in page
+
+
+@pytest.mark.parametrize("kind", ["one table", "class folders"])
+def test_no_document_that_is_measured_on_was_pretrained_on(kind: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    texts = [f"{i} " + " ".join(draw.choice(WORDS, 5)) + "\n\nand then " + str(i) for i in range(300)]
+    path = tmp_path / "documents"
+    if kind == "one table":
+        path = path.with_suffix(".jsonl")
+        rows = [{"text": text, "label": str(i % 2)} for i, text in enumerate(texts)]
+        path.write_text("\n".join(map(json.dumps, rows)))
+    for i, text in enumerate(texts if kind == "class folders" else ()):
+        (path / str(i % 2)).mkdir(parents=True, exist_ok=True)
+        (path / str(i % 2) / f"{i}.txt").write_text(text)
+    recipe = recipes.text(str(path))
+    pretext, labelled = (
+        build(one, LightningDataModule, "data").corpus.documents() for one in (recipe.data, recipe.labelled)
+    )
+    trained_on = {document.text for document in pretext if document.split == "train"}
+    split_of = {document.text: document.split for document in labelled}
+    assert len(trained_on & split_of.keys()) > 150
+    assert {split_of[text] for text in trained_on} == {"train"}
+
+
+def test_a_dataset_of_hugging_face_keeps_its_name() -> None:
+    recipe = recipes.text("hf:imdb", corpus="hf:wikitext")
+    assert recipe.labelled["init_args"]["path"] == "hf:imdb"
+    assert recipe.data["init_args"]["path"] == "hf:wikitext"
 
 
 def test_a_file_beside_the_user_is_no_class_of_a_module(
