@@ -109,13 +109,21 @@ def _work_size(task: Inpainting, checkpoint: str | Path, image: Tensor, size: in
         found: tuple[int, int] = autoencoder.size
         return found
     height, width = image.shape[1:]
-    trained = None if size else read_checkpoint(checkpoint).get("data", {}).get("size")
-    sides = trained if isinstance(trained, list) else [trained or min(height, width)]
-    if not sides or not all(type(side) is int and side > 0 for side in sides):
-        raise UserError(f"{checkpoint} says that its pictures have the size {trained!r}: give --size")
-    shorter = size or min(sides)
+    shorter = size or min(_trained_size(checkpoint))
     scale = shorter / min(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _trained_size(checkpoint: str | Path) -> list[int]:
+    """[H, W] of the pictures that a model was trained on."""
+    data = read_checkpoint(checkpoint).get("data", {})
+    shape = data.get("image_shape")
+    size = data.get("size", shape[1:] if isinstance(shape, list) else None)
+    if size is None:
+        raise UserError(f"{checkpoint} does not say how large its pictures are: give --size")
+    if not isinstance(size, list) or not size or not all(type(side) is int and side > 0 for side in size):
+        raise UserError(f"{checkpoint} says that its pictures have the size {size!r}: give --size")
+    return size
 
 
 def _resized(image: Tensor, hole: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

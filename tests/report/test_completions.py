@@ -121,6 +121,27 @@ def test_inpaint_changes_the_hole_alone(compared: Path, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(out))[~hole], before[~hole])
 
 
+def test_a_hole_is_filled_in_at_the_size_of_training(compared: Path, tmp_path: Path) -> None:
+    picture, mask = a_picture(tmp_path, (96, 80))
+    content = read_checkpoint(checkpoint := last_checkpoint(compared / "least_squares" / "seed0"))
+    assert "size" not in content["data"]  # as that of pictures in files is called
+    content["data"]["size"] = content["data"]["image_shape"][1:]
+    torch.save(content, files := tmp_path / "files.ckpt")
+    made = []
+    for ckpt, size in (
+        (checkpoint, []),
+        (files, []),
+        (checkpoint, ["--size", "16"]),
+        (checkpoint, ["--size", "80"]),
+    ):
+        arguments = ["inpaint", "--ckpt", str(ckpt), "--input", str(picture), "--mask", str(mask)]
+        assert main([*arguments, *size, "--out", str(tmp_path / "done.png")]) == 0
+        made.append(np.asarray(Image.open(tmp_path / "done.png")))
+    assert np.array_equal(made[0], made[1])
+    assert np.array_equal(made[0], made[2])
+    assert not np.array_equal(made[0], made[3])
+
+
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
 @pytest.mark.parametrize(("orientation", "quarter_turns"), [(1, 0), (3, 2), (6, -1)])
 def test_the_hole_is_turned_with_its_picture(
@@ -156,6 +177,7 @@ def test_what_inpaint_cannot_do_is_one_line(
     content = read_checkpoint(checkpoint)
     content["data"]["size"] = [16, "large"]
     torch.save(content, wrong := str(tmp_path / "wrong.ckpt"))
+    torch.save({**content, "data": {}}, silent := str(tmp_path / "silent.ckpt"))
     for ckpt, given, hole, more, said in (
         (checkpoint, picture, small, [], "give a mask of the picture's size"),
         (checkpoint, picture, tmp_path / "nothing.png", [], "hides nothing"),
@@ -165,6 +187,7 @@ def test_what_inpaint_cannot_do_is_one_line(
         (baseline, picture, mask, ["--samples", "2"], "leave samples at 1"),
         (str(picture), picture, mask, [], "is no checkpoint"),
         (wrong, picture, mask, [], "its pictures have the size [16, 'large']: give --size"),
+        (silent, picture, mask, [], "does not say how large its pictures are: give --size"),
     ):
         arguments = [
             "inpaint",
