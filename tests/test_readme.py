@@ -132,6 +132,7 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "mine.png").is_file()
     assert (place / "runs" / "bowl" / "report.html").is_file()
     assert (place / "runs" / "rotations" / "checkpoints" / "last.ckpt").is_file()
+    assert (place / "runs" / "probe_of_mine" / "probe.html").is_file()
     assert (place / "encoder" / "model.safetensors").is_file()
     assert (place / "runs" / "tuned" / "predictions.pt").is_file()
     assert (place / "runs" / "from_scratch" / "finetuning.json").is_file()

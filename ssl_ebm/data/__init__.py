@@ -5,6 +5,7 @@ from ssl_ebm.data.clips import load_clip
 from ssl_ebm.data.images import FontDigits, IdxImages, ImageData, ImageFolder
 from ssl_ebm.data.labelled_share import LabelledShare
 from ssl_ebm.data.labelled_text import LabelledDocuments, LabelledText
+from ssl_ebm.data.loading import StreamData
 from ssl_ebm.data.moving_digits import Futures, MovingDigits, MovingDigitsDataset
 from ssl_ebm.data.planar import Plane, PlanePoints, plane
 from ssl_ebm.data.text import PackedText, Text
@@ -29,6 +30,7 @@ __all__ = [
     "PackedText",
     "Plane",
     "PlanePoints",
+    "StreamData",
     "Text",
     "TorchvisionImages",
     "TorchvisionVideo",

@@ -223,7 +223,8 @@ class StreamData(LightningDataModule, ABC):
 
     @abstractmethod
     def make_dataset(self, split: str) -> Dataset[Any]:
-        """The dataset of "train", "val" or "test"."""
+        """The dataset of "train", "val" or "test". Item i of epoch e of the training is asked for by the
+        index e * len(dataset) + i: one that does not make fresh items takes the remainder."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def ready(data: Any, task: Any) -> StreamData:
         UserError: it is no DataModule of this package.
     """
     if not isinstance(data, StreamData):
-        raise UserError(f"{type(data).__name__} is no data of this package: see ssl_ebm.data")
+        raise UserError(f"{type(data).__name__} is no ssl_ebm.data.StreamData: make it one")
     documents: Any = data
     while isinstance(documents, LabelledShare):
         documents = documents.data
