@@ -93,9 +93,9 @@ class Timeline:
         return np.searchsorted(self.seconds, ticks, side="right") - 1
 
 
-def _open(path: Path | StoredFile) -> tuple[Any, Any]:
+def _open(path: Path | StoredFile, **options: str) -> tuple[Any, Any]:
     """Container and its main video stream. One thread: files are decoded side by side instead."""
-    container = av.open(str(path) if isinstance(path, Path) else path.open())
+    container = av.open(str(path) if isinstance(path, Path) else path.open(), options=options)
     stream: Any = container.streams.best("video")
     if stream is None:
         container.close()
@@ -132,11 +132,12 @@ def read_timeline(path: Path | StoredFile) -> Timeline:
         container, stream = _open(path)
         with container:
             packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
-            if "mp4" in container.format.name and len(packets) < stream.frames:
-                raise BrokenClipError(f"it is cut off after {len(packets)} of {stream.frames} frames")
+            fewer = "mp4" in container.format.name and len(packets) < stream.frames
             stamps = [p.pts for p in packets]
             unit = float(stream.time_base)
             rate = float(stream.average_rate or 25)  # only for files without time stamps
+        if fewer:
+            _check_whole(path)
         if None in stamps or len(set(stamps)) < len(stamps):  # AVI with B-frames: only decoding tells
             container, stream = _open(path)
             with container:
@@ -153,6 +154,15 @@ def read_timeline(path: Path | StoredFile) -> Timeline:
         raise BrokenClipError("it holds no frame")
     order = np.sort(np.array(stamps, dtype=np.int64))
     return Timeline((order - order[0]) * unit, order)
+
+
+def _check_whole(path: Path | StoredFile) -> None:
+    """BrokenClipError where a file holds fewer frames than its table names, those trimmed away included."""
+    container, stream = _open(path, ignore_editlist="1")
+    with container:
+        held = sum(packet.size > 0 for packet in container.demux(stream))
+        if held < stream.frames:
+            raise BrokenClipError(f"it is cut off after {held} of {stream.frames} frames")
 
 
 def read_frames(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from encoded_clips import CODECS, numbers, shades, write_clip
+from sharded_folders import pack
 
 from ssl_ebm.data import load_clip
 from ssl_ebm.data.decoding import (
@@ -19,6 +20,8 @@ from ssl_ebm.data.decoding import (
     read_frames,
     read_timeline,
 )
+from ssl_ebm.data.shards.folder import open_shards
+from ssl_ebm.data.stored_clips import open_stored
 from ssl_ebm.errors import UserError
 
 
@@ -205,6 +208,69 @@ def test_a_file_cut_behind_its_table_of_frames_is_broken(tmp_path: Path) -> None
     path.write_bytes(raw[: len(raw) * 2 // 3])
     with pytest.raises(BrokenClipError):
         read_frames(path, np.arange(20), FrameFormat(None), read_timeline(path))
+
+
+def copy_from_the_middle(source: Path, target: Path, key: int, first: int) -> Path:
+    """The packets from key frame `key` on, with a list of edits that shows those from frame `first` on."""
+    import av
+
+    with av.open(str(source)) as whole, av.open(str(target), "w", options={"movflags": "faststart"}) as part:
+        stored = whole.streams.video[0]
+        copied = part.add_stream_from_template(stored)
+        assert stored.time_base is not None
+        unit = int(Fraction(1, 25) / stored.time_base)
+        for packet in whole.demux(stored):
+            if packet.pts is not None and packet.dts is not None and packet.pts >= key * unit:
+                packet.pts -= first * unit
+                packet.dts -= first * unit
+                packet.stream = copied
+                part.mux(packet)
+    return target
+
+
+def begin_late(source: Path, target: Path, frames: int) -> Path:
+    """The same samples, of which the list of edits shows all but the first few (ISO 14496-12, 8.6.6)."""
+    import av
+
+    with av.open(str(source)) as whole:
+        unit = int(Fraction(1, 25) * whole.streams.video[0].time_base.denominator)  # type: ignore[union-attr]
+    raw = bytearray(source.read_bytes())
+    entry = raw.index(b"elst") + 12
+    duration, begin = struct.unpack_from(">Ii", raw, entry)  # thousandths of a second, ticks of the stream
+    struct.pack_into(">Ii", raw, entry, duration - 40 * frames, begin + unit * frames)
+    target.write_bytes(raw)
+    return target
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+@pytest.mark.parametrize("trim", ["copied from the middle", "beginning late"])
+def test_a_trimmed_file_shows_what_its_edits_leave(tmp_path: Path, trim: str, suffix: str) -> None:
+    """Key frames every ten frames, and frames 14 to 39 are shown, inside shards too. Cut off, it is refused."""
+    whole = write_clip(
+        tmp_path / f"whole{suffix}", shades(40), options={"g": "10", "bf": "2", "x264-params": "scenecut=0"}
+    )
+    (tmp_path / "clips").mkdir()
+    path = tmp_path / "clips" / f"clip{suffix}"
+    if trim == "beginning late":
+        begin_late(whole, path, 14)
+    else:
+        copy_from_the_middle(whole, path, 10, 14)
+    shown = list(range(14, 40))
+    assert numbers(load_clip(path)[:, 0, 20, 20].numpy()) == shown
+    assert numbers(load_clip(path, start=11, frames=9)[:, 0, 20, 20].numpy()) == shown[11:20]
+    assert read_timeline(path).seconds == pytest.approx(np.arange(26) / 25)
+
+    pack(tmp_path / "clips", tmp_path / "shards", kind="clips")
+    shards = open_shards(tmp_path / "shards", "clips")
+    assert shards is not None
+    stored = open_stored(shards, 0, FrameFormat(None), None)
+    assert numbers(stored.read(0, stored.frames)[:, 20, 20, 0] / 255) == shown
+    assert (read_timeline(shards.file(0)).seconds == read_timeline(path).seconds).all()
+
+    if trim == "copied from the middle":  # its table comes first
+        path.write_bytes(path.read_bytes()[:-600])
+        with pytest.raises(BrokenClipError, match=r"cut off after \d+ of 30 frames"):
+            read_timeline(path)
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
