@@ -189,11 +189,12 @@ def read_frames(
             if timeline.stamps is not None and numbers[0] > earlier and len(found) < len(numbers):
                 found = _seek(path, numbers, form, timeline.stamps, numbers[0] - earlier)
         if len(found) < len(numbers):
+            missing = set(numbers) - found.keys()
             container, stream = _open(path)
             with container:
                 aspect = float(stream.sample_aspect_ratio or 1)
                 for number, frame in enumerate(_all_frames(container, stream)):
-                    if number in numbers and number not in found:
+                    if number in missing:
                         found[number] = form.apply(frame, aspect)
                     if number >= numbers[-1]:
                         break

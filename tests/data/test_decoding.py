@@ -1,8 +1,11 @@
 """Decoding against clips whose pixels and times are known."""
 
 import struct
+import time
 from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,6 +69,19 @@ def test_seeking_is_used_and_exact(tmp_path: Path) -> None:
             first,
             first + 4,
         ]
+
+
+def test_time_to_read_grows_with_the_frames_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40,000 frames, looking up each among all before it would take seconds."""
+    count, pixel = 40_000, np.zeros((1, 1, 1), np.uint8)
+    frame = SimpleNamespace(is_corrupt=False)
+    monkeypatch.setattr("ssl_ebm.data.decoding._all_frames", lambda container, stream: repeat(frame, count))
+    monkeypatch.setattr(FrameFormat, "apply", lambda *_: pixel)
+    path = write_clip(tmp_path / "clip.mp4", shades(2))
+    began = time.process_time()
+    read = read_frames(path, np.arange(count), FrameFormat(None), Timeline(np.arange(count) / 25, None))
+    assert time.process_time() - began < 1
+    assert len(read) == count
 
 
 def test_avi_with_reordered_frames_comes_in_order(tmp_path: Path) -> None:
@@ -245,7 +261,7 @@ def begin_late(source: Path, target: Path, frames: int) -> Path:
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 @pytest.mark.parametrize("trim", ["copied from the middle", "beginning late"])
 def test_a_trimmed_file_shows_what_its_edits_leave(tmp_path: Path, trim: str, suffix: str) -> None:
-    """Key frames every ten frames, and frames 14 to 39 are shown, inside shards too. Cut off, it is refused."""
+    """Key frames every ten frames, and frames 14 to 39 are shown, in shards too. Cut off, it is refused."""
     whole = write_clip(
         tmp_path / f"whole{suffix}", shades(40), options={"g": "10", "bf": "2", "x264-params": "scenecut=0"}
     )
