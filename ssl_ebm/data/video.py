@@ -53,6 +53,9 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         training: draw the windows.
         seed, split: name the random numbers.
         stop: a clip that cannot be read is an error; else the next clip takes its place, with a warning.
+
+    Raises:
+        UserError: there is no window.
     """
 
     def __init__(
@@ -79,6 +82,11 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         self.frames = frame_counts(clips)
         counts = np.fromiter((some.sum() for some in self._blocks()), np.int64)
         self._before = np.concatenate([[0], counts.cumsum()])  # items before each block of clips, and of all
+        if not len(self):
+            raise UserError(
+                f"no {split} clip holds a window of {length} frames: lower context_frames or future_frames, "
+                "or give longer clips"
+            )
 
     def __len__(self) -> int:
         return int(self._before[-1])
@@ -88,7 +96,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
 
     def windows(self, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Segments of clips of so many frames, and how many of them are used in an epoch."""
-        segments = (frames - self.length) // self.stride + 1
+        segments = np.maximum((frames - self.length) // self.stride + 1, 0)
         return segments, np.minimum(segments, self.windows_per_clip or segments)
 
     def items_of_clips(self) -> NDArray[np.int64]:
@@ -246,10 +254,24 @@ class VideoData(ClipData):
         """Make a clip of `find` readable; BrokenClipError where that fails."""
         return open_clip(listing, self.form, self.frame_rate)
 
-    def _window(self, split: str | None) -> int:
-        """Frames in a window; a clip that may come into any split must hold the longest."""
-        future = {"train": self.future_frames, None: max(self.future_frames, self.eval_future_frames)}
-        return self.context_frames + future.get(split, self.eval_future_frames)
+    def _window(self, split: str) -> int:
+        """Frames in a window."""
+        return self.context_frames + (self.future_frames if split == "train" else self.eval_future_frames)
+
+    def _needed(self, split: str | None, fixed: set[str | None]) -> int:
+        """Frames that a clip must have; one that may come into any split must hold the longest window.
+
+        Args:
+            split: that the set gives the clip.
+            fixed: the splits that the set fixes; those that it lacks are taken from train.
+        """
+        if split is None or (split == "train" and not fixed.issuperset(SPLITS)):
+            return self._longest_window
+        return self._window(split)
+
+    @property
+    def _longest_window(self) -> int:
+        return self.context_frames + max(self.future_frames, self.eval_future_frames)
 
     def _prepare(self) -> dict[str, LabelledClips]:
         """Clips and class numbers of each split: read all clips, leave out the broken and the short ones, and
@@ -260,14 +282,14 @@ class VideoData(ClipData):
         found = self.find()
         self.classes = class_names(found)
         clips = self._read_all(self.open, found)
-        usable = self._drop_short([one for one in found if one.name in clips], clips)
+        fixed = {one.split for one in found}
+        usable = self._drop_short([one for one in found if one.name in clips], fixed, clips)
         if self.cache:
             need = sum(clips[one.name].frames for one in usable) * int(np.prod(self.frame_shape))
             remedy = "set cache to false, or lower size or frame_rate"
             check_memory(need, f"the decoded clips of {self.source}", remedy)
             clips = self._read_all(lambda one: _in_memory(clips[one.name]), usable)
             usable = [one for one in usable if one.name in clips]
-        fixed = {one.split for one in found}
         usable = assign_splits(usable, fixed, self.source, self.val_fraction, self.test_fraction, self.seed)
         number = {name: place for place, name in enumerate(self.classes)}
         prepared: dict[str, LabelledClips] = {}
@@ -325,9 +347,11 @@ class VideoData(ClipData):
             one.name: clip for one, clip in zip(chosen, results, strict=True) if not isinstance(clip, str)
         }
 
-    def _drop_short(self, chosen: list[Listing], clips: dict[str, Clip]) -> list[Listing]:
-        """The listings whose clips hold a whole window."""
-        fitting = [one for one in chosen if clips[one.name].frames >= self._window(one.split)]
+    def _drop_short(
+        self, chosen: list[Listing], fixed: set[str | None], clips: dict[str, Clip]
+    ) -> list[Listing]:
+        """The listings whose clips hold a whole window, of any split that they may come into."""
+        fitting = [one for one in chosen if clips[one.name].frames >= self._needed(one.split, fixed)]
         fits = {one.name for one in fitting}
         short = {one.name: clips[one.name].frames for one in chosen if one.name not in fits}
         self._tell_short(short, len(fitting))
@@ -341,14 +365,14 @@ class VideoData(ClipData):
         """
         if not fitting:
             raise UserError(
-                f"every readable clip in {self.source} is shorter than a window, {self._window(None)} frames "
-                f"(the longest has {max(frames.values())}): lower context_frames or future_frames, or give "
-                "longer clips"
+                f"every readable clip in {self.source} is shorter than a window, {self._longest_window} "
+                f"frames (the longest has {max(frames.values())}): lower context_frames or future_frames, or "
+                "give longer clips"
             )
         self.skipped["short"] += frames
         if frames:
             lengths = [f"{name} ({count})" for name, count in frames.items()]
-            kind = f"clip(s) shorter than a window of {self._window(None)} frames"
+            kind = f"clip(s) shorter than a window of {self._longest_window} frames"
             warn_of_skipped(self.source, kind, lengths)
 
     def settings(self) -> dict[str, Any]:

@@ -63,11 +63,12 @@ class VideoFolder(VideoData):
     def _prepare_shards(self, shards: ShardFolder) -> dict[str, LabelledClips]:
         """The same of the index alone."""
         self.classes = shards.manifest.classes
-        windows = np.array([self._window(split) for split in (*SPLITS, None)])  # -1, no split, is the last
+        splits = (*SPLITS, None)  # -1, no split, is the last
+        needed = np.array([self._needed(split, shards.fixed) for split in splits])
 
         def frames_and_fits(start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
             frames = shards.frame_counts(self.frame_rate, start, stop)
-            return frames, frames >= windows[shards.items.some(start, stop)["split"]]
+            return frames, frames >= needed[shards.items.some(start, stop)["split"]]
 
         short: dict[str, int] = {}
         fitting = 0

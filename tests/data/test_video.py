@@ -3,6 +3,7 @@
 import csv
 import tracemalloc
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from encoded_clips import numbers, shades, write_clip
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
+from sharded_folders import pack
 
 from ssl_ebm.data import ClipWindows, VideoFolder
 from ssl_ebm.data.clip_arrays import _read_array
@@ -214,6 +216,40 @@ def test_short_clips_are_named_counted_and_skipped(folder: Path) -> None:
         data = ready(folder)
     assert data.describe()["skipped_short"] == ["short.mkv"]
     assert not any("short.mkv" in names for names in sources(data).values())
+
+
+@pytest.mark.parametrize("stored", ["files", "shards"])
+@pytest.mark.parametrize("given", [{"train"}, {"train", "val"}, {"train", "val", "test"}])
+def test_clips_of_train_that_may_be_drawn_for_evaluation_hold_its_window(
+    tmp_path: Path, given: set[str], stored: str
+) -> None:
+    """Windows of 4 frames in training and 9 in evaluation; half of the clips of train have 6 frames."""
+    for split in given:
+        for clip in range(12):
+            frames = 6 if clip % 2 and split == "train" else 13
+            write_clip(tmp_path / "clips" / split / f"{clip}.mkv", tinted(clip, frames))
+    if stored == "shards":
+        pack(tmp_path / "clips", tmp_path / "shards", kind="clips")
+    root = tmp_path / ("clips" if stored == "files" else "shards")
+    settings: dict[str, Any] = {"future_frames": 1, "eval_future_frames": 6, "cache": False}
+    some_are_drawn = len(given) < 3
+    with pytest.warns(UserWarning, match="skipped 6 clip") if some_are_drawn else nullcontext():
+        data = ready(root, **settings, val_fraction=0.4, test_fraction=0.4)
+    for split in ("val", "test"):
+        dataset = getattr(data, f"{split}_dataset")
+        assert (dataset.items_of_clips() == 1).all()
+        assert {len(dataset[index]["video"]) for index in range(len(dataset))} == {9}
+    short = [clip for clip in data.train_dataset.clips if clip.frames == 6]
+    assert len(short) == (0 if some_are_drawn else 6)
+    assert (data.train_dataset.items_of_clips() > 0).all()
+
+
+def test_a_clip_without_a_window_has_no_items_and_a_split_without_one_is_refused() -> None:
+    assert plain([3, 5, 1, 9], stride=1).items_of_clips().tolist() == [0, 1, 0, 5]
+    assert [plain([3, 5, 1, 9], stride=1).window(i)[0] for i in range(6)] == [1, 3, 3, 3, 3, 3]
+    with pytest.raises(UserError, match="no train clip holds a window of 5 frames") as error:
+        plain([3, 4])
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
