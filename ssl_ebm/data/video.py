@@ -18,7 +18,7 @@ from ssl_ebm.data.clips import ArrayClip, Clip, open_clip
 from ssl_ebm.data.decoding import BrokenClipError, FrameFormat, to_float
 from ssl_ebm.data.listings import Listing, assign_splits, check_fractions, class_names
 from ssl_ebm.data.loading import check_memory, warn_of_skipped
-from ssl_ebm.data.randomness import integers, uniforms
+from ssl_ebm.data.randomness import uniforms
 from ssl_ebm.data.shards.folder import StoredLabels
 from ssl_ebm.data.shards.records import AT_ONCE
 from ssl_ebm.data.splits import SPLITS
@@ -33,10 +33,12 @@ _BLOCK = 64  # clips whose items are counted together: of clips in shards no mor
 class ClipWindows(Dataset[dict[str, Tensor]]):
     """Windows of `length` consecutive frames.
 
-    Every clip is cut into segments that begin `stride` frames apart, as many as fit. A training item starts
-    at a frame drawn within its segment, anew in each epoch (an index beyond the length is an item of a later
-    epoch); an evaluation item starts with its segment. With `windows_per_clip`, that many segments of each
-    clip are drawn anew in each epoch, or spread evenly for evaluation.
+    A clip has as many segments as windows that begin `stride` frames apart fit into it. For evaluation,
+    these windows are its items. In training, the frames with which a window may begin are cut into equal
+    parts, one for each segment, and an item starts at one drawn within its part, anew in each epoch (an index
+    beyond the length is an item of a later epoch): over the epochs all starts are equally frequent. With
+    `windows_per_clip`, that many segments of each clip are drawn anew in each epoch, or spread evenly for
+    evaluation.
 
     An item is a dictionary of tensors:
         video: (length, C, H, W) float32 in [0, 1].
@@ -127,8 +129,10 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
             drawer = epoch * len(self.clips) + clip
             drawn = uniforms(self.seed, f"{self.split}/segments", drawer, segments)[0]
             turn = int(np.argsort(drawn)[turn])
-        shift = int(integers(uniforms(self.seed, f"{self.split}/shift", index, 1), 0, self.stride - 1)[0, 0])
-        return clip, min(turn * self.stride + shift, int(frames[at]) - self.length)
+        starts = int(frames[at]) - self.length + 1
+        within = float(uniforms(self.seed, f"{self.split}/shift", index, 1)[0, 0])
+        # A part may hold fractions of a start; rounding must not carry the last one beyond the end.
+        return clip, min(int((turn + within) * starts / segments), starts - 1)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.window(index)
@@ -173,7 +177,7 @@ class VideoData(ClipData):
         future_frames: frames that follow them in a training window.
         eval_future_frames: frames that follow them in a validation or test window; null: as in training.
         stride: frames from the start of one window to that of the next; null: windows do not overlap. In
-            training each window moves by a random part of it.
+            training there are as many windows, which start at random frames spread over the clip.
         windows_per_clip: at most this many windows of a clip in an epoch; null: all.
         cache: keep the decoded frames in memory, 8 bits a channel; false: decode in the workers, again and
             again.

@@ -13,6 +13,7 @@ import torch
 from encoded_clips import numbers, shades, write_clip
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
+from scipy.stats import chi2
 from sharded_folders import pack
 
 from ssl_ebm.data import ClipWindows, VideoFolder
@@ -161,20 +162,40 @@ def test_training_windows_move_in_each_epoch_and_reach_every_frame() -> None:
     epochs = [[dataset.window(e * len(dataset) + i) for i in range(len(dataset))] for e in range(200)]
     for windows in epochs:
         assert [clip for clip, _ in windows] == [0, 1, 1, 1, 1]
-        for segment, (_, start) in enumerate(windows[1:]):
-            assert min(5 * segment, 18) <= start <= min(5 * segment + 4, 18)
+        for segment, (_, start) in enumerate(windows[1:]):  # four parts of 19 / 4 starts
+            assert 19 * segment // 4 <= start <= 19 * (segment + 1) // 4
     assert {start for windows in epochs for clip, start in windows if clip == 0} == {0, 1, 2}
     assert {start for windows in epochs for clip, start in windows if clip == 1} == set(range(19))
 
 
+@pytest.mark.parametrize(
+    ("frames", "stride", "windows_per_clip"),
+    [(25, 5, None), (23, 5, None), (11, 5, None), (40, 3, 4), (9, 1, 2)],
+)
+def test_every_start_of_a_training_window_is_equally_frequent(
+    frames: int, stride: int, windows_per_clip: int | None
+) -> None:
+    """Chi-square over 1,000 epochs: a clip of 25 frames has 21 starts and 5 windows of 5."""
+    dataset = plain([frames], stride=stride, windows_per_clip=windows_per_clip)
+    count = np.bincount([dataset.window(index)[1] for index in range(1000 * len(dataset))])
+    expected = 1000 * len(dataset) / (frames - 4)
+    assert len(count) == frames - 4
+    assert ((count - expected) ** 2 / expected).sum() < chi2.ppf(0.999, frames - 5)
+
+
+def test_windows_one_frame_apart_are_all_of_the_clip() -> None:
+    """Nothing is left to draw."""
+    dataset = plain([60], stride=1)
+    assert [dataset.window(index)[1] for index in range(3 * 56)] == 3 * [*range(56)]
+
+
 def test_drawn_segments_are_distinct_and_equally_frequent() -> None:
-    dataset = plain([50, 20], windows_per_clip=3)
+    dataset = plain([54, 20], windows_per_clip=3)
     count = np.zeros(10)
     for epoch in range(1000):
-        segments = [dataset.window(epoch * 6 + i)[1] // 5 for i in range(3)]
+        segments = [dataset.window(epoch * 6 + i)[1] // 5 for i in range(3)]  # ten parts of five starts
         assert len(set(segments)) == 3
         count[segments] += 1
-    # the last segment cannot be shifted, so starts of segment 9 fall together: each is drawn with 3/10
     assert abs(count - 300).max() < 5 * (1000 * 0.3 * 0.7) ** 0.5
 
 
