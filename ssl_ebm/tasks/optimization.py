@@ -21,8 +21,10 @@ FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def total_steps(module: LightningModule) -> float:
-    """Optimizer steps of the whole training, inf where it has no end (max_steps = max_epochs = -1)."""
-    return module.trainer.estimated_stepping_batches
+    """Optimizer steps of the whole training, inf where it has no end (max_steps = max_epochs = -1), or none
+    that is known: epochs of a loader without a length."""
+    steps = module.trainer.estimated_stepping_batches
+    return steps if steps >= 0 else math.inf
 
 
 def progress_of(module: LightningModule) -> float:
@@ -62,8 +64,8 @@ def optimizer_with_cosine(
         optimizer: adamw or muon.
 
     Raises:
-        UserError: the training has no end; a number is out of its range; muon where there is no block, or
-            where processes share matrices out.
+        UserError: the training has no end, or none that is known; a number is out of its range; muon where
+            there is no block, or where processes share matrices out.
 
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019); Jordan, "Muon: an optimizer
     for hidden layers in neural networks" (2024); the factor: Liu et al., "Muon is scalable for LLM training"
@@ -96,10 +98,10 @@ def optimizer_with_cosine(
     made._step_supports_amp_scaling = False
     total = max(1, total_steps(module))
     if math.isinf(total):
-        raise UserError(
-            "the training has no end, which its learning rate and temperature need: set trainer.max_steps or "
-            "trainer.max_epochs"
-        )
+        what = "the training has no end, which its learning rate and temperature need"
+        if module.trainer.max_epochs != -1:
+            raise UserError(f"{what}: epochs have none where the loader has no length: set trainer.max_steps")
+        raise UserError(f"{what}: set trainer.max_steps or trainer.max_epochs")
 
     def factor(step: int) -> float:
         warm = min(1.0, (step + 1) / (warmup_steps + 1))

@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from small_backbones import PATCHES, text_network
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from two_futures import trainer
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.transformer import Block
 from ssl_ebm.tasks import Inpainting, MaskedText
-from ssl_ebm.tasks.optimization import OptimizersAsOne, optimizer_with_cosine
+from ssl_ebm.tasks.optimization import OptimizersAsOne, optimizer_with_cosine, progress_of
 
 STEPS, WARM_UP, LR, DECAY, CLIP = 6, 2, 0.1, 0.2, 1.5
 
@@ -77,6 +77,33 @@ def test_weights_are_those_of_the_formula(precision: str, momentum: float) -> No
 def test_a_training_without_end_is_refused() -> None:
     with pytest.raises(UserError, match=r"max_steps or trainer\.max_epochs"):
         train(torch.zeros(1, 3, 3), steps=-1)
+
+
+class Unmeasured(IterableDataset[Tensor]):
+    """Four batches, and no length."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter([torch.zeros(3, 3)] * 4)
+
+
+def test_epochs_of_a_loader_without_a_length_are_refused() -> None:
+    batches = DataLoader(Unmeasured(), batch_size=None)
+    with pytest.raises(UserError, match=r"the loader has no length: set trainer\.max_steps$"):
+        trainer(-1, max_epochs=2).fit(Linear(), batches)
+    trainer(3, max_epochs=2).fit(Linear(), batches)  # has an end
+
+    seen: list[float] = []
+
+    class OwnOptimizer(Linear):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            seen.append(progress_of(self))
+            return super().training_step(batch, batch_idx)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer(-1, max_epochs=1).fit(OwnOptimizer(), batches)
+    assert seen == [0.0] * 4
 
 
 class Blocks(LightningModule):
