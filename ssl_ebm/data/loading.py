@@ -145,6 +145,8 @@ class StreamLoader(_Loader):
     these count one too many after resuming a run limited by `max_steps` from the end of an epoch (Lightning
     2.6).
 
+    With another sampler, such as Lightning puts in for `overfit_batches`, each iteration begins anew.
+
     Whoever iterates a loader of a running training takes batches from it: ask the DataModule for another.
     """
 
@@ -157,10 +159,12 @@ class StreamLoader(_Loader):
         return self._epoch()  # a generator: it starts at the first `next`, when the state has been restored
 
     def _epoch(self) -> Iterator[Any]:
+        if not isinstance(self.sampler, StreamSampler):
+            self._stream = None
         for _ in range(len(self)):
             stopped = self.num_workers > 0 and self._iterator is not self._stream  # Lightning ends workers
             if self._stream is None or stopped:
-                if isinstance(self.sampler, StreamSampler):  # else Lightning's, for overfit_batches
+                if isinstance(self.sampler, StreamSampler):
                     self.sampler.start = self._handed_out
                 self._stream = super().__iter__()
             try:

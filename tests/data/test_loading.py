@@ -232,6 +232,14 @@ def test_a_run_goes_on_from_the_end_of_an_epoch(
         assert resumed.seen == unbroken.seen[steps:]
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_to_overfit_are_the_same_in_every_epoch(tmp_path: Path, workers: int) -> None:
+    seen = train(tmp_path, workers, overfit_batches=2, max_steps=6).seen
+    assert len(set(seen[:2])) == 2
+    assert seen == 3 * seen[:2]
+
+
 def test_reloading_the_loaders_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="reload_dataloaders_every_n_epochs"):
         train(tmp_path, reload_dataloaders_every_n_epochs=1)
