@@ -37,6 +37,18 @@ def _last_line(error: UserError) -> UserError:
     return UserError(str(error).strip().splitlines()[-1].removeprefix("ssl_ebm.errors.UserError: "))
 
 
+def _check_place(processes: int) -> None:
+    """Raises UserError where a loader made for so many processes hands out items in a run of others."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    if (have := distributed.get_world_size()) != processes:
+        raise UserError(
+            f"this loader shares its items out among {processes} process(es), and {have} read it: pass the "
+            "DataModule to the Trainer, not its loaders"
+        )
+
+
 class StreamSampler(DistributedSampler[Any]):
     """One process's share of an endless order of items: epoch after epoch, each in a permutation of its own.
 
@@ -54,6 +66,9 @@ class StreamSampler(DistributedSampler[Any]):
         batch_size: items in a batch of this process.
         seed: of the permutations.
         processes, rank: of the distributed run.
+
+    Raises:
+        UserError: it is iterated in a run of another number of processes.
     """
 
     def __init__(
@@ -69,6 +84,7 @@ class StreamSampler(DistributedSampler[Any]):
         return max(self.items // (self.batch_size * self.num_replicas), 1) * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
+        _check_place(self.num_replicas)
         place = self.start * self.batch_size * self.num_replicas + self.rank
         while True:
             epoch, inside = divmod(place, self.items)
@@ -92,6 +108,9 @@ class StreamSampler(DistributedSampler[Any]):
 class OrderedSampler(DistributedSampler[Any]):
     """All items in order, which processes share; the first ones are repeated for equal shares. As its parent
     without shuffling, which makes a list of all items first, 36 MB for a million.
+
+    Raises:
+        UserError: as `StreamSampler`.
     """
 
     def __init__(self, dataset: Dataset[Any], processes: int = 1, rank: int = 0) -> None:
@@ -99,6 +118,7 @@ class OrderedSampler(DistributedSampler[Any]):
         self.items = len(dataset)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[int]:
+        _check_place(self.num_replicas)
         return (place % self.items for place in range(self.rank, self.total_size, self.num_replicas))
 
 
@@ -147,7 +167,8 @@ class StreamLoader(_Loader):
 
     With another sampler, such as Lightning puts in for `overfit_batches`, each iteration begins anew.
 
-    Whoever iterates a loader of a running training takes batches from it: ask the DataModule for another.
+    One loader serves one training, and whoever iterates it takes batches from that: a Trainer that is given
+    the loader of an earlier one goes on where that ended. Ask the DataModule for another.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -105,6 +105,22 @@ def test_evaluation_has_the_order_of_pytorch(items: int, processes: int) -> None
         assert len(ours) == len(theirs)
 
 
+def test_a_loader_is_read_by_as_many_processes_as_it_was_made_for(tmp_path: Path) -> None:
+    one, two = MovingDigits(**SETTINGS), MovingDigits(**SETTINGS)
+    two.trainer = SimpleNamespace(  # type: ignore[assignment]
+        world_size=2, global_rank=0, reload_dataloaders_every_n_epochs=0
+    )
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+            next(iter(getattr(one, name)()))
+            with pytest.raises(UserError, match=r"among 2 process.*, and 1 read it: pass the DataModule"):
+                next(iter(getattr(two, name)()))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_a_set_smaller_than_a_batch_fills_it_with_later_epochs() -> None:
     data = MovingDigits(**SETTINGS | {"batch_size": 64})
     loader = data.train_dataloader()
