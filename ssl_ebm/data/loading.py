@@ -29,6 +29,7 @@ READ_TIMEOUT = 600.0  # seconds
 NAMED = 10  # files that a warning names; `describe` lists all
 DEFLATED = 1032  # times as large as it lies in a ZIP or gzip file, at most, is what was deflated (zlib.net)
 AT_ONCE = 4096  # items whose places are Python numbers at a time: a million of these take 36 MB
+SPREAD_KEY = stream_key(0, "order of validation")  # of no run's seed: their validations are alike
 HELD = 2**17  # items of which an epoch's order is held in memory: any permutation, all equally likely
 
 
@@ -49,6 +50,17 @@ def _check_place(processes: int) -> None:
         )
 
 
+def _permutation(key: int, items: int) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    """Tells the items at some places of a random order. Of more than `HELD` items that is a cipher's
+    (`randomness.permuted`), so memory does not grow with them.
+    """
+    if items > HELD:
+        return partial(permuted, key, items)
+    generator = torch.Generator().manual_seed(key >> 1)
+    order: NDArray[np.int64] = torch.randperm(items, generator=generator).numpy()
+    return order.__getitem__
+
+
 class StreamSampler(DistributedSampler[Any]):
     """One process's share of an endless order of items: epoch after epoch, each in a permutation of its own.
 
@@ -56,8 +68,7 @@ class StreamSampler(DistributedSampler[Any]):
     batches of B / N holds the same items as step s of one process with batches of B.
 
     The item at place p of epoch e has index e * len(dataset) + permutation_e[p]: a dataset that makes fresh
-    items in each epoch uses all of it, another one the remainder by its length. Of more than `HELD` items the
-    permutation is that of a cipher (`randomness.permuted`), so memory does not grow with them.
+    items in each epoch uses all of it, another one the remainder by its length.
 
     It is a DistributedSampler, also for a single process, because Lightning leaves such a one in place.
 
@@ -88,38 +99,41 @@ class StreamSampler(DistributedSampler[Any]):
         place = self.start * self.batch_size * self.num_replicas + self.rank
         while True:
             epoch, inside = divmod(place, self.items)
-            order = self._order(epoch)
+            order = _permutation(stream_key(self.seed, f"order/{epoch}"), self.items)
             places = range(inside, self.items, self.num_replicas)
             for first in range(0, len(places), AT_ONCE):
                 some = order(np.array(places[first : first + AT_ONCE]))
                 yield from (some + epoch * self.items).tolist()
             place += len(places) * self.num_replicas
 
-    def _order(self, epoch: int) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
-        """Tells the items at some places of an epoch."""
-        key = stream_key(self.seed, f"order/{epoch}")
-        if self.items > HELD:
-            return partial(permuted, key, self.items)
-        generator = torch.Generator().manual_seed(key >> 1)
-        order: NDArray[np.int64] = torch.randperm(self.items, generator=generator).numpy()
-        return order.__getitem__
-
 
 class OrderedSampler(DistributedSampler[Any]):
-    """All items in order, which processes share; the first ones are repeated for equal shares. As its parent
-    without shuffling, which makes a list of all items first, 36 MB for a million.
+    """All items, which processes share; the first ones are repeated for equal shares. As its parent without
+    shuffling, which makes a list of all items first, 36 MB for a million.
+
+    Args:
+        dataset: only its length is used.
+        processes, rank: of the distributed run.
+        spread: in a random order, always the same, so that the first ones are of the whole set; else in
+            their own.
 
     Raises:
         UserError: as `StreamSampler`.
     """
 
-    def __init__(self, dataset: Dataset[Any], processes: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], processes: int = 1, rank: int = 0, spread: bool = False
+    ) -> None:
         super().__init__(dataset, processes, rank, shuffle=False)
         self.items = len(dataset)  # type: ignore[arg-type]
+        self.spread = spread
 
     def __iter__(self) -> Iterator[int]:
         _check_place(self.num_replicas)
-        return (place % self.items for place in range(self.rank, self.total_size, self.num_replicas))
+        places = range(self.rank, self.total_size, self.num_replicas)
+        order = _permutation(SPREAD_KEY, self.items) if self.spread else np.asarray
+        for first in range(0, len(places), AT_ONCE):
+            yield from order(np.array(places[first : first + AT_ONCE]) % self.items).tolist()
 
 
 class EndingWithParent:
@@ -222,6 +236,8 @@ class OrderedLoader(_Loader):
 class StreamData(LightningDataModule, ABC):
     """Loaders over three splits: an endless training stream that resumes, and evaluation in order.
 
+    The order of a validation is a random one, always the same: few of its batches are of the whole split.
+
     Attributes:
         train_dataset, val_dataset, test_dataset: there after `setup`.
         read_timeout: seconds that a loader waits for its workers before it gives up; `ssl-ebm` sets it.
@@ -311,14 +327,15 @@ class StreamData(LightningDataModule, ABC):
         """The next training loader goes on there."""
         self._resume = state_dict
 
-    def _evaluation_loader(self, stage: str, split: str) -> OrderedLoader:
-        """All items in order, as `OrderedSampler` shares them."""
+    def _evaluation_loader(self, stage: str, split: str, spread: bool = False) -> OrderedLoader:
+        """All items, as `OrderedSampler` orders and shares them."""
         self.setup(stage)
         dataset = getattr(self, f"{split}_dataset")
-        return OrderedLoader(dataset, sampler=OrderedSampler(dataset, *self._place()), **self._options())
+        sampler = OrderedSampler(dataset, *self._place(), spread)
+        return OrderedLoader(dataset, sampler=sampler, **self._options())
 
     def val_dataloader(self) -> OrderedLoader:
-        return self._evaluation_loader("validate", "val")
+        return self._evaluation_loader("validate", "val", spread=True)
 
     def test_dataloader(self) -> OrderedLoader:
         return self._evaluation_loader("test", "test")

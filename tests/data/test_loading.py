@@ -105,6 +105,30 @@ def test_evaluation_has_the_order_of_pytorch(items: int, processes: int) -> None
         assert len(ours) == len(theirs)
 
 
+@pytest.mark.parametrize("items", [5, 100, HELD + 1])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_spread_order_is_one_whatever_the_processes(items: int, processes: int) -> None:
+    dataset = TensorDataset(torch.arange(items))
+    order = list(OrderedSampler(dataset, spread=True))
+    assert sorted(order) == list(range(items))
+    assert order != sorted(order)
+    for rank in range(processes):
+        own = list(OrderedSampler(dataset, processes, rank, spread=True))
+        assert own == [order[place % items] for place in range(rank, len(own) * processes, processes)]
+
+
+def test_the_first_batches_of_a_validation_are_of_the_whole_split() -> None:
+    """Of the means of 40 of 1000 items, the middle nine tenths (pi: 500 +- 1.64 * 289 / sqrt(40))."""
+    data = MovingDigits(**SETTINGS | {"val_clips": 1000, "test_clips": 1000, "seed": 3})
+    seen = [
+        [torch.cat([batch["clip"] for batch in islice(loader, 10)]) for _ in range(2)]
+        for loader in (data.val_dataloader(), data.test_dataloader())
+    ]
+    assert torch.equal(*seen[0])
+    assert float(seen[0][0].double().mean()) == pytest.approx(500, abs=75)
+    assert seen[1][0].tolist() == list(range(40))
+
+
 def test_a_loader_is_read_by_as_many_processes_as_it_was_made_for(tmp_path: Path) -> None:
     one, two = MovingDigits(**SETTINGS), MovingDigits(**SETTINGS)
     two.trainer = SimpleNamespace(  # type: ignore[assignment]
