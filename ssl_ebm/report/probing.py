@@ -106,8 +106,7 @@ def probe(
             results[name].setdefault("rank_me", rank_me(train.features.flatten(1)[:2048]))
             if name == "trained" and isinstance(made, Classified) and seen is None:
                 mapped = chosen_items(range(len(test)), MAPPED, plan.seed)
-                flat = test.features.mean(1) if test.features.ndim > 2 else test.features
-                seen = Seen(flat[mapped], test.target[mapped], made.confusion)
+                seen = Seen(test.pooled()[mapped], test.target[mapped], made.confusion)
     described = {
         "checkpoint": str(checkpoint),
         "task": type(task).__name__,

@@ -16,6 +16,8 @@ class AttentivePooling(nn.Module):
 
         a = softmax_t(q^T K x_t / sqrt(D / heads)) for each head,  scores = A LayerNorm(sum_t a_t V x_t) + b
 
+    t runs over the tokens that are seen.
+
     Args:
         width: D.
         classes: C.
@@ -35,8 +37,12 @@ class AttentivePooling(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.scores = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T, D) -> (B, C)."""
+    def forward(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, C).
+
+        Args:
+            seen: (B, T) bool, which tokens are looked at; None: all.
+        """
         x = self.norm(tokens)
         if self.places is not None:
             x = x + self.places
@@ -44,7 +50,8 @@ class AttentivePooling(nn.Module):
             self.key_value(x).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )  # (B, H, T, d)
         query = self.query.view(1, self.heads, 1, -1).expand(len(x), -1, -1, -1)
-        read = nn.functional.scaled_dot_product_attention(query, key, value)  # (B, H, 1, d)
+        mask = None if seen is None else seen[:, None, None]
+        read = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)  # (B, H, 1, d)
         scores: Tensor = self.scores(read.flatten(1))
         return scores
 
@@ -61,7 +68,7 @@ def attentive_probe(
     """`AttentivePooling`, trained by AdamW with a cosine on frozen tokens; the last epoch counts.
 
     Args:
-        train, test: tokens (N, T, D) with classes.
+        train, test: tokens (N, T, D) with classes; what is not `seen` does not count.
         epochs, batch_size, lr, weight_decay: of the training; an epoch holds at least ten steps.
         seed: of its weights and of the order of items.
 
@@ -70,24 +77,30 @@ def attentive_probe(
     """
     check_least(epochs=(epochs, 1), batch_size=(batch_size, 1))
     classes = check_classes(train, test)
-    mean, deviation = train.features.mean((0, 1)), train.features.std((0, 1)).clamp_min(1e-6)
-    x, y = (train.features - mean) / deviation, train.target
+    tokens = train.of_seen()
+    mean, deviation = tokens.mean(0), tokens.std(0).clamp_min(1e-6)
     generator = generator_for(seed)
     with torch.inference_mode(False), torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)
-        head = AttentivePooling(x.shape[2], classes, tokens=x.shape[1])
+        head = AttentivePooling(train.features.shape[2], classes, tokens=train.features.shape[1])
+
+        def scores(of: Samples, places: Tensor) -> Tensor:
+            seen = None if of.seen is None else of.seen[places]
+            found: Tensor = head((of.features[places] - mean) / deviation, seen)
+            return found
+
         optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
-        batch_size = min(batch_size, max(1, len(x) // 10))
-        steps = epochs * (len(x) // batch_size)
+        batch_size = min(batch_size, max(1, len(train) // 10))
+        steps = epochs * (len(train) // batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(epochs):
-            for places in torch.randperm(len(x), generator=generator).split(batch_size):
+            for places in torch.randperm(len(train), generator=generator).split(batch_size):
                 if len(places) == batch_size:
                     optimizer.zero_grad()
-                    cross_entropy(head(x[places]), y[places], label_smoothing=0.1).backward()
+                    cross_entropy(scores(train, places), train.target[places], label_smoothing=0.1).backward()
                     optimizer.step()
                     schedule.step()
         with torch.no_grad():
-            parts = ((test.features - mean) / deviation).split(1024)
-            predicted = torch.cat([head(part).argmax(1) for part in parts])
+            parts = torch.arange(len(test)).split(1024)
+            predicted = torch.cat([scores(test, part).argmax(1) for part in parts])
     return classified(predicted, train, test, classes, {"epochs": epochs})

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
 from ssl_ebm.data.loading import check_least
+from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.probing.attentive import attentive_probe
 from ssl_ebm.evaluation.probing.features import chosen_items, extract, ready, target_names
@@ -244,6 +245,9 @@ class AttentiveProbe(Probe):
         epochs: of the probe's own training.
         lr: of the same.
         **settings: those of `Probe`; `layer` is to be given, its tokens are not pooled.
+
+    Raises:
+        UserError: no layer, a pooling, or a setting out of its range.
     """
 
     kind = "attentive"
@@ -252,6 +256,11 @@ class AttentiveProbe(Probe):
         self, data: LightningDataModule, epochs: int = 30, lr: float = 1e-3, **settings: Any
     ) -> None:
         check_least(epochs=(epochs, 1))
+        if settings.get("layer") is None:
+            raise UserError("AttentiveProbe reads a layer's tokens: set layer")
+        pooling = settings.get("pooling", "mean")
+        if pooling not in ("mean", "none"):  # "mean" is what Probe has where nothing is set
+            raise UserError(f"AttentiveProbe: pooling is {pooling!r}, but it reads all tokens: leave it out")
         super().__init__(data, **{**settings, "pooling": "none"})
         self.epochs, self.lr = epochs, lr
 

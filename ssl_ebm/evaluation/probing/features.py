@@ -90,7 +90,8 @@ def extract(
 ) -> Samples:
     """Features and targets of items, as they are: without augmentation, in evaluation mode.
 
-    Of several processes each takes every Nth item, and all get everything, in the order of `items`.
+    Of several processes each takes every Nth item, and all get everything, in the order of `items`. Tokens
+    that stand for no input are not `seen`, and 0.
 
     Args:
         targets: entries of a batch; numbers of each item are put side by side. Of entries with a value for
@@ -107,13 +108,18 @@ def extract(
     loader = OrderedLoader(
         Subset(plain, mine), batch_size=batch_size, num_workers=workers, generator=generator_for(0)
     )
-    found: dict[str, list[Tensor]] = {"features": [], "target": [], "groups": []}
+    found: dict[str, list[Tensor]] = {"features": [], "target": [], "groups": [], "seen": []}
     with isolated(frozen.task):
         for batch in loader if mine else ():
             features = frozen(batch).cpu()
             if features[0].numel() * len(items) > MOST_VALUES:
                 shape = tuple(features.shape[1:])
                 raise UserError(f"features of {shape} for {len(items)} items are too many: pool them")
+            if isinstance(frozen, Frozen) and features.ndim == 3:
+                seen = frozen.seen(batch, features)
+                if seen is not None:
+                    features = features.where(seen[..., None], 0)
+                    found["seen"].append(seen)
             found["features"].append(features)
             found["target"].append(_target(batch, targets, frozen.task))
             if "clip" in batch:
@@ -122,7 +128,7 @@ def extract(
     whole = mine_of if processes == 1 else _gathered(mine_of, processes)
     if whole["features"] is None or whole["target"] is None:
         raise UserError("probe: there are no items to probe")
-    return Samples(whole["features"], whole["target"], whole["groups"])
+    return Samples(whole["features"], whole["target"], whole["groups"], whole["seen"])
 
 
 def _target(batch: Mapping[str, Tensor], names: Sequence[str], task: Any) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ssl_ebm.errors import UserError
+from ssl_ebm.networks.text import pooled
 from ssl_ebm.tasks.masked_text import MaskedText
 
 Pooling = Literal["mean", "first", "grid", "none"]
@@ -72,6 +73,18 @@ class Frozen:
             raise UserError(f"layers {self.layer} do not have as many tokens each: pool them, or take one")
         return torch.cat(features, -1)
 
+    def seen(self, batch: Mapping[str, Tensor], features: Tensor) -> Tensor | None:
+        """Which of the features (B, T, D) of a batch stand for input, (B, T) bool: of text, those that are no
+        padding; None: all.
+        """
+        return self._seen(self.task.inputs(batch).to(features.device), features)
+
+    def _seen(self, inputs: Tensor, tokens: Tensor) -> Tensor | None:
+        reader = getattr(self.task, "backbone", self.task)  # of what is fine-tuned
+        if isinstance(reader, MaskedText) and tokens.shape[1] == inputs.shape[1]:
+            return inputs != reader.special.pad
+        return None
+
     def _features(self, name: str, output: Any, inputs: Tensor) -> Tensor:
         """(B, D), or (B, T, D), of what a layer gave."""
         if not isinstance(output, Tensor):
@@ -97,11 +110,8 @@ class Frozen:
             return tokens
         if self.pooling == "first":
             return tokens[:, 0]
-        reader = getattr(self.task, "backbone", self.task)  # of what is fine-tuned
-        if isinstance(reader, MaskedText) and tokens.shape[1] == inputs.shape[1]:
-            weight = (inputs != reader.special.pad).to(tokens)[..., None]
-            return (tokens * weight).sum(1) / weight.sum(1).clamp_min(1)
-        return tokens.mean(1)
+        seen = self._seen(inputs, tokens)
+        return tokens.mean(1) if seen is None else pooled(tokens, seen)
 
 
 def _tokens(name: str, output: Tensor, count: int) -> Tensor:

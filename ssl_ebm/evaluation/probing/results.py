@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.statistics import Bootstrap, Interval, grouped_share_interval, share_interval
+from ssl_ebm.networks.text import pooled
 
 RESAMPLES = 1000
 
@@ -24,11 +25,17 @@ class Samples:
         features: (N, D) float, or (N, T, D) where the probe looks at tokens.
         target: (N,) int64 classes, or (N, K) float.
         groups: (N,) which items belong together (windows of one clip); None: each stands alone.
+        seen: (N, T) bool, which tokens stand for input; None: all.
+
+    Raises:
+        UserError: no items, labels or `seen` for others, features that are not finite, an item without a
+            token that stands for input.
     """
 
     features: Tensor
     target: Tensor
     groups: Tensor | None = None
+    seen: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.features) != len(self.target) or not len(self.target):
@@ -38,6 +45,25 @@ class Samples:
             )
         if not bool(self.features.isfinite().all()):
             raise UserError("probe: the features are not finite: the checkpoint, or its input, is broken")
+        if self.seen is None:
+            return
+        if self.features.ndim != 3 or self.seen.shape != self.features.shape[:2]:
+            raise UserError(
+                f"probe: features {tuple(self.features.shape)} and seen {tuple(self.seen.shape)}: give one "
+                "value of seen for each token"
+            )
+        if not bool(self.seen.any(1).all()):
+            raise UserError("probe: an item has no token but padding: leave it out")
+
+    def pooled(self) -> Tensor:
+        """One vector for each item, the mean of its tokens that are seen: (N, D)."""
+        if self.features.ndim < 3:
+            return self.features
+        return self.features.mean(1) if self.seen is None else pooled(self.features, self.seen)
+
+    def of_seen(self) -> Tensor:
+        """The tokens that are seen, of all items one after another: (n, D)."""
+        return self.features.flatten(0, 1) if self.seen is None else self.features[self.seen]
 
     def __len__(self) -> int:
         return len(self.target)

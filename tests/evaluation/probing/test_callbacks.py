@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from ssl_ebm.data import FontDigits, LabelledDocuments, LabelledShare, MovingDigits, Text
+from ssl_ebm.data.tokenizing import train_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation import (
     AttentiveProbe,
@@ -207,6 +208,30 @@ def test_few_labels_of_text_are_probed(documents: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert sets[0].target.bincount().tolist() == [4, 4]
     assert found["accuracy"] == pytest.approx(linear_probe(*sets).accuracy.to_json())
+
+
+def test_an_attentive_probe_does_not_see_padding(documents: Path) -> None:
+    data = LabelledDocuments(str(documents))
+    data.use_tokenizer(train_tokenizer(lambda: iter(["a fine film and a poor one"] * 9), 30).to_str(), 16)
+    data.setup()
+    torch.manual_seed(0)
+    task = MaskedText(TEXT).eval()
+    items = [7, 2, 11]
+    found = extract(Frozen(task, "network.norm", "none"), data.train_dataset, items)
+    for features, seen, item in zip(found.features, found.seen, items, strict=True):  # type: ignore[arg-type]
+        tokens = data.train_dataset[item]["tokens"]
+        size = int((tokens != 0).sum())
+        assert seen.nonzero()[:, 0].tolist() == list(range(size))
+        with torch.no_grad():
+            torch.testing.assert_close(features[:size], task.network(tokens[None, :size])[0])
+        assert not features[size:].any()
+
+
+def test_an_attentive_probe_needs_a_layer_and_no_pooling() -> None:
+    with pytest.raises(UserError, match="set layer"):
+        AttentiveProbe(pictures())
+    with pytest.raises(UserError, match="pooling is 'first', but it reads all tokens: leave it out"):
+        AttentiveProbe(pictures(), layer=BLOCK, pooling="first")
 
 
 def test_targets_are_those_of_the_last_frame_that_is_seen() -> None:

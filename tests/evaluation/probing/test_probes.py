@@ -117,6 +117,34 @@ def test_an_attentive_probe_finds_the_token_that_a_linear_one_cannot() -> None:
     assert again.confusion.tolist() == attentive_probe(*sets, epochs=1).confusion.tolist()
 
 
+def test_padding_is_nothing_to_an_attentive_probe() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 2, (200,), generator=generator)
+    x = torch.randn(200, 6, 8, generator=generator)
+    x[..., 0] += 4 * y[:, None]
+    size = torch.randint(2, 7, (200,), generator=generator)
+    seen = torch.arange(6) < size[:, None]
+    padded = torch.cat([x, torch.zeros(200, 30, 8)], 1).masked_fill(
+        ~torch.nn.functional.pad(seen, (0, 30))[..., None], 50.0
+    )
+    short = [Samples(x[part], y[part], seen=seen[part]) for part in (slice(150), slice(150, 200))]
+    long = [
+        Samples(padded[part], y[part], seen=torch.nn.functional.pad(seen[part], (0, 30)))
+        for part in (slice(150), slice(150, 200))
+    ]
+    ours, theirs = (attentive_probe(*sets, epochs=6) for sets in (short, long))
+    assert ours.predicted.tolist() == theirs.predicted.tolist()
+    assert ours.accuracy.value > 0.8
+    means = torch.stack([row[:number].mean(0) for row, number in zip(x[:150], size, strict=False)])
+    for one in (short[0], long[0]):
+        torch.testing.assert_close(one.pooled(), means)
+    torch.manual_seed(0)
+    head = AttentivePooling(8, 2)
+    for row, number in zip(x[:5], size, strict=False):
+        mask = torch.arange(6) < number
+        torch.testing.assert_close(head(row[None], mask[None]), head(row[None, :number]))
+
+
 def test_attentive_pooling_is_the_formula() -> None:
     torch.manual_seed(0)
     head = AttentivePooling(6, 3, heads=2)
@@ -188,6 +216,8 @@ def test_what_cannot_be_probed_is_named() -> None:
     for wrong, message in (
         (lambda: Samples(x[:5], y), "one label for each"),
         (lambda: Samples(x * math.nan, y), "not finite"),
+        (lambda: Samples(x, y, seen=torch.ones(30, 2).bool()), "one value of seen for each token"),
+        (lambda: Samples(x[:, None], y, seen=torch.arange(30)[:, None] > 0), "no token but padding"),
         (lambda: linear_probe(Samples(x, y * 0), good), "of one class"),
         (lambda: linear_probe(Samples(x[:2], torch.tensor([0, 2])), good), "for 3 classes"),
         (lambda: linear_probe(Samples(x[:, :2], y), good), "from one layer"),
