@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ssl_ebm.data.special_tokens import MASK, SpecialTokens
+from ssl_ebm.data.special_tokens import MASK, PAD, SpecialTokens
 from ssl_ebm.energy.draws import uniform
 from ssl_ebm.errors import UserError
 
@@ -22,7 +22,8 @@ class Corrupted(NamedTuple):
         tokens: (B, T) int64, what the network sees.
         positions: (B, M) int64, where something is to be predicted.
         truth: (B, M) int64, the tokens that stood there.
-        counts: (B, M) bool: a position that is not one (the text has too few tokens to hide) is False.
+        counts: (B, M) bool: a position that is not one (the text has too few tokens to hide, or is shorter
+            than the others) is False.
     """
 
     tokens: Tensor
@@ -37,8 +38,9 @@ class TokenMasking:
     Of the hidden ones 80 % become [MASK], 10 % a random token, 10 % stay as they are, as in BERT.
 
     Args:
-        ratio: share of a sequence's places that is hidden, above 0 and below 1. Their number is the same for
-            all sequences, so that no step waits for the device: ratio * T rounded, at least one.
+        ratio: share of a sequence's places, without padding, that is hidden, above 0 and below 1: ratio times
+            their number rounded, at least one. M is that of a sequence without padding, for all sequences,
+            so that no step waits for the device.
         unit: what is hidden together: a token, a word (needs ``word_starts``), or a span of tokens whose
             length is geometric with a mean of 3.8. A unit that does not fit whole is left out.
         masked, random: shares of the hidden tokens that become [MASK], and a random token.
@@ -75,6 +77,7 @@ class TokenMasking:
         word_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         mask: int = MASK,
+        pad: int = PAD,
     ) -> Corrupted:
         """Hides tokens of a batch.
 
@@ -84,7 +87,7 @@ class TokenMasking:
                 hidden, and drawn at random. V, their number: all but 0 to 4.
             word_starts: (V,) bool, which tokens begin a word; for words alone.
             generator: on the device of the tokens.
-            mask: id of [MASK].
+            mask, pad: ids of [MASK] and [PAD].
 
         Raises:
             UserError: words are to be hidden, and it is not known where they begin.
@@ -99,7 +102,7 @@ class TokenMasking:
             score = score.gather(1, unit)  # the same for all tokens of a unit
         score = torch.where(free, score, -1.0)
         best, positions = score.topk(count, dim=1)
-        counts = best >= 0
+        counts = (best >= 0) & (torch.arange(count, device=tokens.device) < self._wanted(tokens, count, pad))
         if self.unit != "token":
             counts &= self._whole(unit, free, positions, counts)
         truth = tokens.gather(1, positions)
@@ -110,6 +113,12 @@ class TokenMasking:
         )
         seen = torch.where(counts, seen, truth)
         return Corrupted(tokens.scatter(1, positions, seen), positions, truth, counts)
+
+    def _wanted(self, tokens: Tensor, count: int, pad: int) -> Tensor:
+        """How many tokens of each sequence are hidden, of `count` where none is padding: (B, 1)."""
+        places = (tokens != pad).sum(1, keepdim=True)
+        wanted = (self.ratio * places).round().long().clamp(1, count)
+        return torch.where(places == tokens.shape[1], count, wanted)  # rounded in one precision
 
     def _units(
         self, tokens: Tensor, free: Tensor, word_starts: Tensor | None, generator: torch.Generator | None

@@ -88,6 +88,24 @@ def test_a_text_with_nothing_to_hide() -> None:
     assert torch.equal(made.tokens[:, 2:], tokens[:, 2:])
 
 
+@pytest.mark.parametrize("unit", ["token", "word"])
+def test_padding_hides_no_more_of_a_short_document(unit: Any) -> None:
+    sizes = torch.tensor([20, 128, 64, 4] * 50)
+    tokens = torch.randint(5, V, (200, 128), generator=generator())
+    tokens[:, 0] = CLS
+    tokens[torch.arange(128) >= sizes[:, None]] = PAD
+    starts = torch.ones(V, dtype=torch.bool)
+    made = TokenMasking(0.15, unit).hide(tokens, V, starts, generator())
+    assert made.counts.sum(1).tolist() == [3, 19, 10, 1] * 50
+    assert torch.equal(made.truth, tokens.gather(1, made.positions))
+    left = made.tokens.gather(1, made.positions)[~made.counts]
+    assert torch.equal(left, made.truth[~made.counts])
+    often = torch.zeros(20).index_add(
+        0, made.positions[::4][made.counts[::4]], torch.ones(150)
+    )  # of the short ones
+    assert ((often[1:] / 50 - 3 / 19).abs() < 4 * (3 / 19 * 16 / 19 / 50) ** 0.5).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
