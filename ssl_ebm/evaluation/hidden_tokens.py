@@ -46,7 +46,8 @@ def all_masked(task: MaskedText, tokens: Tensor, ratio: float, seed: int) -> Cor
     """A share of the tokens hidden in the task's units, with [MASK] in place of each."""
     masking = TokenMasking(ratio, task.masking.unit, masked=1.0, random=0.0)
     generator = generator_for(seed, device=tokens.device)
-    return masking.hide(tokens, task.ordinary, task.word_starts, generator, task.special.mask)
+    special = task.special
+    return masking.hide(tokens, task.ordinary, task.word_starts, generator, special.mask, special.pad)
 
 
 def predicted(task: MaskedText, hidden: Corrupted) -> Predicted:

@@ -44,8 +44,8 @@ class MaskedText(WatchedTask):
     a layer that serves nothing else. So the mean, which is what represents a document, has to know what the
     document is about; without it nothing asks that of it.
 
-    Batches are dictionaries with "tokens" (B, T) int64. A checkpoint holds the tokenizer, if the data has
-    one.
+    Batches are dictionaries with "tokens" (B, T) int64, [PAD] where a text ends. A checkpoint holds the
+    tokenizer, if the data has one.
 
     Args:
         network: a `ssl_ebm.networks.text.TextEncoder`, by class_path and init_args.
@@ -182,12 +182,11 @@ class MaskedText(WatchedTask):
 
     def representation(self, tokens: Tensor) -> Tensor:
         """Features of whole documents, nothing hidden: (B, T) int64, [PAD] where they end -> (B, width)."""
-        seen = tokens != self.special.pad
-        return pooled(self.network(tokens, seen), seen, self.hparams["pooling"])
+        return pooled(self.features(tokens), tokens != self.special.pad, self.hparams["pooling"])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Scores of every token at every place: (B, T) -> (B, T, V). Special tokens have none: -inf."""
-        return self._scores(self.network(tokens, tokens != self.special.pad))
+        return self._scores(self.features(tokens))
 
     def _scores(self, features: Tensor) -> Tensor:
         return self._of_words(self.network.logits(features))
@@ -224,37 +223,64 @@ class MaskedText(WatchedTask):
             place: one for all texts, or (N,) int64.
         """
         at = torch.as_tensor(place, device=texts.device).expand(len(texts))[:, None]
-        features = self.network(texts, texts != self.special.pad, at)[:, 0]
-        return self._scores(features).log_softmax(1)
+        return self._scores(self.features(texts, at)[:, 0]).log_softmax(1)
 
     # -- training ----------------------------------------------------------------------------------------
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Notes which sequences are padded, "padded" (B,) bool, where one is: the device would be waited for.
+
+        Attention without a mask is faster, and packed sequences need none.
+        """
+        batch = super().on_before_batch_transfer(batch, dataloader_idx)
+        if isinstance(batch, dict) and "tokens" in batch:
+            padded = (batch["tokens"] == self.special.pad).any(1)
+            if padded.device.type != "cpu" or bool(padded.any()):
+                batch["padded"] = padded
+        return batch
+
     def hide(self, tokens: Tensor, generator: torch.Generator | None = None) -> Corrupted:
         """A batch with tokens hidden, (B, T) int64, as `masking` does it."""
-        return self.masking.hide(tokens, self.ordinary, self.word_starts, generator, self.special.mask)
+        special = self.special
+        return self.masking.hide(
+            tokens, self.ordinary, self.word_starts, generator, special.mask, special.pad
+        )
 
-    def hidden_scores(self, hidden: Corrupted, features: Tensor | None = None) -> Tensor:
+    def features(self, tokens: Tensor, at: Tensor | None = None, padded: bool = True) -> Tensor:
+        """What the network makes of tokens, of which none looks at padding: (B, T) -> (B, T, width).
+
+        Args:
+            at: (B, M) int64, places that are asked for, (B, M, width); None: all.
+            padded: False where none of the tokens is padding, which is faster.
+        """
+        features: Tensor = self.network(tokens, tokens != self.special.pad if padded else None, at)
+        return features
+
+    def hidden_scores(self, hidden: Corrupted, features: Tensor | None = None, padded: bool = True) -> Tensor:
         """Scores of every token at each hidden place, (B M, V): no other is projected to the vocabulary.
 
         Args:
             features: (B, T, width), what the network makes of the tokens; None: it is asked, for the hidden
                 places alone.
+            padded: as in `features`.
         """
         if features is None:
-            asked = self.network(hidden.tokens, at=hidden.positions)
+            asked = self.features(hidden.tokens, hidden.positions, padded)
         else:
             asked = take(features, hidden.positions)
         return self._scores(asked.flatten(0, 1))
 
-    def energies(self, hidden: Corrupted, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def energies(
+        self, hidden: Corrupted, features: Tensor | None = None, padded: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """E of the truth at each hidden place, and whether it is the likeliest token: (B, M) each.
 
         Places that do not count are 0.
 
         Args:
-            features: as in `hidden_scores`.
+            features, padded: as in `hidden_scores`.
         """
-        return _energies_of(self.hidden_scores(hidden, features), hidden)
+        return _energies_of(self.hidden_scores(hidden, features, padded), hidden)
 
     def bag_energies(self, hidden: Corrupted, features: Tensor) -> Tensor:
         """E_bag of the truth at each hidden place: features (B, T, width) -> (B, M); 0 where none counts.
@@ -275,9 +301,9 @@ class MaskedText(WatchedTask):
         return _energies_of(scores.flatten(0, 1), hidden)[0]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        hidden = self.hide(batch["tokens"], self.draws)
-        features = None if self.bag is None else self.network(hidden.tokens)  # bags need all
-        energy, right = self.energies(hidden, features)
+        hidden, padded = self.hide(batch["tokens"], self.draws), "padded" in batch
+        features = None if self.bag is None else self.features(hidden.tokens, padded=padded)  # bags need all
+        energy, right = self.energies(hidden, features, padded)
         count = hidden.counts.sum()
         loss = mean_of_all(self, energy.sum(), count)
         figures = {"train/loss": loss.detach()}
@@ -302,10 +328,10 @@ class MaskedText(WatchedTask):
 
         The tokens that are hidden are the same in every epoch: a generator of its own for each batch.
         """
-        tokens = batch["tokens"]
+        tokens, padded = batch["tokens"], "padded" in batch
         hidden = self.hide(tokens, item_generator(self, batch_idx, tokens.device))
-        features = None if self.bag is None else self.network(hidden.tokens)  # bags need all
-        energy, right = self.energies(hidden, features)
+        features = None if self.bag is None else self.features(hidden.tokens, padded=padded)  # bags need all
+        energy, right = self.energies(hidden, features, padded)
         # A float: Lightning (2.6) rounds the mean of whole numbers over processes down.
         count = float(hidden.counts.sum())
         figures = {"loss": energy.sum() / max(1, count), "accuracy": right.sum() / max(1, count)}

@@ -90,8 +90,11 @@ def test_the_loss_is_the_mean_energy_of_hidden_tokens() -> None:
     tokens = torch.tensor([[CLS, 5, 8, 6, 7, SEP], [CLS, 7, SEP, PAD, PAD, PAD]])
     hidden = made.hide(tokens, torch.Generator().manual_seed(0))
     energy, right = made.energies(hidden)
+    p = torch.zeros(2, 6, 4)
     with torch.no_grad():
-        p = made.network.logits(made.network(hidden.tokens))[..., 5:].log_softmax(-1)
+        for row, size in enumerate((6, 3)):  # without padding
+            scores = made.network.logits(made.network(hidden.tokens[row : row + 1, :size]))
+            p[row, :size] = scores[0, :, 5:].log_softmax(-1)
     assert hidden.counts.sum() == 4
     for row, m in product(range(2), range(3)):
         if not hidden.counts[row, m]:
@@ -101,6 +104,44 @@ def test_the_loss_is_the_mean_energy_of_hidden_tokens() -> None:
         here, truth = p[row, hidden.positions[row, m]], int(hidden.truth[row, m])
         torch.testing.assert_close(energy[row, m], -here[truth - 5], atol=1e-5, rtol=1e-5)
         assert right[row, m] == (here.argmax() == truth - 5)
+
+
+class Padded(Pairs):
+    """The same, and then documents of unlike length."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        one, two = [CLS, 5, 6, SEP], [CLS, 7, 8, SEP]
+        texts = [one + two] * 4 + [one + two, one + [PAD] * 4] * 2
+        return DataLoader([{"tokens": torch.tensor(text)} for text in texts], batch_size=4)  # type: ignore[arg-type]
+
+    val_dataloader = train_dataloader
+
+
+@pytest.mark.parametrize("bag_of_words", [0.0, 1.0])
+def test_padding_is_looked_at_in_no_step_and_packed_batches_need_no_mask(
+    bag_of_words: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = task(masking=HALF, bag_of_words=bag_of_words)
+    seen: list[Any] = []
+    forward = made.network.forward
+
+    def watched(tokens: torch.Tensor, mask: torch.Tensor | None = None, at: Any = None) -> torch.Tensor:
+        seen.append(mask if mask is None else mask.sum(1).tolist())
+        return forward(tokens, mask, at)
+
+    monkeypatch.setattr(made.network, "forward", watched)
+    trainer = fit(made, tmp_path, 2, Padded())
+    sizes = [8, 4, 8, 4]
+    assert seen == [
+        None,
+        sizes,
+        None,
+        sizes,
+        None,
+        sizes,
+    ]  # the check before the training, it, and what follows
+    trainer.validate(made, Padded(), verbose=False)
+    assert seen[6:] == [None, sizes]
 
 
 def test_the_energy_of_a_bag_is_that_of_the_mean_of_what_is_seen_of_the_document() -> None:
