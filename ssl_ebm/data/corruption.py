@@ -131,6 +131,7 @@ class TokenMasking:
                     "masking whole words needs to know where they begin: the tokenizer's word_starts"
                 )
             begins = word_starts[tokens]
+            begins[:, 0] = True  # the sequence may begin inside of a word
         else:
             begins = self._uniform(tokens, generator) < 1 / SPAN_MEAN
         begins = begins | ~free  # a special token ends a unit

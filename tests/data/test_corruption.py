@@ -71,6 +71,16 @@ def test_words_are_hidden_whole() -> None:
                 word.append(gone[i])
 
 
+def test_the_rest_of_a_word_is_a_word_of_its_own() -> None:
+    tokens = torch.tensor([[8, 8, 6, 8, 6, 8, 6, 8]] * 400)  # words begin with 6; the first one began before
+    starts = torch.arange(V) == 6
+    made = TokenMasking(0.5, "word", masked=1.0, random=0.0).hide(tokens, V, starts, generator())
+    hidden = made.tokens == MASK
+    words = hidden[:, ::2]
+    assert torch.equal(words, hidden[:, 1::2])
+    assert (words[:, 0] != words[:, 1]).double().mean() == pytest.approx(2 / 3, abs=0.1)  # two of four words
+
+
 def test_spans_have_the_geometric_mean_length() -> None:
     tokens = torch.full((3000, 128), 7)
     made = TokenMasking(0.15, "span", masked=1.0, random=0.0).hide(tokens, V, generator=generator())
