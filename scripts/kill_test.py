@@ -36,7 +36,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from ssl_ebm.evaluation.provenance import versions
+from ssl_ebm.running.provenance import versions
 from ssl_ebm.tasks.saving import newest_whole
 
 REPOSITORY = Path(__file__).resolve().parent.parent

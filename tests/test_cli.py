@@ -20,7 +20,7 @@ from toy_task import ToyTask, thread_limit
 from ssl_ebm.cli import main
 from ssl_ebm.data import MovingDigits
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.runs import Run
+from ssl_ebm.running.runs import Run
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_classes")

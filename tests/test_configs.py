@@ -6,7 +6,7 @@ import pytest
 import yaml
 from jsonargparse import Namespace
 
-from ssl_ebm.evaluation.runs import Run
+from ssl_ebm.running.runs import Run
 from ssl_ebm.tasks import FramePrediction
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ def trusting(command: Command) -> Command:
 
     @wraps(command)
     def run(options: argparse.Namespace) -> None:
-        from ssl_ebm.evaluation.trust import trusts
+        from ssl_ebm.running.trust import trusts
         from ssl_ebm.tasks.naming import importing
 
         if getattr(options, "trust_config", False):
@@ -165,6 +165,6 @@ def benchmark(options: argparse.Namespace) -> None:
 
 
 def run_trainer(command: str, arguments: Sequence[str]) -> None:
-    from ssl_ebm.evaluation.runs import Run
+    from ssl_ebm.running.runs import Run
 
     Run(command, arguments).execute()

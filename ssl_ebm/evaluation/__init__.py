@@ -1,4 +1,4 @@
-"""Callbacks and metrics: quality of prediction, collapse, progress."""
+"""Callbacks and metrics: quality of prediction, collapse, probes."""
 
 from ssl_ebm.evaluation.callbacks import FutureFigures
 from ssl_ebm.evaluation.collapse import CollapseCheck

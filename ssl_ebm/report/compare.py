@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.progress import Display
 from ssl_ebm.report.assessment import Protocol
@@ -18,6 +17,7 @@ from ssl_ebm.report.entries import Entry, read_entries
 from ssl_ebm.report.provenance import describe_device
 from ssl_ebm.report.studies import Measured, study_of
 from ssl_ebm.report.training import Training, train
+from ssl_ebm.running.provenance import versions
 from ssl_ebm.tasks.checkpoints import load_task
 
 

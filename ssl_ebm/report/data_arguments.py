@@ -9,7 +9,7 @@ from typing import Any
 from lightning import LightningDataModule
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.arguments import read_arguments
+from ssl_ebm.running.arguments import read_arguments
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.config_files import read_settings
 

@@ -23,12 +23,12 @@ from ssl_ebm.evaluation.densities import (
     items_of,
 )
 from ssl_ebm.evaluation.density_figures import density_figure, histogram_figure, sheet_figure, way_figure
-from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.report.document import document
 from ssl_ebm.report.provenance import describe_device, steps_behind
 from ssl_ebm.report.sections import section
 from ssl_ebm.report.tables import cell, table, tiles
+from ssl_ebm.running.provenance import versions
 from ssl_ebm.tasks.density_estimation import DensityEstimation
 
 SHOWN = 16  # samples beside their nearest training items

@@ -12,8 +12,8 @@ import yaml
 
 from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.report.studies import check_data
+from ssl_ebm.running.runs import Run
 from ssl_ebm.tasks.latent_prediction import LatentPrediction
 
 MODELS = ("least_squares", "latent_ebm")  # one config for each, in any order

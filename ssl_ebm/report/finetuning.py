@@ -14,15 +14,15 @@ import yaml
 from numpy.typing import NDArray
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.arguments import read_arguments
 from ssl_ebm.evaluation.loggers import end_wandb
 from ssl_ebm.evaluation.probing.counted_words import Counted, counted_words
-from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.statistics import Bootstrap, Interval, paired_interval, share_interval
-from ssl_ebm.evaluation.trust import Checked, check_configs, check_description
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.report.data_arguments import data_description
 from ssl_ebm.report.entries import resolved, trained_settings
+from ssl_ebm.running.arguments import read_arguments
+from ssl_ebm.running.runs import Run
+from ssl_ebm.running.trust import Checked, check_configs, check_description
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.classification import Vote
 from ssl_ebm.tasks.saving import last_checkpoint, newest_whole

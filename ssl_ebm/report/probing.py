@@ -21,12 +21,12 @@ from ssl_ebm.evaluation.probing.frozen import Frozen, Pooling
 from ssl_ebm.evaluation.probing.probes import knn_probe, linear_probe, regression_probe
 from ssl_ebm.evaluation.probing.results import Classified, Samples
 from ssl_ebm.evaluation.probing.spread import rank_me
-from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.progress import Display
 from ssl_ebm.report.data_arguments import make_data
 from ssl_ebm.report.probing_page import Seen, render
 from ssl_ebm.report.provenance import describe_device
+from ssl_ebm.running.provenance import versions
 from ssl_ebm.tasks.backbones import make_backbone
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint
 from ssl_ebm.tasks.fine_tuning import FineTuning

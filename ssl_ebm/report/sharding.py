@@ -11,8 +11,8 @@ from ssl_ebm.data.shards.manifest import Kind, Manifest, is_sharded
 from ssl_ebm.data.shards.plan import make_plan
 from ssl_ebm.data.shards.writing import Progress, write_shards
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.lock import only_run_in
 from ssl_ebm.progress import Display
+from ssl_ebm.running.lock import only_run_in
 
 MEGABYTE = 10**6
 SETTLED = 1.0  # seconds after which the rate says how long the rest will take

@@ -8,11 +8,11 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.evaluation.text_quality import TextQuality
 from ssl_ebm.files import write_whole
 from ssl_ebm.report.provenance import describe_device, steps_behind
 from ssl_ebm.report.text_page import render
+from ssl_ebm.running.provenance import versions
 
 
 class TextReport(TextQuality):

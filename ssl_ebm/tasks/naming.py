@@ -70,7 +70,7 @@ _NEVER = (
     *("builtins.eval", "builtins.exec", "builtins.compile", "builtins.open", "builtins.__import__"),
     *("torch.load", "torch.hub", "torch.package", "torch.utils.cpp_extension", "torch.distributed.run"),
     *("lightning.pytorch.cli", "lightning.fabric.utilities.cloud_io"),
-    *("ssl_ebm.cli", "ssl_ebm.files", "ssl_ebm.evaluation.runs"),
+    *("ssl_ebm.cli", "ssl_ebm.files", "ssl_ebm.running.runs"),
 )
 # Whose modules are more than networks: some are compiled from code, some fetch what they need.
 _OTHERWISE = ("torch", "torchmetrics")

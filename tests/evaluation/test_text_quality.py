@@ -15,10 +15,10 @@ from ssl_ebm.data.special_tokens import CLS, MASK, SEP
 from ssl_ebm.data.text import PackedText
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.hidden_tokens import all_masked, calibration, predicted
-from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.evaluation.statistics import Bootstrap
 from ssl_ebm.evaluation.text_quality import documents_of, text_quality
 from ssl_ebm.report.text import TextModel
+from ssl_ebm.running.runs import Run
 from ssl_ebm.tasks import MaskedText, load_task
 
 NOUNS, VERBS = ["cat", "dog", "man", "cow"], ["sees", "hears", "likes"]

@@ -13,8 +13,8 @@ from PIL import Image
 from ssl_ebm.cli import main
 from ssl_ebm.data.clips import load_clip
 from ssl_ebm.evaluation.pictures import BORDER, CONTEXT, GAP, PREDICTED, SMALLEST_CELL
-from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.report.sampling import sample_futures
+from ssl_ebm.running.runs import Run
 from ssl_ebm.tasks import FramePrediction, load_task
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 

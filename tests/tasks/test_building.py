@@ -135,7 +135,7 @@ def test_a_file_that_looks_like_a_name_to_import_is_a_file(
 @pytest.mark.parametrize(
     "path",
     [
-        "ssl_ebm.evaluation.lock.os.system",
+        "ssl_ebm.running.lock.os.system",
         "ssl_ebm.tasks.building.Path",
         "torch.nn.modules.module.torch.hub.load",
     ],

@@ -7,7 +7,7 @@ import torch
 from toy_task import OtherTask, ToyData, ToyTask
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.runs import Run
+from ssl_ebm.running.runs import Run
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint
 
 

@@ -5,8 +5,8 @@ import argparse
 import pytest
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.networks.patch_completion import PatchCompletion
+from ssl_ebm.running.runs import Run
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.hints import PARTS, with_hint
 

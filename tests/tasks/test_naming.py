@@ -39,9 +39,9 @@ NOTHING = ["photos.v2", "clip.mp4", "0.5", "a b.c", "words", "no_such_module.X"]
 NOT_THERE = ["ssl_ebm.no_such_module.X", "ssl_ebm.tasks.NoSuchTask"]
 FOREIGN = [
     *("os.system", "subprocess.Popen", "torch.hub.load", "torch.nnx", "torch.load", "stranger-x.Y"),
-    *("ssl_ebm.evaluation.lock.os.system", "ssl_ebm.report.training.subprocess.Popen"),
+    *("ssl_ebm.running.lock.os.system", "ssl_ebm.report.training.subprocess.Popen"),
     *("ssl_ebm.tasks.checkpoints.torch.load", "lightning.pytorch.cli.os.system"),
-    *("ssl_ebm.cli.main", "ssl_ebm.evaluation.runs.Run", "ssl_ebm.files.write_whole"),
+    *("ssl_ebm.cli.main", "ssl_ebm.running.runs.Run", "ssl_ebm.files.write_whole"),
     *("ssl_ebm.evaluation.probing.features.ready", "ssl_ebm.report.benchmarks.text._network"),
     *("lightning.pytorch.cli.instantiate_class", "lightning.pytorch.Trainer"),
     *("lightning.fabric.utilities.cloud_io._load", "lightning.pytorch.loggers.MLFlowLogger"),
@@ -152,7 +152,7 @@ def test_the_parser_imports_nothing_that_is_barred(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["os.system", "ssl_ebm.cli.main", "torch.load", "ssl_ebm.evaluation.lock.os.remove"]
+    "name", ["os.system", "ssl_ebm.cli.main", "torch.load", "ssl_ebm.running.lock.os.remove"]
 )
 def test_the_parser_never_imports(name: str) -> None:
     """However it came by the name."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.runs import Run
 from ssl_ebm.report.benchmarks.timing import Effort, Rates, Work
+from ssl_ebm.running.runs import Run
 from ssl_ebm.tasks.frame_prediction import FramePrediction
 
 STEPS = 2500  # of the training whose beginning is measured

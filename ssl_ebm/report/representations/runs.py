@@ -23,9 +23,9 @@ from ssl_ebm.evaluation.probing.counted_words import counted_words
 from ssl_ebm.evaluation.probing.features import RawInputs, extract, target_names
 from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.probes import linear_probe, regression_probe
-from ssl_ebm.evaluation.provenance import versions
 from ssl_ebm.files import make_folder, sha256_of, write_whole
 from ssl_ebm.report.representations.recipes import Layer, Training
+from ssl_ebm.running.provenance import versions
 from ssl_ebm.tasks.backbones import make_backbone
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.fine_tuning import FineTuning

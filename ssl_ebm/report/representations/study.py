@@ -12,9 +12,6 @@ from typing import Any
 import torch
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.lock import only_run_in
-from ssl_ebm.evaluation.provenance import versions
-from ssl_ebm.evaluation.quiet import quieten
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.progress import Display
 from ssl_ebm.report.provenance import describe_device
@@ -24,6 +21,9 @@ from ssl_ebm.report.representations.page import render
 from ssl_ebm.report.representations.plot import plot
 from ssl_ebm.report.representations.recipes import Recipe
 from ssl_ebm.report.representations.runs import Result, Watch, finished
+from ssl_ebm.running.lock import only_run_in
+from ssl_ebm.running.provenance import versions
+from ssl_ebm.running.quiet import quieten
 from ssl_ebm.tasks.memory import keep_freed_memory
 
 

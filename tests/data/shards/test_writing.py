@@ -31,7 +31,7 @@ from ssl_ebm.data.shards.plan import make_plan
 from ssl_ebm.data.shards.tape import Tape
 from ssl_ebm.data.shards.writing import Progress
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.lock import only_run_in
+from ssl_ebm.running.lock import only_run_in
 
 
 def content(folder: Path) -> dict[str, bytes]:

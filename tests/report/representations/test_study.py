@@ -235,7 +235,7 @@ def test_checkpoints_of_another_training_are_kept(pictures: Recipe, tmp_path: Pa
 def test_a_folder_in_use_is_left_alone(
     pictures: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock itself: tests/evaluation/test_run_folder.py."""
+    """The lock itself: tests/running/test_run_folder.py."""
     job = TaskStudy(pictures, [0], tmp_path / "images").jobs()[0]
     job.do(lambda part: None)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 from jsonargparse import set_parsing_settings
 
 from ssl_ebm.errors import UserError, in_one_line
-from ssl_ebm.evaluation.arguments import Argument, read_arguments
+from ssl_ebm.running.arguments import Argument, read_arguments
 from ssl_ebm.tasks.config_files import (
     NoSettingsError,
     NoYamlError,

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_ebm.evaluation.progress import ProgressLines, _clock
+from ssl_ebm.running.progress import ProgressLines, _clock
 
 
 def test_a_line_says_where_training_stands(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("ssl_ebm.evaluation.progress.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("ssl_ebm.running.progress.time.monotonic", lambda: clock.now)
     trainer: Any = SimpleNamespace(global_step=0, estimated_stepping_batches=100, is_global_zero=True)
     module: Any = None
     lines = ProgressLines(seconds=10.0)

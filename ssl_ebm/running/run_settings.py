@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from ssl_ebm.data.loading import READ_TIMEOUT
 from ssl_ebm.evaluation.loggers import WandbMode
-from ssl_ebm.evaluation.trust import FLAG
+from ssl_ebm.running.trust import FLAG
 
 
 def add_settings(parser: LightningArgumentParser) -> None:

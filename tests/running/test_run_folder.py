@@ -12,8 +12,8 @@ import yaml
 
 from ssl_ebm.cli import main
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.lock import only_run_in
-from ssl_ebm.evaluation.provenance import git_state, versions
+from ssl_ebm.running.lock import only_run_in
+from ssl_ebm.running.provenance import git_state, versions
 from ssl_ebm.tasks.saving import last_checkpoint, previous_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_classes")

@@ -17,21 +17,21 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
-from ssl_ebm.evaluation.arguments import merge_parts, names_a_task
-from ssl_ebm.evaluation.failures import remedy_for, take_late_signal
-from ssl_ebm.evaluation.lock import only_run_in
 from ssl_ebm.evaluation.loggers import wandb_logger
-from ssl_ebm.evaluation.progress import ProgressLines
-from ssl_ebm.evaluation.provenance import RECORD, RunRecord
-from ssl_ebm.evaluation.quiet import quieten
-from ssl_ebm.evaluation.run_settings import add_settings, launched_settings
-from ssl_ebm.evaluation.trust import (
+from ssl_ebm.files import whole
+from ssl_ebm.running.arguments import merge_parts, names_a_task
+from ssl_ebm.running.failures import remedy_for, take_late_signal
+from ssl_ebm.running.lock import only_run_in
+from ssl_ebm.running.progress import ProgressLines
+from ssl_ebm.running.provenance import RECORD, RunRecord
+from ssl_ebm.running.quiet import quieten
+from ssl_ebm.running.run_settings import add_settings, launched_settings
+from ssl_ebm.running.trust import (
     Checked,
     check_configs,
     check_description,
     read_local_files_alone,
 )
-from ssl_ebm.files import whole
 from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls

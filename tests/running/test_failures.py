@@ -8,7 +8,7 @@ from small_backbones import batch_for, text_network
 from torch.utils.data import DataLoader
 from two_futures import trainer
 
-from ssl_ebm.evaluation.failures import remedy_for
+from ssl_ebm.running.failures import remedy_for
 from ssl_ebm.tasks import MaskedText
 
 

@@ -15,9 +15,9 @@ import torch
 
 from ssl_ebm.cli import main
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.runs import Run
-from ssl_ebm.evaluation.trust import VARIABLE, check_configs
 from ssl_ebm.report import finetuning
+from ssl_ebm.running.runs import Run
+from ssl_ebm.running.trust import VARIABLE, check_configs
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 
 EVIL = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nclass Callback:\n    pass\n"

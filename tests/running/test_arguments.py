@@ -10,8 +10,8 @@ import pytest
 
 from ssl_ebm.cli import main
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.arguments import merge_parts, names_a_task, read_arguments
-from ssl_ebm.evaluation.runs import Run
+from ssl_ebm.running.arguments import merge_parts, names_a_task, read_arguments
+from ssl_ebm.running.runs import Run
 
 CONFIG = """\
 model:
