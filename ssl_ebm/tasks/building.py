@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from textwrap import shorten
 from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
@@ -30,6 +31,8 @@ from ssl_ebm.tasks.naming import (
     trusts_all,
 )
 
+SHOWN = 80  # characters of a wrong description in a message
+
 Built = TypeVar("Built")
 
 
@@ -48,9 +51,12 @@ def build(description: Mapping[str, Any], kind: type[Built], name: str) -> Built
         UserError: no such class or argument, a value of a wrong type or out of range, a name that a file may
             not have.
     """
-    if not isinstance(description, Mapping | Namespace) or "class_path" not in description:
-        raise UserError(f"{name}: describe it by class_path and init_args, got {description!r}")
     plain = _plain(description)
+    if not isinstance(plain, dict) or not isinstance(plain.get("class_path"), str):
+        raise UserError(
+            f"{name}: describe it by class_path and init_args, the class by its name (module.Class; of a "
+            f"notebook or script: __main__.Class), got {shorten(repr(description), SHOWN)}"
+        )
     barred = set[str]()
     for path, is_class in _names(plain):
         if is_address(path) and not trusts_all():

@@ -55,6 +55,8 @@ def test_protocols() -> None:
         (described("os.system", command="true"), "os.system is none of the classes that a file may name"),
         ({"codes": 3}, "describe it by class_path and init_args"),
         (None, "describe it by class_path and init_args"),
+        (nn.Linear(2, 1), "describe it by class_path and init_args.*__main__.Class"),
+        ({"class_path": nn.Linear}, "describe it by class_path and init_args.*__main__.Class"),
     ],
 )
 def test_mistakes_are_one_line(description: Any, words: str) -> None:
