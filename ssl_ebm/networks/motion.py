@@ -14,14 +14,16 @@ def shifts(radius: int) -> int:
     return (2 * radius + 1) ** 2
 
 
-def shifted(pictures: Tensor, radius: int) -> Tensor:
-    """Every displaced copy of the pictures: (B, D, H, W) -> (B, D, shifts, H, W); zeros come in at the edges.
+def shifted(pictures: Tensor, radius: int, continued: bool = False) -> Tensor:
+    """Every displaced copy of the pictures: (B, D, H, W) -> (B, D, shifts, H, W).
 
     Copy s holds `pictures[..., i - a, j - b]` at (i, j), the picture moved by a down and b to the right, with
-    (a, b) = `displacements(radius)[s]`.
+    (a, b) = `displacements(radius)[s]`. What comes in at the edges are zeros, as for a mask or what it cuts
+    out; or, `continued`, the nearest pixels of the picture, as for a frame that shows a part of its scene.
     """
     batch, depth, height, width = pictures.shape
-    copies = F.unfold(F.pad(pictures, (radius,) * 4), 2 * radius + 1)
+    room = F.pad(pictures, (radius,) * 4, "replicate" if continued else "constant")
+    copies = F.unfold(room, 2 * radius + 1)
     return copies.view(batch, depth, shifts(radius), height, width)
 
 
@@ -38,6 +40,9 @@ def block_matching(before: Tensor, after: Tensor, radius: int, cell: int) -> Ten
 
         cost[s, block] = sum over the block's pixels, mean over channels, of (shift_s(before) - after)^2
 
+    What comes in over the edges is not known: the frame is continued by its outermost pixels. (Were it black,
+    no pan of a bright scene would explain the blocks at the edges.)
+
     Args:
         before, after: (B, C, H, W), H and W multiples of `cell`.
         radius: largest displacement, pixels.
@@ -46,7 +51,7 @@ def block_matching(before: Tensor, after: Tensor, radius: int, cell: int) -> Ten
     Returns:
         (B, shifts, H / cell, W / cell), without gradient.
     """
-    difference = shifted(before, radius) - after[:, :, None]  # (B, C, shifts, H, W)
+    difference = shifted(before, radius, continued=True) - after[:, :, None]  # (B, C, shifts, H, W)
     return F.avg_pool2d(difference.square_().mean(1), cell) * cell**2
 
 

@@ -147,7 +147,8 @@ class TransportPredictor(nn.Module):
         height, width = x.shape[-2:]
         ragged = (-width % self.cell, -height % self.cell)  # frames are filled up to whole cells, then cut
         if any(ragged):
-            x = F.pad(x, (0, ragged[0], 0, ragged[1]))
+            filled = F.pad(x.flatten(1, 2), (0, ragged[0], 0, ragged[1]), "replicate")
+            x = filled.unflatten(1, x.shape[1:3])
         last, before = x[:, -1], x[:, -2]
         cost = block_matching(before, last, self.radius, self.cell)  # (B, shifts, h, w)
         # A block at the edge of what moves shows little of it: its neighbours are asked too.
@@ -186,8 +187,9 @@ class TransportPredictor(nn.Module):
         )
 
     def _move_blocks(self, frame: Tensor, flow: Tensor) -> Tensor:
-        """Every block moved by its own distribution over displacements: (B, C, H, W), (B, shifts, h, w)."""
-        copies = shifted(frame, self.radius)  # (B, C, shifts, H, W)
+        """Every block moved by its own distribution over displacements: (B, C, H, W), (B, shifts, h, w); the
+        frame is continued by its outermost pixels."""
+        copies = shifted(frame, self.radius, continued=True)  # (B, C, shifts, H, W)
         height, width = flow.shape[-2:]
         cells = copies.view(*copies.shape[:3], height, self.cell, width, self.cell)
         return (cells * flow[:, None, :, :, None, :, None]).sum(2).flatten(4, 5).flatten(2, 3)

@@ -9,14 +9,17 @@ from numpy.typing import NDArray
 from ssl_ebm.networks import block_matching, displacements, moved_by, part_motions, shifted, shifts
 
 
-def moved(picture: NDArray[np.float64], down: int, right: int) -> NDArray[np.float64]:
-    """(H, W) moved, with zeros where nothing comes from."""
+def moved(
+    picture: NDArray[np.float64], down: int, right: int, continued: bool = False
+) -> NDArray[np.float64]:
+    """(H, W) moved, with zeros where nothing comes from, or what is nearest to there."""
     result = np.zeros_like(picture)
     height, width = picture.shape
     for i in range(height):
         for j in range(width):
-            if 0 <= i - down < height and 0 <= j - right < width:
-                result[i, j] = picture[i - down, j - right]
+            inside = 0 <= i - down < height and 0 <= j - right < width
+            if inside or continued:
+                result[i, j] = picture[min(max(i - down, 0), height - 1), min(max(j - right, 0), width - 1)]
     return result
 
 
@@ -34,16 +37,17 @@ def test_displacements_go_from_down_right_to_up_left(radius: int) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(5, 7), (8, 4), (1, 2)])
 @pytest.mark.parametrize("radius", [1, 3])
+@pytest.mark.parametrize("continued", [False, True])
 def test_shifted_equals_loops_for_every_displacement(
-    height: int, width: int, radius: int, generator: torch.Generator
+    height: int, width: int, radius: int, continued: bool, generator: torch.Generator
 ) -> None:
     pictures = torch.rand(2, 3, height, width, generator=generator, dtype=torch.float64)
-    copies = shifted(pictures, radius)
+    copies = shifted(pictures, radius, continued)
     assert copies.shape == (2, 3, shifts(radius), height, width)
     for s, (down, right) in enumerate(in_order(radius)):
         for item in range(2):
             for depth in range(3):
-                expected = moved(pictures[item, depth].numpy(), down, right)
+                expected = moved(pictures[item, depth].numpy(), down, right, continued)
                 np.testing.assert_array_equal(copies[item, depth, s].numpy(), expected)
 
 
@@ -62,7 +66,7 @@ def test_block_matching_equals_loops(cell: int, channels: int, generator: torch.
     assert cost.shape == (2, shifts(2), 8 // cell, 12 // cell)
     for item in range(2):
         for s, (down, right) in enumerate(in_order(2)):
-            copies = np.stack([moved(colour, down, right) for colour in before[item].numpy()])
+            copies = np.stack([moved(colour, down, right, continued=True) for colour in before[item].numpy()])
             error = ((copies - after[item].numpy()) ** 2).mean(0)
             for i in range(8 // cell):
                 for j in range(12 // cell):
@@ -80,6 +84,24 @@ def test_block_matching_finds_a_known_motion(motion: tuple[int, int], generator:
     found = displacements(3)[inside.argmin(0)]
     assert found.tolist() == [[down, right]] * inside.shape[1]
     assert inside.amin(0).max() == 0
+
+
+@pytest.mark.parametrize("motion", [(1, 2), (-2, 0), (3, -3)])
+def test_a_pan_over_a_bright_scene_is_recognised(motion: tuple[int, int], generator: torch.Generator) -> None:
+    """Smooth textures of mean 0.5, of which the frame shows a part; 12 scenes of 64 x 64 pixels."""
+    coarse = torch.rand(12, 3, 15, 15, generator=generator, dtype=torch.float64)
+    wide = 0.3 + 0.4 * F.interpolate(coarse, size=(80, 80), mode="bicubic")
+    down, right = motion
+    before, after = wide[..., 8:72, 8:72], wide[..., 8 - down : 72 - down, 8 - right : 72 - right]
+    cost = block_matching(before, after, 3, 4)
+    whole = torch.ones(12, 1, 16, 16, dtype=torch.float64)
+    found = displacements(3)[part_motions(whole, cost)[:, 0].argmax(-1)]
+    assert found.tolist() == [[down, right]] * 12
+    of_blocks = displacements(3)[cost.argmin(1)]  # (12, 16, 16, 2)
+    at_edges = torch.ones(16, 16, dtype=torch.bool)
+    at_edges[1:-1, 1:-1] = False
+    right_ones = (of_blocks == torch.tensor(motion)).all(-1)[:, at_edges]
+    assert right_ones.double().mean() > 0.75  # with black outside of the frame: half
 
 
 def test_block_matching_has_no_gradient() -> None:

@@ -128,6 +128,18 @@ def test_the_rest_goes_on_as_it_moved(motion: tuple[int, int]) -> None:
     torch.testing.assert_close(rest[..., 8:-8, 8:-8], y[..., 8:-8, 8:-8], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("height", "width"), [(24, 28), (22, 25)])
+def test_no_black_comes_in_where_a_bright_scene_moves(height: int, width: int) -> None:
+    """A plane of one colour looks the same wherever the camera goes, to its edges."""
+    x = torch.full((1, 2, 3, height, width), 0.7, dtype=torch.float64)
+    network = predictor(3, paints=0)
+    planes = torch.full((1, 5, 24, 28), -1000.0, dtype=torch.float64)
+    planes[:, 4] = 1000.0  # all of the frame is rest
+    flow = torch.rand(1, shifts(RADIUS), 6, 7, dtype=torch.float64)
+    shows(network, planes, 1000 * flow)
+    torch.testing.assert_close(network(x).rest, x[:, -1], rtol=0, atol=1e-12)
+
+
 def test_inertia_prefers_the_motion_of_what_the_layer_holds() -> None:
     x = torch.zeros(1, 2, 1, 16, 16, dtype=torch.float64)
     patch = 0.5 + 0.5 * video(6, 6)
@@ -159,6 +171,11 @@ def at(picture: Array, i: int, j: int) -> float:
     return picture[i, j] if inside else 0.0
 
 
+def nearest(picture: Array, i: int, j: int) -> float:
+    """A pixel, or the one that is nearest to a place outside."""
+    return picture[min(max(i, 0), picture.shape[0] - 1), min(max(j, 0), picture.shape[1] - 1)]
+
+
 def slow_rest(last: Array, fill: Array, masks: Array, flow: Array) -> Array:
     """The filled frame (C, H, W), each block moved by its own distribution (shifts, h, w)."""
     covered = masks.sum(0)
@@ -167,7 +184,7 @@ def slow_rest(last: Array, fill: Array, masks: Array, flow: Array) -> Array:
     for c, i, j in np.ndindex(*last.shape):
         weights = softmax(flow[:, i // CELL, j // CELL])
         for s, (down, right) in enumerate(displacements(RADIUS).tolist()):
-            rest[c, i, j] += weights[s] * at(whole[c], i - down, j - right)
+            rest[c, i, j] += weights[s] * nearest(whole[c], i - down, j - right)
     return rest
 
 
@@ -251,7 +268,7 @@ def test_items_of_a_batch_do_not_see_each_other() -> None:
 def test_ragged_frames_are_those_of_whole_cells_cut(height: int, width: int, levels: int) -> None:
     network, decode = predictor(3, layers=2, levels=levels), decoder(3, layers=2)
     x, z = video(1, 2, 3, height, width), video(1, 2, 3, seed=1)
-    filled = F.pad(x, (0, -width % CELL, 0, -height % CELL))
+    filled = F.pad(x[0], (0, -width % CELL, 0, -height % CELL), "replicate")[None]
     whole = decode(network(filled), z)[..., :height, :width]
     torch.testing.assert_close(decode(network(x), z), whole, rtol=0, atol=1e-12)
 
@@ -304,7 +321,7 @@ def test_a_sharp_flow_moves_every_block_by_one_displacement() -> None:
     x = torch.rand(3, 2, 1, 16, 20)
     sharp, soft = predictor(x, 1e4), predictor(x)
     assert torch.equal(soft.rest, predictor(x, 1.0).rest)
-    copies = shifted(x[:, -1], radius)[:, 0]  # (B, shifts, H, W)
+    copies = shifted(x[:, -1], radius, continued=True)[:, 0]  # (B, shifts, H, W)
 
     def nearest(rest: torch.Tensor) -> torch.Tensor:
         """Largest difference of each block from the copy it is nearest to: (B, blocks)."""
