@@ -27,7 +27,7 @@ class TorchvisionVideo(VideoData):
         UCF101: root/CLASS/*.avi and annotations/{train,test}list0F.txt, F the fold. Validation clips are
             taken from the training list; clips cut from one recording (v_CLASS_gNN_cNN) stay together.
         HMDB51: root/CLASS/*.avi and annotations/CLASS_test_splitF.txt. Validation clips are taken from the
-            training list.
+            training list; clips cut from one video (SOURCE_CLASS_..._N.avi), of any class, stay together.
         Kinetics: root/{train,val,test}/CLASS/*.{avi,mp4}; a missing val or test is taken from train.
 
     Args:
@@ -80,8 +80,8 @@ class TorchvisionVideo(VideoData):
                 file = PurePosixPath(listing.name)
                 split = tags.get(file.name)
                 if split is not None:
-                    group = re.sub(r"_c\d+\.avi$", "", file.name) if self.name == "UCF101" else listing.name
                     label = file.parts[0]
+                    group = self._recording(file.stem, label)
                     found.append(replace(listing, split=split, group=group, label=label))
             if not found:
                 raise UserError(
@@ -122,6 +122,12 @@ class TorchvisionVideo(VideoData):
             for split in ("train", "test")
             for line in self._lines(f"{split}list{self.fold:02d}.txt")
         }
+
+    def _recording(self, name: str, label: str) -> str:
+        """What a clip of UCF101 or HMDB51 was cut from, by its file's name."""
+        if self.name == "UCF101":
+            return re.sub(r"_c\d+$", "", name)
+        return name.rpartition(f"_{label}_")[0] or re.sub(r"_\d+$", "", name)
 
     def _hmdb51(self) -> dict[str, str]:
         """Split of each file, by CLASS_test_split1.txt (lines NAME and 1: train, 2: test, 0: neither)."""

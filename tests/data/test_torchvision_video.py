@@ -91,8 +91,8 @@ def test_hmdb51_has_torchvisions_split(tmp_path: Path) -> None:
     for name in ("clap", "wave"):
         lines = []
         for clip in range(9):
-            write_clip(tmp_path / "clips" / name / f"film_{name}_{clip}.avi", shades(6, 32, 32))
-            lines.append(f"film_{name}_{clip}.avi {(1, 1, 2, 0, 1, 1, 2, 1, 1)[clip]} ")
+            write_clip(tmp_path / "clips" / name / f"film{clip}_{name}_0.avi", shades(6, 32, 32))
+            lines.append(f"film{clip}_{name}_0.avi {(1, 1, 2, 0, 1, 1, 2, 1, 1)[clip]} ")
         (tmp_path / "lists" / f"{name}_test_split1.txt").write_text("\n".join(lines))
         (tmp_path / "lists" / f"{name}_test_split2.txt").write_text("")
     data = ready("HMDB51", tmp_path / "clips", annotations=str(tmp_path / "lists"))
@@ -100,6 +100,32 @@ def test_hmdb51_has_torchvisions_split(tmp_path: Path) -> None:
         chosen = torchvisions_choice(datasets.HMDB51, tmp_path / "clips", tmp_path / "lists", train)
         assert files(data, *splits) == chosen
     assert len(files(data, "train", "val", "test")) == 16  # two clips of 18 are in neither list
+
+
+def test_hmdb51_keeps_clips_of_one_video_together(tmp_path: Path) -> None:
+    """Five films with two clips of each of two classes; and videos whose clips do not name their class."""
+    source = {}
+    (tmp_path / "lists").mkdir()
+    for name in ("ride_bike", "walk"):
+        own = {
+            f"{film}_{name}_f_nm_np1_fr_med_{clip}.avi": film
+            for film in ("Day_of_walk_1", "Two_towns", "A_walk_home", "Rain", "Tea_4")
+            for clip in range(2)
+        }
+        if name == "walk":
+            own |= {f"Other_{film}_{clip}.avi": f"Other_{film}" for film in range(4) for clip in range(3)}
+        for file in own:
+            write_clip(tmp_path / "clips" / name / file, shades(6, 16, 16))
+        lines = [f"{file} 1\n" for file in own]
+        (tmp_path / "lists" / f"{name}_test_split1.txt").write_text("".join(lines))
+        source |= own
+    for seed in range(4):
+        data = ready(
+            "HMDB51", tmp_path / "clips", annotations=str(tmp_path / "lists"), val_fraction=0.3, seed=seed
+        )
+        sides = [{source[name] for name in files(data, split)} for split in ("train", "val", "test")]
+        assert len(files(data, "train", "val", "test")) == len(source)
+        assert sum(map(len, sides)) == len(set().union(*sides)) == 9
 
 
 def test_kinetics_takes_splits_and_classes_from_folders(tmp_path: Path) -> None:
