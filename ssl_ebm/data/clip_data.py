@@ -14,6 +14,7 @@ class ClipData(StreamData):
 
         video: (B, T, C, H, W) float32 in [0, 1], T = context_frames + future_frames;
         clip: (B,) int64, the index of the clip within its split (items of one clip are not independent);
+        group: (B,) int64, a number that the clips of one recording share, where that is known;
         label: (B,) int64, where there are classes.
 
     Attributes:

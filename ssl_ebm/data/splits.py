@@ -27,6 +27,11 @@ def group_keys(groups: Iterable[bytes], seed: int) -> NDArray[np.uint64]:
     return stream_keys(seed, "split/", groups)
 
 
+def group_numbers(groups: Iterable[bytes]) -> list[int]:
+    """A number for each group's name, the same wherever the name is met: 63 bits of a hash."""
+    return (stream_keys(0, "group/", groups) >> np.uint64(1)).tolist()
+
+
 class Splits:
     """The split of every file; whole groups go to one side.
 

@@ -19,14 +19,15 @@ from ssl_ebm.data.decoding import BrokenClipError, FrameFormat, to_float
 from ssl_ebm.data.listings import Listing, assign_splits, check_fractions, class_names
 from ssl_ebm.data.loading import check_memory, warn_of_skipped
 from ssl_ebm.data.randomness import uniforms
-from ssl_ebm.data.shards.folder import StoredLabels
+from ssl_ebm.data.shards.folder import StoredGroups, StoredLabels
 from ssl_ebm.data.shards.records import AT_ONCE
-from ssl_ebm.data.splits import SPLITS
+from ssl_ebm.data.splits import SPLITS, group_numbers
 from ssl_ebm.data.stored_clips import frame_counts
 from ssl_ebm.errors import UserError
 
 Labels = Sequence[int] | StoredLabels | None  # class numbers
-LabelledClips = tuple[Sequence[Clip], Labels]
+Groups = Sequence[int] | StoredGroups  # numbers that clips of one recording share
+LabelledClips = tuple[Sequence[Clip], Labels, Groups]
 _BLOCK = 64  # clips whose items are counted together: of clips in shards no more is held in memory
 
 
@@ -43,6 +44,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
     An item is a dictionary of tensors:
         video: (length, C, H, W) float32 in [0, 1].
         clip: int64, number of the clip in this split.
+        group: int64, a number that the clips of one recording share, where their groups are known.
         start: int64, first frame of the window, after resampling in time.
         label: int64, where the clips have classes.
 
@@ -55,6 +57,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         training: draw the windows.
         seed, split: name the random numbers.
         stop: a clip that cannot be read is an error; else the next clip takes its place, with a warning.
+        groups: number of the group of each clip, or None.
 
     Raises:
         UserError: there is no window.
@@ -71,9 +74,11 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         seed: int,
         split: str,
         stop: bool = False,
+        groups: Groups | None = None,
     ) -> None:
         self.clips = clips
         self.labels = labels
+        self.groups = groups
         self.length = length
         self.stride = stride
         self.training = training
@@ -158,6 +163,8 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         item = {"video": to_float(frames), "clip": torch.tensor(clip), "start": torch.tensor(start)}
         if self.labels is not None:
             item["label"] = torch.tensor(self.labels[clip])
+        if self.groups is not None:
+            item["group"] = torch.tensor(self.groups[clip])
         return item
 
 
@@ -278,8 +285,8 @@ class VideoData(ClipData):
         return self.context_frames + max(self.future_frames, self.eval_future_frames)
 
     def _prepare(self) -> dict[str, LabelledClips]:
-        """Clips and class numbers of each split: read all clips, leave out the broken and the short ones, and
-        share the others among the splits.
+        """Clips of each split, and the numbers of their classes and groups: read all clips, leave out the
+        broken and the short ones, and share the others among the splits.
 
         In this order, so that a broken clip cannot be the only one of a split.
         """
@@ -300,7 +307,8 @@ class VideoData(ClipData):
         for split in SPLITS:
             chosen = [one for one in usable if one.split == split]
             labels = [number[one.label] for one in chosen if one.label is not None] if number else None
-            prepared[split] = [clips[one.name] for one in chosen], labels
+            groups = group_numbers(os.fsencode(one.group) for one in chosen)
+            prepared[split] = [clips[one.name] for one in chosen], labels, groups
         return prepared
 
     def make_dataset(self, split: str) -> ClipWindows:
@@ -311,7 +319,7 @@ class VideoData(ClipData):
         """
         if self._clips is None:
             self._clips = self._prepare()
-        clips, labels = self._clips[split]
+        clips, labels, groups = self._clips[split]
         if not len(clips):
             raise UserError(f"every {split} clip in {self.source} is broken or too short: add good ones")
         return ClipWindows(
@@ -324,6 +332,7 @@ class VideoData(ClipData):
             self.seed,
             split,
             self.on_broken == "stop",
+            groups,
         )
 
     def _read_all(self, read: Callable[[Listing], Clip], chosen: Sequence[Listing]) -> dict[str, Clip]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ssl_ebm.data.clips import Clip, find_clips
 from ssl_ebm.data.listings import Listing
 from ssl_ebm.data.shards.drawing import rows_of_splits
-from ssl_ebm.data.shards.folder import ShardFolder, open_shards
+from ssl_ebm.data.shards.folder import ShardFolder, StoredGroups, open_shards
 from ssl_ebm.data.shards.records import AT_ONCE
 from ssl_ebm.data.splits import SPLITS
 from ssl_ebm.data.stored_clips import StoredClips, open_listed
@@ -82,6 +82,10 @@ class VideoFolder(VideoData):
             shards, *fractions, self.seed, lambda start, stop: frames_and_fits(start, stop)[1]
         )
         return {
-            split: (StoredClips(shards, own, self.form, self.frame_rate), shards.labels(own))
+            split: (
+                StoredClips(shards, own, self.form, self.frame_rate),
+                shards.labels(own),
+                StoredGroups(shards, own),
+            )
             for split, own in rows.items()
         }

@@ -16,7 +16,15 @@ from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.leakage import swap_test
 from ssl_ebm.evaluation.perceptual import Distance, lpips_if_on_disk
 from ssl_ebm.evaluation.protocols import Clips, EnergyModel, FramePredictor, Futures, KnownWorld, has_latent
-from ssl_ebm.evaluation.records import BoundsRecord, FrameEvaluation, ModelRecord, check_best_of, most_diverse
+from ssl_ebm.evaluation.records import (
+    BoundsRecord,
+    FrameEvaluation,
+    ModelRecord,
+    check_best_of,
+    first_clips,
+    group_of,
+    most_diverse,
+)
 from ssl_ebm.evaluation.samples import diversity, gradient_energy, squared_error
 from ssl_ebm.evaluation.scores import coincide, free_energies, partners
 from ssl_ebm.evaluation.similarity import structural_similarity
@@ -49,7 +57,7 @@ def evaluate_frames(
 
     Arguments:
         models: name -> one network for each training seed (any number M; a control may have one).
-        dataset: items with ``video`` (T, C, H, W), ``clip``, and ``uncertain`` where known; a
+        dataset: items with ``video`` (T, C, H, W), ``clip``, and ``group`` and ``uncertain`` where known; a
             :class:`KnownWorld` gives the figures that need the truth.
         clips: indices into ``dataset``; all of it if None.
         beta: inverse temperature of the second set of free energies.
@@ -77,7 +85,7 @@ def evaluate_frames(
         for name, m in models.items()
     }
     bounds = BoundsRecord.empty(len(indices), len(best_of)) if isinstance(dataset, KnownWorld) else None
-    clip = np.zeros(len(indices), dtype=np.int64)
+    clip, group = np.zeros((2, len(indices)), dtype=np.int64)
     gradient = np.zeros(len(indices))
     uncertain: list[tuple[int, bool]] = []
     lpips = lpips_if_on_disk(device)
@@ -91,7 +99,7 @@ def evaluate_frames(
             batch = _load(dataset, indices[rows], context, device)
             noise = generator_for(seed, _NOISE, number)
             batch.candidates["noise"] = torch.rand(batch.y.shape, generator=noise).to(device)
-            clip[rows] = batch.clip.numpy()
+            clip[rows], group[rows] = batch.clip.numpy(), batch.group
             gradient[rows] = gradient_energy(batch.y).cpu().numpy()
             uncertain += [(int(r), bool(u)) for r, u in zip(rows, batch.uncertain, strict=False)]
             pixels = batch.y[0].numel()
@@ -122,6 +130,7 @@ def evaluate_frames(
         models=records,
         bounds=bounds,
         clip=clip,
+        recording=first_clips(clip, group),
         gradient=gradient,
         uncertain=mask,
         uncertain_by=by,
@@ -142,6 +151,7 @@ class _Batch:
     x: Tensor  # (B, T, C, H, W)
     y: Tensor  # (B, C, H, W)
     clip: Tensor  # (B,)
+    group: list[int]
     uncertain: list[bool]  # empty where the data does not say
     partner: Tensor  # (B,), -1 for none
     futures: list[Futures] | None
@@ -163,7 +173,8 @@ def _load(dataset: Clips, indices: np.ndarray, context: int, device: torch.devic
     x, y = video[:, :context], video[:, context]
     clip = torch.as_tensor([int(item["clip"]) for item in items])
     uncertain = [bool(item["uncertain"]) for item in items if "uncertain" in item]
-    batch = _Batch(x, y, clip, uncertain, partners(clip), None, [None] * len(items), {}, {})
+    group = [group_of(item) for item in items]
+    batch = _Batch(x, y, clip, group, uncertain, partners(clip), None, [None] * len(items), {}, {})
     everywhere = torch.ones(len(items), dtype=torch.bool)
     _add(batch, "other_clip", y[batch.partner.clamp_min(0).to(device)], batch.partner >= 0)
     _add(batch, "time_shuffled", x[:, 0], everywhere)

@@ -66,7 +66,8 @@ def has_latent(model: object) -> bool:
 
 
 class Clips(Protocol):
-    """A map-style dataset of items with ``video`` (T, C, H, W) in [0, 1] and ``clip``, the clip's number."""
+    """A map-style dataset of items with ``video`` (T, C, H, W) in [0, 1], ``clip``, the clip's number, and
+    where it is known ``group``, a number that the clips of one recording share."""
 
     def __len__(self) -> int: ...
 

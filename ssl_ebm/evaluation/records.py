@@ -3,8 +3,9 @@ computed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,8 @@ class FrameEvaluation:
     Attributes:
         models: by name.
         bounds: None where the truth is unknown.
-        clip: (N,), number of the clip that an item comes from: the unit of resampling.
+        clip: (N,), number of the clip that an item comes from.
+        recording: (N,), the first clip of the recording that it was cut from: the unit of resampling.
         gradient: (N,), gradient energy of the true next frame.
         uncertain: (N,) bool, items whose future is uncertain; ``uncertain_by`` says how that is known.
         pixels: values in a frame, C * H * W.
@@ -97,6 +99,7 @@ class FrameEvaluation:
     models: dict[str, ModelRecord]
     bounds: BoundsRecord | None
     clip: NDArray[np.int64]
+    recording: NDArray[np.int64]
     gradient: Array
     uncertain: NDArray[np.bool_]
     uncertain_by: str
@@ -107,6 +110,19 @@ class FrameEvaluation:
     split: str
     seed: int
     model_seeds: tuple[int, ...] = ()
+
+
+def group_of(item: Mapping[str, Any]) -> int:
+    """A number that items of one recording share: ``group``, or where there is none the clip."""
+    return int(item.get("group", item["clip"]))
+
+
+def first_clips(clip: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each group by the least number of its clips, (N,), (N,) -> (N,)."""
+    groups, index = np.unique(group, return_inverse=True)
+    first = np.full(len(groups), np.iinfo(np.int64).max)
+    np.minimum.at(first, index, clip)
+    return first[index]
 
 
 def most_diverse(diversity: Array, share: float) -> NDArray[np.bool_]:

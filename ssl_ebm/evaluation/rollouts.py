@@ -14,6 +14,7 @@ from torch import nn
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.protocols import Clips, FramePredictor
+from ssl_ebm.evaluation.records import first_clips, group_of
 from ssl_ebm.evaluation.samples import gradient_energy, squared_error
 from ssl_ebm.evaluation.statistics import Bootstrap
 from ssl_ebm.evaluation.summary import figure
@@ -28,13 +29,14 @@ class RolloutEvaluation:
 
     squared_error: name -> (M, N, S, H), summed over pixel values. gradient: name -> (M, N, H), mean over
         trajectories.
-    true_gradient: (N, H). clip: (N,).
+    true_gradient: (N, H). clip: (N,). recording: (N,), the first clip of the recording that it was cut from.
     """
 
     squared_error: dict[str, Array]
     gradient: dict[str, Array]
     true_gradient: Array
     clip: NDArray[np.int64]
+    recording: NDArray[np.int64]
     pixels: int
     samples: int
     split: str
@@ -67,6 +69,7 @@ def evaluate_rollouts(
         gradient={name: np.zeros((*s, horizon)) for name, s in shape.items()},
         true_gradient=np.zeros((len(indices), horizon)),
         clip=np.zeros(len(indices), dtype=np.int64),
+        recording=np.zeros(len(indices), dtype=np.int64),
         pixels=0,
         samples=samples,
         split=split,
@@ -84,6 +87,7 @@ def evaluate_rollouts(
                 )
             x, truth = video[:, :context], video[:, context : context + horizon]  # (B, H, C, H, W)
             result.clip[rows] = [int(item["clip"]) for item in items]
+            result.recording[rows] = [group_of(item) for item in items]
             result.true_gradient[rows] = gradient_energy(truth).cpu().numpy()
             result.pixels = truth[0, 0].numel()
             for name, networks in models.items():
@@ -96,6 +100,7 @@ def evaluate_rollouts(
                     result.gradient[name][m, rows] = gradient_energy(drawn).mean(1).cpu().numpy()
             if progress is not None:
                 progress(rows.stop, len(indices))
+    result.recording = first_clips(result.clip, result.recording)
     return result
 
 
@@ -110,7 +115,7 @@ def summarise_rollouts(evaluation: RolloutEvaluation, resamples: int = 1000, see
         Stochastic video generation with a learned prior, 2018), followed through.
     gradient_energy_ratio: samples over true frames, sums over clips and trajectories.
     """
-    bootstrap = Bootstrap(evaluation.clip, resamples, seed)
+    bootstrap = Bootstrap(evaluation.clip, resamples, seed, evaluation.recording)
     result = {}
     for name, error in evaluation.squared_error.items():
         best = error.sum(axis=3).argmin(axis=2)  # (M, N)
@@ -130,6 +135,7 @@ def summarise_rollouts(evaluation: RolloutEvaluation, resamples: int = 1000, see
             "K": evaluation.samples,
             "horizon": error.shape[3],
             "clips": bootstrap.clips,
+            "recordings": bootstrap.recordings,
             "seeds": len(error),
             "split": evaluation.split,
             "seed": evaluation.seed,

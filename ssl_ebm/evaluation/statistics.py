@@ -2,8 +2,9 @@
 
 A figure of a table depends on which clips were tested and on which seeds were trained. Both are resampled,
 with replacement and independently of each other (the crossed or "pigeonhole" bootstrap: Owen, The pigeonhole
-bootstrap, Annals of Applied Statistics 2007). The unit of resampling is the clip: all items, samples and
-horizons of one clip stay together, because they are not independent. Every estimate of one
+bootstrap, Annals of Applied Statistics 2007). The unit of resampling is the clip, or the recording that clips
+were cut from: all items, samples and horizons of one stay together, because they are not independent. Every
+estimate of one
 :class:`Bootstrap` uses the same resamples, so that the difference of two estimates is a paired one.
 
 With three seeds, resampling them says little about the spread over seeds (two of three resamples miss one):
@@ -48,7 +49,8 @@ class Estimate:
     Attributes:
         value: of the full sample.
         resampled: (R,).
-        clips: how many independent clips were resampled; None: so many that it does not matter.
+        clips: how many independent clips, or recordings, were resampled; None: so many that it does not
+            matter.
     """
 
     value: float
@@ -185,14 +187,19 @@ class Bootstrap:
             one clip alone each item by itself: the intervals are then over parts of it.
         resamples: their number R.
         seed: of the bootstrap's own generator; no global random state is read or changed.
+        recordings: what the clip of each item was cut from, (N,); all of one recording are drawn together,
+            unless there is but one. None: every clip stands alone.
 
     All statistics take arrays (M, N): M training seeds by N items; NaN marks what is missing.
     """
 
-    def __init__(self, clips: ArrayLike, resamples: int = 1000, seed: int = 0) -> None:
-        drawn, index = np.unique(_units(np.asarray(clips)), return_inverse=True)
+    def __init__(
+        self, clips: ArrayLike, resamples: int = 1000, seed: int = 0, recordings: ArrayLike | None = None
+    ) -> None:
+        groups = [np.asarray(clips if recordings is None else recordings), np.asarray(clips)]
+        drawn, index = np.unique(_units(*groups), return_inverse=True)
         self.items = int(index.size)
-        self.clips = len(np.unique(np.asarray(clips)))
+        self.recordings, self.clips = (len(np.unique(one)) for one in groups)
         self._clip = index
         self.resamples = resamples
         self._seed = seed
@@ -263,7 +270,7 @@ class Bootstrap:
             return Estimate(value, resampled / total, self._clips_of(~missing))
 
     def _clips_of(self, items: NDArray[np.bool_]) -> int:
-        """How many clips these items are of."""
+        """How many clips, or recordings, these items are of."""
         return len(np.unique(self._clip[items]))
 
     def _sums(self, values: Array) -> Array:
@@ -271,12 +278,14 @@ class Bootstrap:
         return np.asarray(((self.seed_weights(len(values)) @ values) * self.item_weights).sum(axis=1))
 
 
-def _units(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def _units(*groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """What a `Bootstrap` of N items draws together, (N,): those of one group, such as a document.
 
-    Where all are of the same group, each item by itself: the interval is then over parts of it.
+    Of several kinds of groups, each within those before it, the first of which there are two or more. Where
+    all items are of the same group, each item by itself: the interval is then over parts of it.
     """
-    return groups if len(np.unique(groups)) > 1 else np.arange(len(groups))
+    several = (one for one in groups if len(np.unique(one)) > 1)
+    return next(several, np.arange(len(groups[0])))
 
 
 def _weighted_auroc(real: Array, negative: Array, weights: Array) -> Array:

@@ -43,7 +43,7 @@ def summarise(
                                mean over the clips with several futures, where the truth is known
         auroc, auroc_beta      {negative: area}, by F and by F_beta
         leakage                see :func:`leakage_figures`
-        K, horizon, clips, items, seeds, model_seeds, split, seed, beta
+        K, horizon, clips, recordings, items, seeds, model_seeds, split, seed, beta
     """
     masks: dict[str, NDArray[np.bool_]] = {"all": np.ones(len(evaluation.clip), dtype=bool)}
     masks["uncertain"] = evaluation.uncertain
@@ -53,7 +53,7 @@ def summarise(
     if evaluation.bounds is not None:
         result["bounds"] = {}
     for part, mask in masks.items():
-        bootstrap = Bootstrap(evaluation.clip[mask], resamples, seed)
+        bootstrap = Bootstrap(evaluation.clip[mask], resamples, seed, evaluation.recording[mask])
         curves = {}
         for name, record in evaluation.models.items():
             result["models"][name][part] = None
@@ -123,6 +123,7 @@ def _block(
         "K": evaluation.samples,
         "horizon": 1,
         "clips": bootstrap.clips,
+        "recordings": bootstrap.recordings,
         "items": bootstrap.items,
         "seeds": record.seeds,
         "model_seeds": list(evaluation.model_seeds) or None,
@@ -202,6 +203,7 @@ def _bounds(
         },
         "K": evaluation.samples,
         "clips": bootstrap.clips,
+        "recordings": bootstrap.recordings,
         "items": bootstrap.items,
         "split": evaluation.split,
     }

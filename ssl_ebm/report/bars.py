@@ -46,6 +46,22 @@ def block(results: Results, name: str, part: str | None = None) -> Mapping[str, 
     return (results["models"].get(name) or results["controls"].get(name) or {}).get(part) or {}
 
 
+def clips_in_words(figures: Mapping[str, Any]) -> str:
+    """How many clips figures are over, and of how many recordings where these are fewer: "36 test clips of 27
+    recordings"."""
+    several = _drawn_by_recording(figures)
+    return f"{figures['clips']} test clips" + (f" of {figures['recordings']} recordings" if several else "")
+
+
+def resampled(figures: Mapping[str, Any]) -> str:
+    """What the bootstrap of these figures draws."""
+    return "recordings of test clips" if _drawn_by_recording(figures) else "test clips"
+
+
+def _drawn_by_recording(figures: Mapping[str, Any]) -> bool:
+    return 1 < figures.get("recordings", figures["clips"]) < figures["clips"]
+
+
 def first(figure: Any) -> float | None:
     """The value of ``[value, low, high]``."""
     return None if not figure else figure[0]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_ebm.report.bars import block, first, judged_part
+from ssl_ebm.report.bars import block, clips_in_words, first, judged_part, resampled
 from ssl_ebm.report.sections import LABELS
 from ssl_ebm.report.tables import interval, value
 
@@ -84,8 +84,8 @@ def reasons(results: Results) -> list[str]:
     ]
     if unsure:
         said.append(
-            f"Zero lies within the interval of the gain in {' and in '.join(unsure)}: {ours['clips']} test "
-            "clips do not tell whether it is there."
+            f"Zero lies within the interval of the gain in {' and in '.join(unsure)}: {clips_in_words(ours)} "
+            "do not tell whether it is there."
         )
     costs = _numbers(
         gains.get("least_squares", {}).get("psnr_best_of"),
@@ -150,10 +150,10 @@ def caveats(results: Results) -> list[str]:
         "controls.",
         "PSNR is that of pooled squared error: errors are summed over all clips before the logarithm is "
         "taken. The mean of decibels clip by clip differs by many dB where some samples are nearly exact.",
-        f"Figures are over {everything['items']} items of {everything['clips']} test clips, {uncertain} "
+        f"Figures are over {everything['items']} items of {clips_in_words(everything)}, {uncertain} "
         f"with an uncertain future (according to {results['uncertain_by']}), {everything['K']} samples "
         "each. Best of K is the mean over all subsets of K of these.",
-        "Intervals (95 %) come from a bootstrap over test clips and training seeds. "
+        f"Intervals (95 %) come from a bootstrap over {resampled(everything)} and training seeds. "
         + (
             "With one seed they say nothing about other trainings."
             if seeds == 1

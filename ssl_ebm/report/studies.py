@@ -14,6 +14,7 @@ from ssl_ebm.data.images import ImageData
 from ssl_ebm.errors import UserError
 from ssl_ebm.report.animation import draw_clips
 from ssl_ebm.report.assessment import Progress, Protocol, assess, rehearse
+from ssl_ebm.report.bars import resampled
 from ssl_ebm.report.completions import assess_completions, draw_completions
 from ssl_ebm.report.completions_page import render_completions
 from ssl_ebm.report.page import render
@@ -74,9 +75,10 @@ class FrameStudy:
             "uncertain_items": int(assessment.evaluation.uncertain.sum()),
             "uncertain_by": figures["uncertain_by"],
         }
+        drawn = resampled(next(iter(figures["models"].values()))["all"])
         noise = {
             "noise_standard_deviation": dict(zip(map(str, seeds), assessment.noise, strict=True)),
-            "interval": "95 %, bootstrap over test clips and training seeds",
+            "interval": f"95 %, bootstrap over {drawn} and training seeds",
         }
         return Measured(
             figures, assessment.rollouts, evaluated, noise, lambda results: render(results, clips)

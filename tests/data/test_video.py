@@ -88,10 +88,20 @@ def test_groups_stay_on_one_side(folder: Path) -> None:
     with (folder / "clips.csv").open("w") as file:
         file.write("path,group,frames\n" + "".join(f"{path},{name},9\n" for path, name in group.items()))
     for seed in range(5):
-        split = sources(ready(folder, seed=seed))
+        data = ready(folder, seed=seed)
+        split = sources(data)
         sides = [{group[name] for name in names} for names in split.values()]
         assert all(sides)
         assert sum(len(side) for side in sides) == len(set.union(*sides)) == 5
+        numbers_of: dict[str, set[int]] = {}
+        for dataset in (data.train_dataset, data.val_dataset, data.test_dataset):
+            for item in dataset:
+                name = group[dataset.clips[item["clip"]].name]
+                numbers_of.setdefault(name, set()).add(item["group"].item())
+        assert len(set.union(*numbers_of.values())) == sum(map(len, numbers_of.values())) == 5
+    (folder / "clips.csv").unlink()
+    alone = ready(folder).train_dataset
+    assert len({item["group"].item() for item in alone}) == len(alone.clips)  # each a recording of its own
 
 
 def test_folders_give_splits_and_classes(tmp_path: Path) -> None:

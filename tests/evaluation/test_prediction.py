@@ -13,6 +13,7 @@ from torch import Tensor
 from ssl_ebm.evaluation.controls import Bank, Ensemble, MatchedNoise, matched_sigma
 from ssl_ebm.evaluation.prediction import evaluate_frames
 from ssl_ebm.evaluation.records import FrameEvaluation
+from ssl_ebm.evaluation.statistics import Bootstrap
 from ssl_ebm.evaluation.summary import summarise
 
 
@@ -178,6 +179,29 @@ def test_without_the_truth_only_what_can_be_known_is_told(world: Any, exact: Any
     assert not evaluation.uncertain[::3].any()  # the certain clips are not among them
     assert figures["models"]["latent_ebm"]["all"]["clips"] == 12  # two items of each clip
     json.dumps(figures, allow_nan=False)
+
+
+class Recorded(Unknown):
+    """Clips of recordings, three of each, whose numbers are in no order."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = super().__getitem__(index)
+        return item | {"group": 10**15 - 7 * (item["clip"] // 3)}
+
+
+def test_intervals_are_over_recordings_where_these_are_known(world: Any, exact: Any) -> None:
+    models = {"latent_ebm": [exact]}
+    evaluation = evaluate_frames(models, Recorded(world), samples=4, best_of=(1,))
+    assert evaluation.recording.tolist() == [3 * (clip // 3) for clip in evaluation.clip]
+    block = summarise(evaluation, resamples=300)["models"]["latent_ebm"]["all"]
+    assert (block["items"], block["clips"], block["recordings"]) == (24, 12, 4)
+    error = evaluation.models["latent_ebm"].squared_error.mean(2)
+    by_hand = Bootstrap(np.arange(24) // 6, resamples=300).psnr(error, evaluation.pixels)
+    assert block["psnr_k1"] == pytest.approx(by_hand.interval().to_json())
+
+    alone = evaluate_frames(models, Unknown(world), samples=4, best_of=(1,))
+    assert (alone.recording == alone.clip).all()
+    assert summarise(alone, resamples=10)["models"]["latent_ebm"]["all"]["recordings"] == 12
 
 
 def test_wrong_requests_are_refused(world: Any, exact: Any) -> None:

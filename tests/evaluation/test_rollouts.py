@@ -50,6 +50,18 @@ def test_curves_of_known_errors() -> None:
     assert followed == pytest.approx([decibels(0.1)] * 3, rel=1e-3)  # the least error over all frames
     assert [figure[0] for figure in curves["gradient_energy_ratio"]] == pytest.approx([1.0] * 3, rel=1e-4)
     assert (curves["K"], curves["horizon"], curves["clips"], curves["seeds"]) == (3, 3, 5, 1)
+    assert curves["recordings"] == 5
+
+
+def test_recordings_are_drawn_where_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = GreyClips.__getitem__
+    monkeypatch.setattr(GreyClips, "__getitem__", lambda self, i: clips(self, i) | {"group": 9 - i // 2})
+    evaluation = evaluate_rollouts(
+        {"model": [OffsetModel()]}, GreyClips(), horizon=HORIZON, samples=3, batch_size=2
+    )
+    assert evaluation.recording.tolist() == [0, 0, 2, 2, 4]
+    summary = summarise_rollouts(evaluation, resamples=10)["model"]
+    assert (summary["clips"], summary["recordings"]) == (5, 3)
 
 
 def test_clips_that_are_too_short_are_refused() -> None:

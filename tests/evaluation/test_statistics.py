@@ -180,6 +180,27 @@ def test_one_clip_alone_has_an_interval() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 50**0.5, rel=0.15)
 
 
+def test_clips_of_one_recording_are_drawn_together() -> None:
+    """Three clips of two items each of every recording say as much as the recording's mean alone."""
+    random = np.random.default_rng(0)
+    per_recording = random.normal(size=12)
+    clips, recordings = np.repeat(np.arange(36), 2), np.repeat(np.arange(12), 6)
+    drawn = Bootstrap(clips, recordings=recordings)
+    assert (drawn.items, drawn.clips, drawn.recordings) == (72, 36, 12)
+    found, alone = drawn.mean(per_recording[recordings]), Bootstrap(np.arange(12)).mean(per_recording)
+    assert found.clips == alone.clips == 12
+    np.testing.assert_allclose(found.resampled, alone.resampled)
+    narrow = Bootstrap(clips).mean(per_recording[recordings]).resampled.std()
+    assert narrow == pytest.approx(alone.resampled.std() / 3**0.5, rel=0.1)
+
+
+def test_clips_of_one_recording_alone_are_drawn_by_themselves() -> None:
+    values, clips = np.random.default_rng(0).normal(size=60), np.repeat(np.arange(20), 3)
+    one = Bootstrap(clips, recordings=np.zeros(60))
+    assert (one.clips, one.recordings) == (20, 1)
+    assert one.mean(values).interval() == Bootstrap(clips).mean(values).interval()
+
+
 @pytest.mark.parametrize(("clips", "least"), [(5, 0.89), (7, 0.915), (12, 0.92)])
 def test_intervals_of_few_clips_cover_nearly_as_often_as_they_say(clips: int, least: float) -> None:
     """Of 7 clips the plain quantiles cover 0.87 of the time."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from ssl_ebm.report.findings import caveats, finding, reasons, single_guess
 from ssl_ebm.report.sections import best_of
 
@@ -116,6 +118,26 @@ def test_gains_that_few_clips_do_not_tell_are_named_with_their_intervals(make_re
     )
     assert "512 test clips do not tell" in said
     assert said in caveats(results)
+
+
+@pytest.mark.parametrize(
+    ("recordings", "counted", "drawn"),
+    [
+        (40, "512 test clips of 40 recordings, ", "over recordings of test clips and"),
+        (512, "512 test clips, ", "over test clips and"),
+        (1, "512 test clips, ", "over test clips and"),  # all of one: parts of it are drawn
+        (None, "512 test clips, ", "over test clips and"),  # older figures
+    ],
+)
+def test_what_intervals_are_over_is_said(
+    make_results: Make, recordings: int | None, counted: str, drawn: str
+) -> None:
+    results = make_results()
+    if recordings:
+        results["models"]["latent_ebm"]["all"]["recordings"] = recordings
+    said = " ".join(caveats(results))
+    assert f"items of {counted}" in said
+    assert f"bootstrap {drawn} training seeds" in said
 
 
 def test_no_gain_is_taken_apart(make_results: Make) -> None:

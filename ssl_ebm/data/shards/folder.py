@@ -31,7 +31,7 @@ from ssl_ebm.data.shards.tables import (
     Rows,
     Strings,
 )
-from ssl_ebm.data.splits import SPLITS
+from ssl_ebm.data.splits import SPLITS, group_numbers
 from ssl_ebm.errors import UserError
 
 OPEN = 64  # shards that a process keeps open; systems allow a thousand files
@@ -229,6 +229,21 @@ class StoredLabels:
         """(n,) all of them, in memory."""
         labels = self.shards.items.column("label")[np.asarray(self.rows)]
         return labels.astype(np.int64 if dtype is None else dtype)
+
+
+class StoredGroups:
+    """Numbers of the groups of some items of shards, as `group_numbers` gives them: made when asked for.
+
+    Args:
+        shards: which.
+        rows: of their index.
+    """
+
+    def __init__(self, shards: ShardFolder, rows: Rows) -> None:
+        self.shards, self.rows = shards, rows
+
+    def __getitem__(self, place: int) -> int:
+        return group_numbers([os.fsencode(self.shards.groups[self.rows[place]])])[0]
 
 
 def open_shards(folder: str | Path, kind: Kind) -> ShardFolder | None:
