@@ -18,6 +18,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.results import Samples
+from ssl_ebm.evaluation.records import first_clips
 from ssl_ebm.tasks.masked_text import MaskedText
 
 MOST_VALUES = 2**31  # that are held in memory at once
@@ -108,7 +109,7 @@ def extract(
     loader = OrderedLoader(
         Subset(plain, mine), batch_size=batch_size, num_workers=workers, generator=generator_for(0)
     )
-    found: dict[str, list[Tensor]] = {"features": [], "target": [], "groups": [], "seen": []}
+    found: dict[str, list[Tensor]] = {name: [] for name in ("features", "target", "clip", "group", "seen")}
     with isolated(frozen.task):
         for batch in loader if mine else ():
             features = frozen(batch).cpu()
@@ -122,13 +123,21 @@ def extract(
                     found["seen"].append(seen)
             found["features"].append(features)
             found["target"].append(_target(batch, targets, frozen.task))
-            if "clip" in batch:
-                found["groups"].append(batch["clip"])
+            for name in ("clip", "group"):
+                if name in batch:
+                    found[name].append(batch[name])
     mine_of = {name: torch.cat(parts) if parts else None for name, parts in found.items()}
     whole = mine_of if processes == 1 else _gathered(mine_of, processes)
     if whole["features"] is None or whole["target"] is None:
         raise UserError("probe: there are no items to probe")
-    return Samples(whole["features"], whole["target"], whole["groups"], whole["seen"])
+    return Samples(whole["features"], whole["target"], _groups(whole["clip"], whole["group"]), whole["seen"])
+
+
+def _groups(clip: Tensor | None, group: Tensor | None) -> Tensor | None:
+    """What items come in: the recordings of their clips, where there are several, or else the clips."""
+    if clip is None or group is None or len(group.unique()) == 1:
+        return clip
+    return torch.from_numpy(first_clips(clip.numpy(), group.numpy()))
 
 
 def _target(batch: Mapping[str, Tensor], names: Sequence[str], task: Any) -> Tensor:

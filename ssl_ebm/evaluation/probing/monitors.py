@@ -30,9 +30,9 @@ class OnlineProbe(Callback):
 
     Cheaper than an exact probe at every look, and behind it, because the features change under it: watch its
     course, and take figures from `LinearProbe`. Every few steps it takes one step on a batch of its own data,
-    but for one item, or clip, in five of the training items: it never learns from these, and its accuracy on
-    them, over the last 20 batches, is logged as online_probe/accuracy. In a distributed run each process
-    trains the same layer on the same batches.
+    but for one item, or clip, or recording of clips, in five of the training items: it never learns from
+    these, and its accuracy on them, over the last 20 batches, is logged as online_probe/accuracy. In a
+    distributed run each process trains the same layer on the same batches.
 
     Args:
         data: labelled data.
@@ -80,7 +80,8 @@ class OnlineProbe(Callback):
         stacked = {name: torch.stack([item[name] for item in items]) for name in items[0]}
         with isolated(pl_module):
             features = Frozen(pl_module, self.layer, self.pooling)(stacked).detach().clone()
-            held = _held_out(stacked.get("clip", torch.from_numpy(drawn))).to(features.device)
+            alone = stacked.get("clip", torch.from_numpy(drawn))
+            held = _held_out(stacked.get("group", alone)).to(features.device)
             self._learn(features, stacked["label"].to(features.device), held)
         if len(self._recent) == 20:
             right, items = torch.stack(self._recent).sum(0).tolist()
@@ -128,8 +129,8 @@ class OnlineProbe(Callback):
 
 
 def _held_out(numbers: Tensor) -> Tensor:
-    """Which of the items, or clips, with these numbers (B,) are held out; of every run of numbers, and of
-    every second or tenth number, as many, for the order may be that of classes (Knuth's multiplicative
+    """Which of the items, clips or recordings with these numbers (B,) are held out; of every run of numbers,
+    and of every second or tenth number, as many, for the order may be that of classes (Knuth's multiplicative
     hashing)."""
     return numbers * 2654435769 % 2**32 < 2**32 // HELD_OUT
 

@@ -24,7 +24,8 @@ class Samples:
     Attributes:
         features: (N, D) float, or (N, T, D) where the probe looks at tokens.
         target: (N,) int64 classes, or (N, K) float.
-        groups: (N,) which items belong together (windows of one clip); None: each stands alone.
+        groups: (N,) which items belong together (windows of one clip, or of the clips of one recording);
+            None: each stands alone.
         seen: (N, T) bool, which tokens stand for input; None: all.
 
     Raises:
@@ -208,7 +209,12 @@ def held_out(target: Tensor, groups: Tensor | None = None, parts: int = 5) -> Te
             0, group, torch.arange(len(group)), "amin"
         )
         held_groups = held_out(target[first], parts=parts)
-        return None if held_groups is None else held_groups[group]
+        if held_groups is None:
+            return None
+        held = held_groups[group]
+        classes = target.ndim == 1 and not target.is_floating_point()
+        # A group may hold items of several classes, and the only ones of some.
+        return None if classes and len(target[~held].unique()) < len(target.unique()) else held
     if target.ndim > 1 or target.is_floating_point():
         return None if len(target) < 2 * parts else torch.arange(len(target)) % parts == 0
     held = torch.zeros(len(target), dtype=torch.bool)

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from ssl_ebm.data import FontDigits, LabelledDocuments, LabelledShare, MovingDigits, Text
+from ssl_ebm.data import FontDigits, LabelledDocuments, LabelledShare, MovingDigits, Text, VideoFolder
 from ssl_ebm.data.tokenizing import train_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation import (
@@ -232,6 +232,22 @@ def test_an_attentive_probe_needs_a_layer_and_no_pooling() -> None:
         AttentiveProbe(pictures())
     with pytest.raises(UserError, match="pooling is 'first', but it reads all tokens: leave it out"):
         AttentiveProbe(pictures(), layer=BLOCK, pooling="first")
+
+
+@pytest.mark.parametrize("recorded", ["apart", "in threes", "at once"])
+def test_clips_of_one_recording_are_one_group(recorded: str, tmp_path: Path) -> None:
+    """Two windows of each of 12 clips; of one recording alone the groups are its clips."""
+    noise = np.random.default_rng(0).integers(0, 255, (12, 8, 16, 16), np.uint8)
+    for split in ("train", "val", "test"):
+        of = {"apart": np.arange(12), "in threes": np.arange(12) // 3, "at once": np.zeros(12, int)}[recorded]
+        (tmp_path / split / "some").mkdir(parents=True)
+        np.savez(tmp_path / split / "some" / "clips.npz", video=noise, group=of)
+    data = VideoFolder(str(tmp_path), size=16, grayscale=True, context_frames=3)
+    data.setup()
+    task = FramePrediction(context_frames=3, width=16, codes=8, features=16)
+    found = extract(Frozen(task), data.val_dataset, range(24)).groups
+    expected = torch.arange(24) // 6 * 3 if recorded == "in threes" else torch.arange(24) // 2
+    assert torch.equal(found, expected)  # type: ignore[arg-type]
 
 
 def test_targets_are_those_of_the_last_frame_that_is_seen() -> None:

@@ -239,6 +239,11 @@ def test_windows_of_a_clip_are_held_out_together() -> None:
         assert 0 < int(held.sum()) < len(clips)
     assert set(classes[held_out(classes, clips)].tolist()) == {0, 1}  # type: ignore[index]
     assert held_out(classes, torch.zeros(21)) is None
+    of_two_classes = torch.tensor([0, 0, 1, 1]), torch.tensor([5, 6, 5, 6])
+    assert set(of_two_classes[0][~held_out(*of_two_classes)].tolist()) == {0, 1}  # type: ignore[index, operator]
+    assert (
+        held_out(torch.tensor([0, 2, 0, 0, 1, 1]), torch.tensor([1, 1, 2, 3, 4, 5])) is None
+    )  # 2 is held out
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     assert torch.equal(held_out(order % 3, order), held_out(order % 3))  # type: ignore[arg-type]
 
