@@ -25,7 +25,7 @@ from ssl_ebm.evaluation.pictures import (
 )
 from ssl_ebm.evaluation.protocols import Clips, has_latent
 
-SEARCHED = 64  # items among which clips with an uncertain future are looked for
+SEARCHED = 64  # items among which clips, with an uncertain future, are looked for
 
 
 class FutureFigures(Callback):
@@ -40,8 +40,8 @@ class FutureFigures(Callback):
     the weights only.
 
     Arguments:
-        clips: how many clips, or which indices of the validation set. A number takes the first ones whose
-            future is uncertain, where the data says so.
+        clips: how many clips, or which indices of the validation set. A number takes one window of each clip:
+            the first ones whose future is uncertain, where the data says so, else some spread over the set.
         samples: futures of each clip.
         horizon: frames of the animation after the context; limited by the clips' length.
         every_n_validations: how often to draw.
@@ -92,11 +92,17 @@ class FutureFigures(Callback):
     def _choose(self, dataset: Clips) -> Tensor:
         if not isinstance(self.clips, int):
             return torch.stack([dataset[i]["video"] for i in self.clips])
-        items = [dataset[i] for i in range(min(len(dataset), max(SEARCHED, self.clips)))]
-        items.sort(
-            key=lambda item: not bool(item.get("uncertain", False))
-        )  # stable: order kept within each kind
-        return torch.stack([item["video"] for item in items[: self.clips]])
+        count = min(len(dataset), max(SEARCHED, self.clips))
+        items = [dataset[i * len(dataset) // count] for i in range(count)]
+        items.sort(key=lambda item: not bool(item.get("uncertain", False)))  # stable: order kept in each kind
+        of_clip: dict[int, Tensor] = {}
+        for item in items:
+            of_clip.setdefault(int(item["clip"]), item["video"])
+        found = list(of_clip.values())
+        if "uncertain" not in items[0]:  # the first ones may be of one class
+            count = min(len(found), self.clips)
+            found = [found[i * len(found) // count] for i in range(count)]
+        return torch.stack(found[: self.clips])
 
     def draw(self, model: Any, video: Tensor) -> tuple[Any, list[Any]]:
         """The picture and the animation's pictures for clips ``video`` (B, T, C, H, W); the caller isolates

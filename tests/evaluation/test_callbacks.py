@@ -147,6 +147,21 @@ def test_shown_clips_are_uncertain_ones_unless_they_are_named(world: Any, exact:
     assert [world.states(clip[None, :2])[0] for clip in named] == [6, 3]
 
 
+def test_shown_clips_are_windows_of_different_ones_spread_over_the_set() -> None:
+    class Windows:
+        """Of 10 clips, 100 each."""
+
+        def __len__(self) -> int:
+            return 1000
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {"video": torch.full((3, 1, 4, 4), float(index)), "clip": torch.tensor(index // 100)}
+
+    shown = [int(video[0, 0, 0, 0]) // 100 for video in FutureFigures(clips=4)._choose(Windows())]
+    assert shown == [0, 2, 5, 7]
+    assert len(FutureFigures(clips=16)._choose(Windows())) == 10
+
+
 def test_least_squares_has_one_prediction(world: Any, mean: Any, exact: Any) -> None:
     video = torch.stack([world[1]["video"]])
     figures = FutureFigures(samples=4)
