@@ -67,6 +67,10 @@ class FutureFigures(Callback):
         self._validations = 0
         self._video: Tensor | None = None  # (clips, T, C, H, W)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validations = 0
+        self._video = None
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return

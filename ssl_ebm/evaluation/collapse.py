@@ -166,6 +166,10 @@ class CollapseCheck(Callback):
         self._validations = 0
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # x, y, and what of them belongs together
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validations = 0
+        self.report = None
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = []
 

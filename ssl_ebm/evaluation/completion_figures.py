@@ -51,6 +51,9 @@ class CompletionFigures(Callback):
         self.seed = seed
         self._validations = 0
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validations = 0
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or not isinstance(pl_module, Inpainting):
             return

@@ -30,6 +30,9 @@ class SeededSteps(Callback):
         self._step = -1
         self._batch_of_step = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = -1
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._batch_of_step = self._batch_of_step + 1 if trainer.global_step == self._step else 0
         self._step = trainer.global_step

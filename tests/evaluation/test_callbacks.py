@@ -162,6 +162,18 @@ def test_shown_clips_are_windows_of_different_ones_spread_over_the_set() -> None
     assert len(FutureFigures(clips=16)._choose(Windows())) == 10
 
 
+def test_figures_begin_anew_with_each_training(make_world: Any, exact: Any, tmp_path: Path) -> None:
+    figures = FutureFigures(clips=2, samples=3, every_n_validations=3)
+    for seed in (0, 1):
+        world = make_world(seed=seed)
+        task = ToyTask(type(exact)(world))
+        _fit(task, world, tmp_path / str(seed), False, figures)
+        drawn = sorted(path.name for path in (tmp_path / str(seed) / "figures").iterdir())
+        assert drawn == [f"futures-step-0000003.{kind}" for kind in ("gif", "png")]
+        assert figures._video is not None
+        assert torch.equal(figures._video, torch.stack([world[1]["video"], world[2]["video"]]))
+
+
 def test_least_squares_has_one_prediction(world: Any, mean: Any, exact: Any) -> None:
     video = torch.stack([world[1]["video"]])
     figures = FutureFigures(samples=4)

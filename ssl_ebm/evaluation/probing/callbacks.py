@@ -35,11 +35,12 @@ class Probe(Callback, ABC):
 
     While training it is the validation split that is measured, every so many epochs or optimizer steps and
     when training ends; in `test` it is the test split. The last figure counts, never the best one. Each is
-    logged as probe/NAME/..., and added to ``<default_root_dir>/probe_NAME.json``, a list.
+    logged as probe/NAME/..., and added to ``<default_root_dir>/probe_NAME.json``, a list, which each training
+    begins anew unless it goes on from a checkpoint.
 
     Args:
         data: labelled data; need not be that of the training.
-        name: of the probe, in logs and files; null: that of its kind.
+        name: of the probe, in logs and files; null: that of its kind. No two of a Trainer have the same.
         layer, pooling: what the features are; see `Frozen`. null: the task's `representation`.
         every_n_epochs, every_n_steps: when to probe before the end of the training; 0: not at all.
         train_items, test_items: how many are drawn at most; null: all.
@@ -47,7 +48,7 @@ class Probe(Callback, ABC):
         seed: of the draw.
 
     Raises:
-        UserError: a setting out of its range.
+        UserError: a setting out of its range, or a name twice.
     """
 
     kind: str
@@ -103,10 +104,20 @@ class Probe(Callback, ABC):
             sets.append(extract(frozen, dataset, items, self.targets, self.batch_size, data.workers))
         return self.fit(sets[0], sets[1], names)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        names = [one.name for one in trainer.callbacks if isinstance(one, Probe)]  # type: ignore[attr-defined]
+        if names.count(self.name) > 1:
+            raise UserError(f"two probes are called {self.name!r}: give each a name of its own")
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A layer or data that is not there is known before the training, not after it."""
         Frozen(pl_module, self.layer, self.pooling)
         ready(self.data, pl_module)
+        self._probed = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.global_step:
+            self._path(trainer).unlink(missing_ok=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -140,6 +151,9 @@ class Probe(Callback, ABC):
                 logger.log_metrics(figures, step=trainer.global_step)
         trainer.strategy.barrier("probe")
 
+    def _path(self, trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir) / f"probe_{self.name}.json"
+
     def _write(self, trainer: Trainer, found: Result, split: str) -> None:
         record = {
             "probe": self.name,
@@ -153,7 +167,8 @@ class Probe(Callback, ABC):
             "data": self.data.describe() if hasattr(self.data, "describe") else None,
             **found.to_json(),
         }
-        path = make_folder(trainer.default_root_dir) / f"probe_{self.name}.json"
+        make_folder(trainer.default_root_dir)
+        path = self._path(trainer)
         write_whole(path, json.dumps([*_records(path), record], indent=1) + "\n")
         figures = ", ".join(
             f"{name} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for name, one in found.figures.items()

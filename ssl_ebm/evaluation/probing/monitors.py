@@ -61,10 +61,22 @@ class OnlineProbe(Callback):
         self._recent: list[Tensor] = []
         self._step = 0
         self._saved: dict[str, Any] | None = None
+        self._restored = False  # for the training that is about to begin
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         Frozen(pl_module, self.layer, self.pooling)
         ready(self.data, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._restored:
+            self._begin(None)  # what was learnt in an earlier training is not of this one
+        self._restored = False
+
+    def _begin(self, saved: dict[str, Any] | None) -> None:
+        self.head = self._optimizer = None
+        self._recent.clear()
+        self._saved = saved
+        self._step = 0 if saved is None else saved["step"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -125,7 +137,8 @@ class OnlineProbe(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict:
-            self._saved, self._step = state_dict, state_dict["step"]
+            self._begin(state_dict)
+            self._restored = True
 
 
 def _held_out(numbers: Tensor) -> Tensor:
@@ -159,6 +172,9 @@ class CollapseMonitor(Callback):
         check_least(items=(items, 2), every_n_validations=(every_n_validations, 1))
         self.items, self.layer, self.pooling = items, layer, pooling
         self.every_n_validations = every_n_validations
+        self._validations = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validations = 0
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

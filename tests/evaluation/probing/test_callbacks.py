@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from ssl_ebm.evaluation import (
 from ssl_ebm.evaluation.probing import Frozen, Samples, linear_probe
 from ssl_ebm.evaluation.probing.features import chosen_items, extract
 from ssl_ebm.tasks import FramePrediction, Inpainting, MaskedText
+from ssl_ebm.tasks.seeding import SeededSteps
 
 PATCHES = {
     "class_path": "ssl_ebm.networks.patch_completion.PatchCompletion",
@@ -114,18 +116,19 @@ def kinds(documents: Path) -> dict[str, Made]:
     }
 
 
-def fit(folder: Path, make: Made, callbacks: list[Any]) -> tuple[Any, Trainer]:
+def fit(folder: Path, make: Made, callbacks: list[Any], ckpt_path: Path | None = None) -> tuple[Any, Trainer]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         seed_everything(0)
         task, data = make[0](), make[1]()
         trainer = Trainer(
             max_steps=7, accelerator="cpu", callbacks=callbacks, default_root_dir=folder,
-            logger=CSVLogger(folder, "metrics"), enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, num_sanity_val_steps=0, val_check_interval=3,
+            logger=CSVLogger(folder, "metrics"), enable_progress_bar=False, enable_model_summary=False,
+            enable_checkpointing=any(isinstance(one, ModelCheckpoint) for one in callbacks),
+            num_sanity_val_steps=0, val_check_interval=3,
             check_val_every_n_epoch=None, log_every_n_steps=1,
         )  # fmt: skip
-        trainer.fit(task, datamodule=data)
+        trainer.fit(task, datamodule=data, ckpt_path=ckpt_path)
     return task, trainer
 
 
@@ -308,6 +311,33 @@ def test_an_online_probe_learns_and_is_saved(tmp_path: Path) -> None:
     probe.on_train_batch_end(clock, task, None, None, 0)  # type: ignore[arg-type]
     for name, value in probe.head.state_dict().items():  # type: ignore[union-attr]
         assert torch.equal(again.head.state_dict()[name], value), name  # type: ignore[union-attr]
+
+
+def test_probes_begin_anew_with_a_training_and_go_on_with_its_checkpoint(
+    documents: Path, tmp_path: Path
+) -> None:
+    made = kinds(documents)["pictures"]
+    online = OnlineProbe(pictures(), every_n_steps=1, batch_size=16)
+    callbacks = [
+        KNNProbe(pictures(), train_items=40, test_items=20), online, SeededSteps(0),
+        ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1),
+    ]  # fmt: skip
+    heads, steps = [], []
+    for start in (None, None, tmp_path / "step=4.ckpt"):
+        fit(tmp_path, made, callbacks, start)
+        heads.append(deepcopy(online.head.state_dict()))  # type: ignore[union-attr]
+        steps.append([one["step"] for one in json.loads((tmp_path / "probe_knn.json").read_text())])
+    assert steps == [[7], [7], [7, 7]]
+    for name, value in heads[0].items():
+        assert torch.equal(heads[1][name], value), name
+        assert torch.equal(heads[2][name], value), name
+    assert online._step == 7
+
+
+def test_two_probes_of_one_name_are_refused(documents: Path, tmp_path: Path) -> None:
+    made = kinds(documents)["pictures"]
+    with pytest.raises(UserError, match=r"two probes are called 'linear': give each a name"):
+        fit(tmp_path, made, [LinearProbe(pictures()), LinearProbe(digits())])
 
 
 def test_what_cannot_be_probed_is_known_before_the_training(documents: Path, tmp_path: Path) -> None:
