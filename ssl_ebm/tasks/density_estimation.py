@@ -177,7 +177,7 @@ class DensityEstimation(WatchedTask):
                 y = y.clamp(*self.hparams["data_range"])
         loss: Tensor = self.objective(self.energy, y, None, batch.get("index"))
         self.divergence.see(loss)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self.logs_this_step():
             self.log("train/loss", loss.detach())
         return loss
 

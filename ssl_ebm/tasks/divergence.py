@@ -153,6 +153,11 @@ class WatchedTask(LightningModule):
         """What is trained, for the error."""
         return str(self.hparams["objective"])
 
+    def logs_this_step(self) -> bool:
+        """Whether the Trainer logs after the training step that is being taken; not where it never does."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.global_step + 1) % every == 0
+
     def on_train_batch_start(self, *_: Any) -> None:
         self.divergence.current = self.trainer.fit_loop.total_batch_idx
         self._steps_before = self.global_step

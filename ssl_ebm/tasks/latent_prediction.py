@@ -192,7 +192,7 @@ class LatentPrediction(WatchedTask):
     def watch(self, terms: dict[str, Tensor]) -> Tensor:
         """Logs the terms of a training step, now and then, and returns the loss."""
         self.divergence.see(terms["loss"])
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self.logs_this_step():
             self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, sync_dist=True)
             if self.prior is not None:
                 self.log("train/temperature", self.temperature)

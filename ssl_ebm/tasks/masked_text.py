@@ -312,7 +312,7 @@ class MaskedText(WatchedTask):
             loss = loss + self.hparams["bag_of_words"] * of_bags
             figures["train/bag_of_words"] = of_bags.detach()
         self.divergence.see(loss)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self.logs_this_step():
             figures["train/accuracy"] = mean_of_all(self, right.sum(), count)
             self.log_dict(figures, sync_dist=True)
         return loss

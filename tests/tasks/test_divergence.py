@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from several_processes import digits
-from two_futures import both_futures, small, trainer
+from two_futures import batch_of, both_futures, loader, small, trainer
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks import FramePrediction, divergence
@@ -82,6 +82,17 @@ def said_of_steps(warnings: pytest.WarningsRecorder) -> list[int]:
     """How many steps were said to be left out, one warning after the other."""
     said = [str(one.message).split() for one in warnings]
     return [int(words[0]) for words in said if words[1:4] == ["steps", "left", "out"]]
+
+
+@pytest.mark.parametrize("settings", [{"log_every_n_steps": 0}, {"barebones": True}], ids=str)
+def test_a_training_that_logs_nothing_trains(settings: dict[str, Any]) -> None:
+    task = small()
+    before = [p.detach().clone() for p in task.parameters()]
+    quiet = {"enable_checkpointing": False, "logger": False, "enable_progress_bar": False}
+    Trainer(accelerator="cpu", max_steps=2, enable_model_summary=False, **quiet, **settings).fit(
+        task, loader(batch_of(*both_futures()), 2)
+    )
+    assert not all(torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True))
 
 
 def test_the_batch_and_its_items_are_named(tmp_path: Path) -> None:
