@@ -114,7 +114,8 @@ class WatchedTask(LightningModule):
         draws: of what a training step draws for the items of a batch; None: torch's global generator. See
             `ssl_ebm.tasks.seeding.SeededSteps`.
         skip_steps: steps that may be left out because their gradient is not finite, before training stops. 0
-            looks at no gradient. How many were is looked at every `CHECK_STEPS` steps and at each checkpoint.
+            looks at no gradient. How many were is looked at every `CHECK_STEPS` steps, at each checkpoint and
+            at the end.
             Steps that a gradient scaler leaves out to find its factor (16-mixed) are not counted: those whose
             loss is finite while the factor, which it then halves, is above `LEAST_SCALE`.
         can_be_sharded: whether it is known to train with sharded weights, see `ssl_ebm.tasks.sharding`.
@@ -183,11 +184,17 @@ class WatchedTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A checkpoint never holds weights that a non-finite loss, or gradient, has touched.
+        self._stop_if_weights_diverged()
+        checkpoint["task"] = class_of(self).__name__
+
+    def on_train_end(self) -> None:
+        self._stop_if_weights_diverged()
+
+    def _stop_if_weights_diverged(self) -> None:
         self.divergence.current = -1
         for weights in self.parameters():
             self.divergence.see(own_part(weights))
         self._stop_if_diverged()
-        checkpoint["task"] = class_of(self).__name__
 
     def _stop_if_diverged(self) -> None:
         """Waits for the device, and for all processes: they stop together."""

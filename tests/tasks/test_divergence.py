@@ -105,6 +105,14 @@ def test_the_batch_and_its_items_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "end.ckpt").exists()
 
 
+@pytest.mark.parametrize("poison", [Poison(), PoisonGradient([STEPS - 1])], ids=["loss", "gradient"])
+def test_no_training_ends_with_weights_that_are_not_finite(tmp_path: Path, poison: Record) -> None:
+    """Shorter than `CHECK_STEPS`, and without checkpoints."""
+    fitter = trainer(STEPS, callbacks=[poison], default_root_dir=tmp_path, limit_val_batches=0)
+    with pytest.raises(UserError, match="not finite"):
+        fitter.fit(small(), datamodule=digits(1))
+
+
 def test_a_step_is_left_out_where_that_is_allowed(tmp_path: Path) -> None:
     """Weights stay as they were in that step alone, and are finite at the end, which is saved."""
     poison = Poison()
