@@ -154,6 +154,10 @@ class WatchedTask(LightningModule):
         """What is trained, for the error."""
         return str(self.hparams["objective"])
 
+    def on_fit_start(self) -> None:
+        if not self.training:  # a task that was loaded is in evaluation mode, and a Trainer leaves it there
+            self.train()
+
     def logs_this_step(self) -> bool:
         """Whether the Trainer logs after the training step that is being taken; not where it never does."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]

@@ -187,6 +187,7 @@ class FineTuning(WatchedTask):
         self.began_from = checkpoint.get("began_from")
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         if self.hparams["mode"] == "head":  # Lightning's warning of what is meant to be
             warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start.*")
 

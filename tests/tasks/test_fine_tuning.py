@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from small_backbones import CONVOLUTIONAL, MAKERS, batch_for, make, saved
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
 from two_futures import loader, trainer
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.tasks import DensityEstimation, FineTuning, load_task
+from ssl_ebm.tasks import DensityEstimation, FineTuning, Inpainting, load_task
 from ssl_ebm.tasks.encoder import load_encoder
 
 CLASSES = ["a", "b", "c"]
@@ -127,6 +129,31 @@ def test_full_changes_the_representation_and_nothing_else(name: str, tmp_path: P
     assert found <= listed | tied
     assert len(found) > 0.8 * len(listed)  # keys of one head have no gradient in their bias, for example
     assert task.backbone.training
+
+
+class Modes(Callback):
+    """Keeps which parts learn in training mode."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self.training = {name: part.training for name, part in pl_module.named_modules()}
+
+
+@pytest.mark.parametrize("mode", [None, "full", "head"])
+def test_a_task_that_was_loaded_trains_in_training_mode(mode: str | None, tmp_path: Path) -> None:
+    task: Any = load_task(saved(make("patches"), tmp_path / "pretrained.ckpt"), Inpainting)
+    if mode is not None:
+        fresh = tuned("patches", tmp_path, mode=mode)
+        task = load_task(saved(fresh, tmp_path / "tuned.ckpt"), FineTuning)
+    modes = Modes()
+    trainer(1, callbacks=[modes]).fit(task, loader(batch_for("patches"), 1))
+    assert modes.training == {name: mode != "head" or "backbone" not in name for name in modes.training}
+
+
+def test_parts_that_were_put_into_evaluation_mode_stay_there() -> None:
+    task, modes = make("patches"), Modes()
+    task.energy.eval()
+    trainer(1, callbacks=[modes]).fit(task, loader(batch_for("patches"), 1))
+    assert modes.training == {name: not name.startswith("energy") for name in modes.training}
 
 
 @pytest.mark.parametrize("mode", ["full", "scratch"])
