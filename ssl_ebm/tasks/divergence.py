@@ -157,6 +157,11 @@ class WatchedTask(LightningModule):
     def on_fit_start(self) -> None:
         if not self.training:  # a task that was loaded is in evaluation mode, and a Trainer leaves it there
             self.train()
+        if self.global_step and self.trainer.ckpt_path is None:  # of a checkpoint the step is yet to come
+            rank_zero_warn(
+                f"this Trainer has trained {self.global_step} steps: learning rate, optimizer and data begin "
+                "anew, steps and temperature do not: go on with ckpt_path, or use a new Trainer"
+            )
 
     def logs_this_step(self) -> bool:
         """Whether the Trainer logs after the training step that is being taken; not where it never does."""

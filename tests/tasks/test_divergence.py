@@ -95,6 +95,24 @@ def test_a_training_that_logs_nothing_trains(settings: dict[str, Any]) -> None:
     assert not all(torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True))
 
 
+def test_a_trainer_that_has_trained_says_what_does_not_begin_anew(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    def fit_on(fitter: Trainer, **settings: Any) -> list[str]:
+        recwarn.clear()
+        fitter.fit_loop.epoch_loop.max_steps = fitter.global_step + 2
+        fitter.fit(small(), loader(batch_of(*both_futures()), 2), **settings)
+        return [str(one.message) for one in recwarn if "has trained" in str(one.message)]
+
+    first = trainer(2)
+    assert fit_on(first) == []
+    first.save_checkpoint(tmp_path / "two.ckpt")
+    assert fit_on(first, ckpt_path=tmp_path / "two.ckpt") == []
+    assert fit_on(trainer(2), ckpt_path=tmp_path / "two.ckpt") == []
+    [said] = fit_on(first)
+    assert said.startswith("this Trainer has trained 4 steps")
+
+
 def test_the_batch_and_its_items_are_named(tmp_path: Path) -> None:
     poison = Poison()
     with pytest.raises(UserError, match=rf"not finite \(nan\).*batch {BAD}; its items"):
