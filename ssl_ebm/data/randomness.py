@@ -1,9 +1,8 @@
 """Random numbers that are a pure function of (seed, stream, index).
 
 A generator object per item costs more than the item itself, and a shared one makes item i depend on who drew
-before. So
-the numbers come from a counter: SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014), evaluated for a whole batch of items at once.
+before. So the numbers come from a counter: SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom
+number generators", OOPSLA 2014), evaluated for a whole batch of items at once.
 """
 
 import hashlib

@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from ssl_ebm.data.loading import check_least
+from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.loggers import log_file
 from ssl_ebm.evaluation.pictures import (
@@ -39,7 +41,7 @@ class FutureFigures(Callback):
     before; the samples' own generator starts anew each time, so that pictures of different steps differ by
     the weights only.
 
-    Arguments:
+    Args:
         clips: how many clips, or which indices of the validation set. A number takes one window of each clip:
             the first ones whose future is uncertain, where the data says so, else some spread over the set.
         samples: futures of each clip.
@@ -47,6 +49,9 @@ class FutureFigures(Callback):
         every_n_validations: how often to draw.
         frames_per_second: of the animation.
         seed: of the samples.
+
+    Raises:
+        UserError: a number out of its range.
     """
 
     def __init__(
@@ -58,6 +63,12 @@ class FutureFigures(Callback):
         frames_per_second: float = 4.0,
         seed: int = 0,
     ) -> None:
+        check_least(
+            clips=(clips if isinstance(clips, int) else len(clips), 1), samples=(samples, 1),
+            horizon=(horizon, 1), every_n_validations=(every_n_validations, 1),
+        )  # fmt: skip
+        if not frames_per_second > 0:
+            raise UserError(f"frames_per_second is {frames_per_second}: use a number above 0")
         self.clips = clips
         self.samples = samples
         self.horizon = horizon

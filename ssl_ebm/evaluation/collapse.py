@@ -2,8 +2,9 @@
 them.
 
 - Flat energy: z is so rich that every y, another clip's frame or noise, gets an energy about as low as the
-real one. - Ignored latent: the decoder gives the same frame whatever z is, so the model is least squares
-again. - Dead codes: most of the codes of a finite latent are never the best one for any frame.
+  real one.
+- Ignored latent: the decoder gives the same frame whatever z is, so the model is least squares again.
+- Dead codes: most of the codes of a finite latent are never the best one for any frame.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
+from ssl_ebm.data.loading import check_least
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.protocols import finite_latent, has_latent
 from ssl_ebm.evaluation.samples import squared_error
@@ -135,16 +137,18 @@ class CollapseCheck(Callback):
     training step.
 
     Frames, or pictures with a hole of their own, are taken from the validation batches as they pass; the
-    figures are logged as ``collapse/...``.
-    Least-squares models, which have no latent, are left alone.
+    figures are logged as ``collapse/...``. Least-squares models, which have no latent, are left alone.
 
-    Arguments:
+    Args:
         every_n_validations: how often to look.
         items: frames to look at, per check; dead codes need at least 4 for each code.
         flat_below: least ratio of free energies, wrong over real frames.
         ignored_below: least ratio of the variance over z to the squared error.
         dead_above: largest share of dead codes.
         seed: of the noise and of z, the same in each check.
+
+    Raises:
+        UserError: fewer than 2 items, or every 0 validations.
     """
 
     def __init__(
@@ -156,6 +160,7 @@ class CollapseCheck(Callback):
         dead_above: float = 0.5,
         seed: int = 0,
     ) -> None:
+        check_least(every_n_validations=(every_n_validations, 1), items=(items, 2))
         self.every_n_validations = every_n_validations
         self.items = items
         self.flat_below = flat_below

@@ -32,7 +32,7 @@ class CompletionFigures(Callback):
     (wandb does). Training is left alone; masks and samples start from the same random numbers each time, so
     that grids of different steps differ by the weights alone.
 
-    Arguments:
+    Args:
         pictures: rows, spread evenly over the validation split.
         samples: completions of each.
         every_n_validations: how often to draw.

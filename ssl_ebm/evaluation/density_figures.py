@@ -38,7 +38,7 @@ class DensityFigures(Callback):
     (wandb does). Training is left alone; chains start anew from the same random numbers each time, so that
     pictures of different steps differ by the weights alone.
 
-    Arguments:
+    Args:
         samples: chains.
         every_n_validations: how often to draw.
         seed: of the chains.

@@ -48,7 +48,7 @@ class DensityReport(Callback):
     results.json holds `data`, `energy`, `objective`, `steps`, `device`, `versions`, `seed`, and `split` with
     the figures of `DensityEvaluation.as_dict`. Training is left alone; it is the last epoch that is measured.
 
-    Arguments:
+    Args:
         against: other data by name, of the same shape, whose items are to have higher energies.
         items: test items of every set, at most.
         samples: chains.

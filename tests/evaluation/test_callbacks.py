@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.callbacks import FutureFigures
 from ssl_ebm.evaluation.pictures import (
     BORDER,
@@ -172,6 +173,19 @@ def test_figures_begin_anew_with_each_training(make_world: Any, exact: Any, tmp_
         assert drawn == [f"futures-step-0000003.{kind}" for kind in ("gif", "png")]
         assert figures._video is not None
         assert torch.equal(figures._video, torch.stack([world[1]["video"], world[2]["video"]]))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"clips": 0}, {"clips": []}, {"samples": 0}, {"horizon": 0}, {"every_n_validations": 0},
+        {"frames_per_second": 0.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_figures_of_nothing_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(settings))} is 0"):
+        FutureFigures(**settings)
 
 
 def test_least_squares_has_one_prediction(world: Any, mean: Any, exact: Any) -> None:

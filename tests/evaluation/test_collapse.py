@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
+from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.collapse import (
     CollapseCheck,
     code_usage,
@@ -143,6 +144,12 @@ def test_callback_says_nothing_of_a_healthy_model(world: Any, exact: Any, tmp_pa
         _fit(ToyTask(exact), world, [check], tmp_path)
     assert check.report is not None
     assert check.report.dead_share == 0.0
+
+
+@pytest.mark.parametrize("settings", [{"items": 1}, {"every_n_validations": 0}], ids=str)
+def test_checks_of_nothing_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(settings))} is .: use at least"):
+        CollapseCheck(**settings)
 
 
 def test_least_squares_is_left_alone(world: Any, mean: Any, tmp_path: Any) -> None:
