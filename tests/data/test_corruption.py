@@ -59,7 +59,7 @@ def test_words_are_hidden_whole() -> None:
     starts = torch.arange(V) % 3 == 0
     made = TokenMasking(0.3, "word", masked=1.0, random=0.0).hide(tokens, V, starts, generator())
     hidden = (made.tokens == MASK) & (tokens != MASK)
-    assert hidden.sum() == made.counts.sum() > 0.7 * made.counts.numel()
+    assert hidden.sum() == made.counts.sum() > 0.9 * 64 * 11  # 0.3 of 37 places without padding
     for row, gone in zip(tokens.tolist(), hidden.tolist(), strict=True):
         word: list[bool] = []
         for i, token in enumerate([*row, PAD]):
@@ -79,6 +79,68 @@ def test_the_rest_of_a_word_is_a_word_of_its_own() -> None:
     words = hidden[:, ::2]
     assert torch.equal(words, hidden[:, 1::2])
     assert (words[:, 0] != words[:, 1]).double().mean() == pytest.approx(2 / 3, abs=0.1)  # two of four words
+
+
+def packed(batch: int, length: int) -> torch.Tensor:
+    """Two documents in a sequence, the first of which began before."""
+    tokens = torch.randint(5, V, (batch, length), generator=generator())
+    tokens[:, length // 3], tokens[:, length // 3 + 1] = SEP, CLS
+    return tokens
+
+
+@pytest.mark.parametrize("length", [64, 256])
+def test_of_words_the_share_that_is_asked_for_is_hidden_long_ones_as_often_as_short_ones(length: int) -> None:
+    tokens = packed(3000, length)
+    starts = torch.arange(V) % 5 < 3  # words of 5 / 3 tokens
+    made = TokenMasking(0.15, "word", masked=1.0, random=0.0).hide(tokens, V, starts, generator())
+    wanted = round(0.15 * length)
+    assert made.positions.shape == (3000, wanted + 7)
+    number = made.counts.sum(1).double()
+    assert float(number.mean()) == pytest.approx(wanted, abs=4 * float(number.std()) / 3000**0.5)
+    free = tokens >= 5
+    begins = starts[tokens] & free
+    begins[:, 0] = True
+    begins[:, 1:] |= free[:, 1:] & ~free[:, :-1]
+    ends = torch.cat([begins[:, 1:] | ~free[:, 1:], torch.ones(3000, 1, dtype=torch.bool)], 1)[free]
+    size = torch.diff(ends.nonzero()[:, 0], prepend=torch.tensor([-1]))  # of each word, one after another
+    hidden = (made.tokens == MASK)[begins]
+    share = wanted / (length - 2)
+    for some in (size == 1, size == 2, size > 3):
+        deviation = (share * (1 - share) / int(some.sum())) ** 0.5
+        assert float(hidden[some].double().mean()) == pytest.approx(share, abs=4 * deviation)
+
+
+def test_a_word_of_more_tokens_than_are_hidden_is_hidden_in_parts() -> None:
+    tokens = packed(2000, 64)
+    starts = torch.zeros(V, dtype=torch.bool)
+    made = TokenMasking(0.15, "word", masked=1.0, random=0.0).hide(tokens, V, starts, generator())
+    number = made.counts.sum(1).double()
+    assert float(number.mean()) == pytest.approx(10, abs=4 * float(number.std()) / 2000**0.5)
+
+
+@pytest.mark.parametrize(("ratio", "length"), [(0.15, 64), (0.15, 256), (0.5, 64)])
+def test_spans_have_the_mean_length_that_is_promised_and_the_share(ratio: float, length: int) -> None:
+    count, tokens = 4000, packed(4000, length)
+    made = TokenMasking(ratio, "span", masked=1.0, random=0.0).hide(tokens, V, generator=generator())
+    wanted = round(ratio * length)
+    assert made.positions.shape == (count, wanted)
+    assert made.counts.all()
+    hidden, free, parts = made.tokens == MASK, length - 2, 2
+    often = hidden[:, tokens[0] >= 5].double().mean(0)
+    share = wanted / free
+    assert (often - share).abs().max() < 5 * (share * (1 - share) / count) ** 0.5
+    # spans before the ends of the two parts cut some: each end lies inside of one that often
+    before = wanted * (1 / 3.8 - parts / free) / (1 - parts / free)
+    assert before + parts * (wanted - before) / free == pytest.approx(wanted / 3.8)
+    cuts = torch.arange(wanted)
+    p = torch.distributions.Binomial(wanted - 1, torch.tensor((before - 1) / (wanted - 1))).log_prob(cuts)
+    visible, spans = free - wanted, 1 + cuts  # in a ring, a span is followed by another one, or by a gap
+    runs = float((p.exp() * spans * visible / (spans + visible - 1)).sum())
+    runs += parts * (wanted - runs) / free
+    found = (hidden[:, 1:] & ~hidden[:, :-1]).sum(1) + hidden[:, 0]
+    assert float(found.double().mean()) == pytest.approx(
+        runs, abs=4 * float(found.double().std()) / count**0.5
+    )
 
 
 def test_spans_have_the_geometric_mean_length() -> None:
