@@ -27,6 +27,17 @@ def test_config_builds(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run.run_dir == Path("runs") / path.stem or run.setting("run_dir")
 
 
+def test_all_places_of_a_network_of_text_are_trained() -> None:
+    """Learnt positions beyond the longest sequence would stay as they began."""
+    networks = {}
+    for path in (ROOT / "configs" / "masked_text").glob("*.yaml"):
+        config = yaml.safe_load(path.read_text())
+        networks[path.name] = config["model"]["init_args"]["network"]
+        assert networks[path.name]["init_args"]["length"] == config["data"]["init_args"]["length"], path
+    tuned = yaml.safe_load((ROOT / "configs" / "fine_tuning" / "documents.yaml").read_text())
+    assert tuned["model"]["init_args"]["backbone"]["init_args"]["network"] == networks["documents.yaml"]
+
+
 @pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.stem)
 def test_strategy_is_added_to_a_config(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It changes what it names, in the config and in what is built, and leaves the rest."""

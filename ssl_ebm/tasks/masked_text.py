@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssl_ebm.data.corruption import Corrupted, TokenMasking
 from ssl_ebm.data.special_tokens import SpecialTokens
+from ssl_ebm.data.text import Text
 from ssl_ebm.data.tokenizing import read_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.onednn import linear
@@ -120,13 +122,20 @@ class MaskedText(WatchedTask):
     # -- data --------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Takes the tokenizer of the data.
+        """Takes the tokenizer of the data; warns of a training on shorter sequences than the network reads.
 
         Raises:
             UserError: it is another one than the checkpoint's, or as `tokenizer_json`.
         """
         data = getattr(self.trainer, "datamodule", None)
         tokenizer = getattr(data, "tokenizer_json", None)
+        length = self.network.length
+        if stage == "fit" and isinstance(data, Text) and data.length < length:
+            rank_zero_warn(
+                f"the data has sequences of {data.length} tokens and the network reads {length}: its places "
+                f"from {data.length} on are not trained: set model.network.length to {data.length}, or "
+                f"data.length to {length}"
+            )
         if tokenizer is None:
             return
         if self.tokenizer_json not in (None, tokenizer):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from lightning import LightningDataModule, Trainer
 from tokenizers import Tokenizer, models
 from torch.utils.data import DataLoader
 
+from ssl_ebm.data import LabelledDocuments, Text
 from ssl_ebm.data.special_tokens import CLS, MASK, PAD, SEP, SPECIAL
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks import MaskedText, load_task
@@ -293,6 +296,20 @@ def test_validation_hides_the_same_tokens_each_time(tmp_path: Path) -> None:
     first = trainer.validate(made, Pairs(), verbose=False)
     torch.manual_seed(5)
     assert trainer.validate(made, Pairs(), verbose=False) == first
+
+
+def test_places_that_no_training_reaches_are_warned_of(tmp_path: Path) -> None:
+    made = MaskedText({**NETWORK, "init_args": {**NETWORK["init_args"], "length": 16}})
+    short, whole = (Text(str(tmp_path), length=length) for length in (8, 16))
+    labelled = LabelledDocuments(str(tmp_path), length=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for data, stage in ((whole, "fit"), (short, "test"), (labelled, "fit")):
+            made._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+            made.setup(stage)
+    made._trainer = SimpleNamespace(datamodule=short)  # type: ignore[assignment]
+    with pytest.warns(UserWarning, match=r"set model\.network\.length to 8, or data\.length to 16"):
+        made.setup("fit")
 
 
 def test_settings_and_texts_that_do_not_fit(tmp_path: Path) -> None:

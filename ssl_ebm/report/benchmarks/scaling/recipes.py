@@ -108,7 +108,7 @@ RECIPES = (
         described(
             "tasks.MaskedText",
             network=described(
-                "networks.text.TextEncoder", vocabulary=4096, width=256, depth=4, heads=4, length=128
+                "networks.text.TextEncoder", vocabulary=4096, width=256, depth=4, heads=4, length=64
             ),
             masking=described("data.corruption.TokenMasking", ratio=0.3),
         ),
