@@ -154,6 +154,15 @@ class MakeRoom(Callback):
             make_room(self.run_dir, self.resumed_from)
 
 
+def note_origin(checkpoint: dict[str, Any], trainer: Trainer, task: str) -> None:
+    """Which class of task wrote a checkpoint (entry ``task``, unless it is there), and what data it saw
+    (entry ``data``: what the DataModule's ``describe`` returns, if it has that)."""
+    checkpoint.setdefault("task", task)
+    describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
+    if describe is not None:
+        checkpoint["data"] = describe()
+
+
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``, written every ``every_n_steps`` optimizer steps and when training ends, and the
     one before it, ``previous.ckpt``.
@@ -161,8 +170,7 @@ class LastCheckpoint(Checkpoint):
     No checkpoint is chosen by a validation score: for a latent-variable model the loss of the z that was
     inferred from the true y says nothing about predictions.
 
-    The checkpoint also says which class of task wrote it (entry ``task``) and what data it saw (entry
-    ``data``: what the DataModule's ``describe`` returns).
+    The checkpoint also says what wrote it; see `note_origin`.
 
     Args:
         run_dir: folder of the run; the checkpoint goes to ``run_dir/checkpoints/last.ckpt``.
@@ -177,10 +185,7 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint.setdefault("task", type(pl_module).__name__)
-        describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
-        if describe is not None:
-            checkpoint["data"] = describe()
+        note_origin(checkpoint, trainer, type(pl_module).__name__)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Probe(Callback, ABC):
     While training it is the validation split that is measured, every so many epochs or optimizer steps and
     when training ends; in `test` it is the test split. The last figure counts, never the best one. Each is
     logged as probe/NAME/..., and added to ``<default_root_dir>/probe_NAME.json``, a list, which each training
-    begins anew unless it goes on from a checkpoint.
+    begins anew unless it goes on from a checkpoint; that of the one before is then probe_NAME.before.json.
 
     Args:
         data: labelled data; need not be that of the training.
@@ -117,7 +118,9 @@ class Probe(Callback, ABC):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.global_step:
-            self._path(trainer).unlink(missing_ok=True)
+            path = self._path(trainer)
+            if path.exists():
+                os.replace(path, path.with_suffix(".before.json"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -30,6 +30,7 @@ from ssl_ebm.evaluation import (
 from ssl_ebm.evaluation.probing import Frozen, Samples, linear_probe
 from ssl_ebm.evaluation.probing.features import chosen_items, extract
 from ssl_ebm.tasks import FramePrediction, Inpainting, MaskedText
+from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.seeding import SeededSteps
 
 PATCHES = {
@@ -328,6 +329,10 @@ def test_probes_begin_anew_with_a_training_and_go_on_with_its_checkpoint(
         heads.append(deepcopy(online.head.state_dict()))  # type: ignore[union-attr]
         steps.append([one["step"] for one in json.loads((tmp_path / "probe_knn.json").read_text())])
     assert steps == [[7], [7], [7, 7]]
+    assert [one["step"] for one in json.loads((tmp_path / "probe_knn.before.json").read_text())] == [7]
+    content = read_checkpoint(tmp_path / "step=4.ckpt")  # of Lightning's own callback
+    assert content["task"] == "Inpainting"
+    assert content["data"]["name"] == type(pictures()).__name__
     for name, value in heads[0].items():
         assert torch.equal(heads[1][name], value), name
         assert torch.equal(heads[2][name], value), name
