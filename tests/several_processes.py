@@ -2,6 +2,7 @@
 
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from two_futures import small, trainer
 
-from ssl_ebm.data import FontDigits, MovingDigits, PlanePoints
+from ssl_ebm.data import FontDigits, LabelledDocuments, MovingDigits, PlanePoints
 from ssl_ebm.data.loading import StreamData
 from ssl_ebm.data.special_tokens import SPECIAL
+from ssl_ebm.data.tokenizing import train_tokenizer
 from ssl_ebm.energy.objectives import PersistentContrastiveDivergence
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.probing.features import extract
@@ -226,6 +228,24 @@ def features() -> tuple[Tensor, Tensor]:
     return found.features, found.target
 
 
+def token_features() -> tuple[Tensor, ...]:
+    """What an attentive probe reads of 21 texts of unlike length, of which one process has the longest."""
+    torch.manual_seed(0)
+    words = train_tokenizer(lambda: iter(["good bad"] * 20), 18).to_str()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [f"{'good ' * (20 if i == 4 else 2 + i % 3)},{'ab'[i % 2]}" for i in range(21)]
+        for split in ("train", "val", "test"):
+            Path(folder, f"{split}.csv").write_text("\n".join(["text,label", *rows]))
+        data = LabelledDocuments(folder)
+        data.use_tokenizer(words, 32)
+        data.setup("test")
+    sizes = {"vocabulary": 40, "width": 8, "depth": 1, "heads": 2, "length": 32}
+    task = MaskedText(described("networks.text.TextEncoder", **sizes))
+    found = extract(Frozen(task, "network.norm", "none"), data.test_dataset, range(21), batch_size=4)
+    assert found.seen is not None
+    return found.features, found.target, found.seen
+
+
 def join(rank: int, port: int, processes: int) -> None:
     """Makes this process number `rank` of `processes`, as torchrun does."""
     torch.set_num_threads(1)
@@ -246,6 +266,7 @@ def one_process(rank: int, port: int, processes: int, folder: Path) -> None:
         seen["chains"] = keep_chains(folder / "chains")
         seen["fine_tuned"] = fine_tuned(2)
         seen["features"] = features()
+        seen["token features"] = token_features()
         seen["diverged"] = diverge(folder / "diverged")
         seen["left out"] = diverge(folder / "left out", skip_steps=1)
     torch.save(seen, folder / f"{processes}-{rank}.pt")

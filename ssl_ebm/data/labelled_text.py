@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from ssl_ebm.data.documents import Corpus, fingerprint, warn_of_shared
 from ssl_ebm.data.loading import StreamData, check_least
@@ -19,27 +19,34 @@ from ssl_ebm.data.special_tokens import SpecialTokens
 from ssl_ebm.data.tokenizing import encode
 from ssl_ebm.errors import UserError
 
+MULTIPLE = 8  # of tokens, which tensor cores are quick with
+
 
 class LabelledText(Dataset[dict[str, Tensor]]):
     """Documents of one split with their classes: {"tokens": (length,) int64, "label": (), "index": ()}.
 
     [CLS] the document's first tokens [SEP], padded with [PAD].
-    The index counts the documents of the split.
+    The index counts the documents of the split. Batches are cut, see `collate`.
 
     Args:
         corpus: with a label column.
         split: "train", "val" or "test"; None: the documents that have no label, whose items have no "label".
         tokenizer: of the checkpoint, as JSON.
         length: tokens of a sequence.
+        whole: batches are not cut.
 
     Attributes:
         classes: names of the classes, sorted; of all splits.
+        tokens: (N, length) int32.
+        labels: (N,) int64; -1 where there is none.
 
     Raises:
         UserError: no label column, or no documents in the split.
     """
 
-    def __init__(self, corpus: Corpus, split: str | None, tokenizer: str, length: int) -> None:
+    def __init__(
+        self, corpus: Corpus, split: str | None, tokenizer: str, length: int, whole: bool = False
+    ) -> None:
         if corpus.label_column is None:
             raise UserError("labelled text needs a label column: set label_column")
         names: set[str] = set()
@@ -61,7 +68,7 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         reader = Tokenizer.from_str(tokenizer)
         special = SpecialTokens.of(reader)
         for ids in encode(reader, texts()):
-            row = np.full(length, special.pad)
+            row = np.full(length, special.pad, np.int32)
             kept = special.bracketed(ids.tolist(), length)
             row[: len(kept)] = kept
             rows.append(row)
@@ -75,6 +82,7 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         if split in ("val", "test") and shared:
             warn_of_shared(corpus.path, split, shared, len(own))
         number = {name: label for label, name in enumerate(self.classes)}
+        self.pad, self.whole = special.pad, whole
         self.tokens = torch.from_numpy(np.stack(rows))
         self.labels = torch.tensor([-1 if label is None else number[label] for label in labels])
 
@@ -83,16 +91,29 @@ class LabelledText(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         place = index % len(self)  # of a later epoch
-        item = {"tokens": self.tokens[place], "index": torch.tensor(place)}
+        item = {"tokens": self.tokens[place].long(), "index": torch.tensor(place)}
         return item if self.labels[place] < 0 else item | {"label": self.labels[place]}
+
+    def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """A batch of items: tokens (B, T) int64, T the length of the longest document, to a multiple of 8,
+        and at most `length`: a model takes no notice of padding, but its time.
+        """
+        batch: dict[str, Tensor] = default_collate(list(items))
+        if not self.whole:
+            used = (batch["tokens"] != self.pad).any(0).nonzero()
+            longest = int(used.max()) + 1
+            batch["tokens"] = batch["tokens"][:, : -(-longest // MULTIPLE) * MULTIPLE].contiguous()
+        return batch
 
 
 class LabelledDocuments(StreamData):
     """Documents with their classes, for probes and fine-tuning of a model of text.
 
-    Batches: {"tokens": (B, length) int64, "label": (B,) int64, "index": (B,) int64}, each document on its own
-    (see `LabelledText`). The tokenizer is that of the model: of the one that the Trainer runs, or as
-    `use_tokenizer` says before `setup`.
+    Batches: {"tokens": (B, T) int64, "label": (B,) int64, "index": (B,) int64}, each document on its own (see
+    `LabelledText`). T is the length of the batch's longest document, to a multiple of 8, and at most
+    `length`. It is `length` where a `MaskedText` is trained or tested on them: it hides a share of T places,
+    and what it draws for a document does not depend on the others. The tokenizer is that of the model: of the
+    one that the Trainer runs, or as `use_tokenizer` says before `setup`.
 
     To predict, no labels are needed: it is done for the documents that have none, and for those of test where
     all have one.
@@ -147,16 +168,17 @@ class LabelledDocuments(StreamData):
         super().setup(stage)
 
     def make_dataset(self, split: str) -> LabelledText:
+        model: Any = None if self.trainer is None else self.trainer.lightning_module
+        reader = getattr(model, "backbone", model)  # the task that was pre-trained
         if self.tokenizer_json is None and self.trainer is not None:
-            model: Any = self.trainer.lightning_module
-            reader = getattr(model, "backbone", model)  # the task that was pre-trained
             length = getattr(getattr(reader, "network", None), "length", 0)
             self.use_tokenizer(getattr(reader, "tokenizer_json", None), length)
         if self.tokenizer_json is None or self.length is None:
             raise UserError("labelled documents need the tokenizer of a model: give a checkpoint of text")
         corpus = replace(self.corpus, optional=self._predicting)
         unlabelled = self._predicting and any(one.label is None for one in corpus.documents())
-        made = LabelledText(corpus, None if unlabelled else split, self.tokenizer_json, self.length)
+        whole = model is not None and reader is model and not self._predicting  # which is trained itself
+        made = LabelledText(corpus, None if unlabelled else split, self.tokenizer_json, self.length, whole)
         self.classes = made.classes
         return made
 

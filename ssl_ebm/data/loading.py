@@ -18,7 +18,7 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
 from ssl_ebm.data.randomness import permuted, stream_key
@@ -233,6 +233,17 @@ class OrderedLoader(_Loader):
             raise _last_line(error) from error
 
 
+def collate_of(dataset: Any) -> Callable[[list[Any]], Any]:
+    """What makes a batch of items: what a dataset, or the one that it is a part of, has as `collate`; else as
+    PyTorch does it."""
+    while dataset is not None:
+        if hasattr(dataset, "collate"):
+            made: Callable[[list[Any]], Any] = dataset.collate
+            return made
+        dataset = getattr(dataset, "dataset", None)
+    return default_collate
+
+
 class StreamData(LightningDataModule, ABC):
     """Loaders over three splits: an endless training stream that resumes, and evaluation in order.
 
@@ -278,9 +289,10 @@ class StreamData(LightningDataModule, ABC):
             if getattr(self, f"{split}_dataset") is None:
                 setattr(self, f"{split}_dataset", self.make_dataset(split))
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, dataset: Dataset[Any]) -> dict[str, Any]:
         return {
             "batch_size": self.batch_size,
+            "collate_fn": collate_of(dataset),
             "num_workers": self.workers,
             "persistent_workers": self.workers > 0,
             "timeout": self.read_timeout if self.workers else 0,
@@ -302,7 +314,8 @@ class StreamData(LightningDataModule, ABC):
             )
         self.setup("fit")
         sampler = StreamSampler(self.train_dataset, self.batch_size, self.seed, *self._place())
-        loader = StreamLoader(self.train_dataset, sampler=sampler, drop_last=True, **self._options())
+        options = self._options(self.train_dataset)
+        loader = StreamLoader(self.train_dataset, sampler=sampler, drop_last=True, **options)
         if self._resume is not None:
             loader.load_state_dict(self._resume)
             self._resume = None
@@ -332,7 +345,7 @@ class StreamData(LightningDataModule, ABC):
         self.setup(stage)
         dataset = getattr(self, f"{split}_dataset")
         sampler = OrderedSampler(dataset, *self._place(), spread)
-        return OrderedLoader(dataset, sampler=sampler, **self._options())
+        return OrderedLoader(dataset, sampler=sampler, **self._options(dataset))
 
     def val_dataloader(self) -> OrderedLoader:
         return self._evaluation_loader("validate", "val", spread=True)

@@ -195,6 +195,7 @@ class WatchedTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A checkpoint never holds weights that a non-finite loss, or gradient, has touched.
         self._stop_if_weights_diverged()
+        checkpoint["task"] = class_of(self).__name__  # a callback knows that of the sharded one alone
         note_origin(checkpoint, self.trainer, class_of(self).__name__)
 
     def on_train_end(self) -> None:

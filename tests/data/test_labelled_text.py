@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import pad
 
-from ssl_ebm.data import LabelledDocuments, Text
+from ssl_ebm.data import LabelledDocuments, LabelledShare, Text
 from ssl_ebm.data.documents import Corpus
 from ssl_ebm.data.tokenizing import train_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.report.data_arguments import make_data
+from ssl_ebm.tasks import MaskedText
 
 WORDS = {"pos": ["good", "fine", "great"], "neg": ["bad", "poor", "awful"]}
 TOKENIZER = train_tokenizer(lambda: iter([" ".join([*WORDS["pos"], *WORDS["neg"]])] * 20), 45).to_str()
@@ -87,6 +90,48 @@ def test_pre_training_on_a_labelled_table_never_sees_what_is_tested(tmp_path: Pa
     assert set(sides[0].values()) == {"train", "val", "test"}
 
 
+def test_batches_are_as_long_as_their_longest_document(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        rows = [f"{' '.join(['good'] * (1 + i % 29))},{'pos' if i % 2 else 'neg'}" for i in range(40)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *rows]))
+    data = LabelledShare(LabelledDocuments(str(tmp_path), batch_size=4, workers=0), per_class=20)
+    data.data.use_tokenizer(TOKENIZER, 28)  # type: ignore[attr-defined]
+    data.setup()
+    network = {"vocabulary": 60, "width": 16, "depth": 1, "heads": 2, "length": 28, "positions": "learnt"}
+    task = MaskedText({"class_path": "ssl_ebm.networks.text.TextEncoder", "init_args": network}).eval()
+    assert data.data.train_dataset.tokens.dtype == torch.int32
+    seen = set()
+    for split in ("train", "val", "test"):
+        dataset = getattr(data.data, f"{split}_dataset")
+        batches = list(getattr(data, f"{split}_dataloader")())
+        if split == "test":
+            batches += list(data.predict_dataloader())
+        for batch in batches:
+            items = torch.stack([dataset[i]["tokens"] for i in batch["index"]])
+            longest = int((items != 0).sum(1).max())
+            size = min(-(-longest // 8) * 8, 28)
+            assert batch["tokens"].dtype == torch.int64
+            assert torch.equal(batch["tokens"], items[:, :size])
+            with torch.no_grad():
+                features = task.representation(batch["tokens"])
+                torch.testing.assert_close(features, task.representation(items))
+            seen.add(size)
+    assert {16, 28} < seen
+
+
+def test_what_a_pre_training_hides_does_not_depend_on_the_other_documents(tmp_path: Path) -> None:
+    write(tmp_path, "", 30)
+    data = labelled(tmp_path)
+    other = LabelledDocuments(str(tmp_path), batch_size=5)
+    network = {"vocabulary": 60, "width": 16, "depth": 1, "heads": 2, "length": 64}
+    task = MaskedText({"class_path": "ssl_ebm.networks.text.TextEncoder", "init_args": network})
+    task.tokenizer_json = TOKENIZER
+    other.trainer = SimpleNamespace(lightning_module=task, world_size=1, global_rank=0)  # type: ignore[assignment]
+    other.setup("test")
+    assert {batch["tokens"].shape[1] for batch in other.test_dataloader()} == {64}
+    assert {batch["tokens"].shape[1] for batch in data.test_dataloader()} <= {8, 16}
+
+
 def test_texts_without_classes_are_no_labelled_data(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
     for path in (tmp_path, tmp_path / "a.txt"):
@@ -131,7 +176,7 @@ def test_predictions_need_no_labels(tmp_path: Path, kind: str) -> None:
     data = labelled(path, "predict")
     batches = list(data.predict_dataloader())
     assert all("label" not in batch for batch in batches)
-    found = torch.cat([batch["tokens"] for batch in batches])
+    found = torch.cat([pad(batch["tokens"], (0, 16 - batch["tokens"].shape[1])) for batch in batches])
     assert len(found) == len(texts)  # all of them, not only a share for tests
     assert data.classes == []
     other = labelled(path, "predict").test_dataset

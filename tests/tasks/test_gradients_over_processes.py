@@ -20,6 +20,7 @@ from several_processes import (
     fine_tuned,
     one_process,
     take_steps,
+    token_features,
 )
 
 from ssl_ebm.tasks.checkpoints import read_checkpoint
@@ -134,3 +135,8 @@ def test_two_processes_probe_as_one(launched: Launched) -> None:
     for process in (each["features"] for each in launched.seen[2]):
         torch.testing.assert_close(process[0], whole[0])
         assert torch.equal(process[1], whole[1])
+    whole = token_features()
+    assert whole[2].sum(1).argmax() == 4
+    for process in (each["token features"] for each in launched.seen[2]):
+        torch.testing.assert_close(process[0], whole[0])
+        assert all(torch.equal(a, b) for a, b in zip(process[1:], whole[1:], strict=True))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssl_ebm.data.loading import check_least
 from ssl_ebm.evaluation.isolation import generator_for
-from ssl_ebm.evaluation.probing.results import Classified, Samples, check_classes, classified
+from ssl_ebm.evaluation.probing.results import (
+    Classified,
+    Samples,
+    check_classes,
+    classified,
+    of_one_length,
+)
 
 
 class AttentivePooling(nn.Module):
@@ -76,6 +84,13 @@ def attentive_probe(
         UserError: features or labels that cannot be probed, a setting out of its range.
     """
     check_least(epochs=(epochs, 1), batch_size=(batch_size, 1))
+    if train.seen is not None and test.seen is not None:
+        features = of_one_length([train.features, test.features])
+        seen = of_one_length([train.seen, test.seen])
+        train, test = (
+            replace(one, features=x, seen=there)
+            for one, x, there in zip((train, test), features, seen, strict=True)
+        )
     classes = check_classes(train, test)
     tokens = train.of_seen()
     mean, deviation = tokens.mean(0), tokens.std(0).clamp_min(1e-6)

@@ -13,11 +13,11 @@ from torch.utils.data import Subset
 
 from ssl_ebm.data.labelled_share import LabelledShare
 from ssl_ebm.data.labelled_text import LabelledDocuments
-from ssl_ebm.data.loading import OrderedLoader, StreamData
+from ssl_ebm.data.loading import OrderedLoader, StreamData, collate_of
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.probing.frozen import Frozen
-from ssl_ebm.evaluation.probing.results import Samples
+from ssl_ebm.evaluation.probing.results import Samples, of_one_length
 from ssl_ebm.evaluation.records import first_clips
 from ssl_ebm.tasks.masked_text import MaskedText
 
@@ -92,7 +92,7 @@ def extract(
     """Features and targets of items, as they are: without augmentation, in evaluation mode.
 
     Of several processes each takes every Nth item, and all get everything, in the order of `items`. Tokens
-    that stand for no input are not `seen`, and 0.
+    that stand for no input are not `seen`, and 0; all items have as many as the one with the most.
 
     Args:
         targets: entries of a batch; numbers of each item are put side by side. Of entries with a value for
@@ -107,8 +107,9 @@ def extract(
     rank, processes = _place()
     mine = list(items)[rank::processes]
     loader = OrderedLoader(
-        Subset(plain, mine), batch_size=batch_size, num_workers=workers, generator=generator_for(0)
-    )
+        Subset(plain, mine), batch_size=batch_size, num_workers=workers, generator=generator_for(0),
+        collate_fn=collate_of(plain),
+    )  # fmt: skip
     found: dict[str, list[Tensor]] = {name: [] for name in ("features", "target", "clip", "group", "seen")}
     with isolated(frozen.task):
         for batch in loader if mine else ():
@@ -126,7 +127,7 @@ def extract(
             for name in ("clip", "group"):
                 if name in batch:
                     found[name].append(batch[name])
-    mine_of = {name: torch.cat(parts) if parts else None for name, parts in found.items()}
+    mine_of = {name: torch.cat(of_one_length(parts)) if parts else None for name, parts in found.items()}
     whole = mine_of if processes == 1 else _gathered(mine_of, processes)
     if whole["features"] is None or whole["target"] is None:
         raise UserError("probe: there are no items to probe")
@@ -178,7 +179,7 @@ def _gathered(mine: dict[str, Tensor | None], processes: int) -> dict[str, Tenso
     torch.distributed.all_gather_object(parts, mine)
     whole: dict[str, Tensor | None] = {}
     for name in mine:
-        tensors = [part[name] for part in parts if part[name] is not None]
+        tensors = of_one_length([part[name] for part in parts if part[name] is not None])
         if not tensors:
             whole[name] = None
             continue

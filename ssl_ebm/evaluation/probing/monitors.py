@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssl_ebm.data.loading import check_least
+from ssl_ebm.data.loading import check_least, collate_of
 from ssl_ebm.evaluation.callbacks import validation_set
 from ssl_ebm.evaluation.isolation import isolated
 from ssl_ebm.evaluation.prediction import load_items
@@ -89,7 +89,7 @@ class OnlineProbe(Callback):
         dataset = dataset.plain() if hasattr(dataset, "plain") else dataset
         drawn = np.random.default_rng([self.seed, step]).integers(0, len(dataset), self.batch_size)
         items = load_items(dataset, [int(i) for i in drawn])
-        stacked = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+        stacked = collate_of(dataset)(items)
         with isolated(pl_module):
             features = Frozen(pl_module, self.layer, self.pooling)(stacked).detach().clone()
             alone = stacked.get("clip", torch.from_numpy(drawn))

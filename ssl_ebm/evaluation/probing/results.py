@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.statistics import Bootstrap, Interval, grouped_share_interval, share_interval
@@ -68,6 +69,14 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.target)
+
+
+def of_one_length(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors (N, T, *D), each with a T of its own, filled up with 0 to the largest; others as they are."""
+    if len({part.shape[1:] for part in parts}) < 2:
+        return list(parts)
+    longest = max(part.shape[1] for part in parts)
+    return [pad(part, (*(0, 0) * (part.ndim - 2), 0, longest - part.shape[1])) for part in parts]
 
 
 @dataclass(frozen=True)

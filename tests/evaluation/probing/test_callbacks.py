@@ -221,7 +221,7 @@ def test_an_attentive_probe_does_not_see_padding(documents: Path) -> None:
     torch.manual_seed(0)
     task = MaskedText(TEXT).eval()
     items = [7, 2, 11]
-    found = extract(Frozen(task, "network.norm", "none"), data.train_dataset, items)
+    found = extract(Frozen(task, "network.norm", "none"), data.train_dataset, items, batch_size=2)
     for features, seen, item in zip(found.features, found.seen, items, strict=True):  # type: ignore[arg-type]
         tokens = data.train_dataset[item]["tokens"]
         size = int((tokens != 0).sum())

@@ -132,8 +132,8 @@ def test_padding_is_nothing_to_an_attentive_probe() -> None:
         Samples(padded[part], y[part], seen=torch.nn.functional.pad(seen[part], (0, 30)))
         for part in (slice(150), slice(150, 200))
     ]
-    ours, theirs = (attentive_probe(*sets, epochs=6) for sets in (short, long))
-    assert ours.predicted.tolist() == theirs.predicted.tolist()
+    ours, theirs, mixed = (attentive_probe(*sets, epochs=6) for sets in (short, long, (short[0], long[1])))
+    assert ours.predicted.tolist() == theirs.predicted.tolist() == mixed.predicted.tolist()
     assert ours.accuracy.value > 0.8
     means = torch.stack([row[:number].mean(0) for row, number in zip(x[:150], size, strict=False)])
     for one in (short[0], long[0]):
