@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.loggers import end_wandb
 from ssl_ebm.evaluation.probing.counted_words import Counted, counted_words
-from ssl_ebm.evaluation.statistics import Bootstrap, Interval, paired_interval, share_interval
+from ssl_ebm.evaluation.statistics import Bootstrap, Interval, grouped_share_interval, paired_interval
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.report.data_arguments import data_description
 from ssl_ebm.report.entries import resolved, trained_settings
@@ -114,7 +114,7 @@ def finetune(
         **tuned[0].shared,
         "accuracy": {split: figure.to_json() for split, figure in figures.items()},
         "accuracy_unit": "share of the items (or clips), with a 95 % interval: Wilson's for one seed, else a "
-        "bootstrap over seeds and items",
+        "bootstrap over seeds and items (or recordings of clips)",
         "tf_idf": beside,
         "runs": [one.record for one in tuned],
     }
@@ -125,9 +125,11 @@ def finetune(
 def accuracy(votes: Sequence[Vote]) -> Interval:
     """Share of right items, one vote for each seed over the same items; see finetuning.json."""
     first = votes[0]
+    units = first.unit.numpy()
+    groups = units if first.group is None else first.group.numpy()
     if len(votes) == 1:
-        return share_interval(int(first.right.sum()), len(first.unit))
-    return Bootstrap(first.unit.numpy()).mean(_right(votes)).interval()
+        return grouped_share_interval(first.right.numpy(), groups)
+    return Bootstrap(units, recordings=groups).mean(_right(votes)).interval()
 
 
 def gain(ours: Sequence[Vote], theirs: Sequence[Vote]) -> Interval:

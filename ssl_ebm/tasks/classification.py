@@ -53,11 +53,14 @@ class Vote(NamedTuple):
         unit: (U,) int64, its number, rising.
         label: (U,) int64.
         predicted: (U,) int64.
+        group: (U,) int64, units of one group depend on each other: the clips of one recording. None: each
+            stands alone.
     """
 
     unit: Tensor
     label: Tensor
     predicted: Tensor
+    group: Tensor | None = None
 
     @property
     def right(self) -> Tensor:
@@ -80,21 +83,25 @@ class Votes(Metric):
     probability: list[Tensor]
     label: list[Tensor]
     unit: list[Tensor]
+    group: list[Tensor]
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        for name in ("probability", "label", "unit"):
+        for name in ("probability", "label", "unit", "group"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, probability: Tensor, label: Tensor, unit: Tensor) -> None:
-        """(B, K) float, (B,) int64, (B,) int64."""
+    def update(self, probability: Tensor, label: Tensor, unit: Tensor, group: Tensor | None = None) -> None:
+        """(B, K) float, (B,) int64, (B,) int64, (B,) int64."""
         self.probability.append(probability)
         self.label.append(label)
         self.unit.append(unit)
+        self.group.append(unit if group is None else group)
 
     def compute(self) -> Vote:
-        probability, label, unit = (dim_zero_cat(x) for x in (self.probability, self.label, self.unit))
+        found = (self.probability, self.label, self.unit, self.group)
+        probability, label, unit, group = map(dim_zero_cat, found)
         units, place = unit.unique(return_inverse=True)
         total = probability.new_zeros(len(units), probability.shape[1]).index_add_(0, place, probability)
         labels = label.new_zeros(len(units)).scatter_(0, place, label)  # the same for all items of a unit
-        return Vote(units, labels, total.argmax(1))
+        groups = group.new_zeros(len(units)).scatter_(0, place, group)
+        return Vote(units, labels, total.argmax(1), groups)

@@ -265,7 +265,7 @@ class FineTuning(WatchedTask):
         if unit is None:  # of a user's own data: every item by itself
             place = (batch_idx * self.trainer.world_size + self.global_rank) << 32
             unit = torch.arange(len(labels), device=labels.device) + place
-        self._gathered.update(logits.softmax(1), labels, unit)
+        self._gathered.update(logits.softmax(1), labels, unit, batch.get("group"))
         loss = cross_entropy(logits, labels)
         self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
 
@@ -278,7 +278,7 @@ class FineTuning(WatchedTask):
     def _count(self, split: str) -> None:
         vote = self._gathered.compute()
         self._gathered.reset()
-        self.votes[split] = Vote(*(part.cpu() for part in vote))
+        self.votes[split] = Vote(*(part.cpu() for part in vote if part is not None))
         self.log(f"{split}/accuracy", vote.right.float().mean(), prog_bar=True, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from small_backbones import WORDS, make, saved
 
 from ssl_ebm.cli import main
 from ssl_ebm.evaluation.statistics import Interval, share_interval
-from ssl_ebm.report.finetuning import gain
+from ssl_ebm.report.finetuning import accuracy, gain
 from ssl_ebm.tasks import FineTuning, load_task
 from ssl_ebm.tasks.classification import Vote
 
@@ -180,6 +180,19 @@ def test_gain_is_that_of_the_same_items() -> None:
     alone, same = gain(ours[:1], theirs[:1]), gain(ours[:1] * 2, theirs[:1] * 2)
     assert (alone.value, alone.low, alone.high) == pytest.approx((same.value, same.low, same.high), abs=0.03)
     assert alone.value == 4 / 40
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_accuracy_of_clips_is_over_their_recordings(seeds: int) -> None:
+    """Forty clips of eight recordings that are right or wrong as a whole: as sure as of eight clips."""
+    unit, zeros = torch.arange(40), torch.zeros(40).long()
+    wrong = (unit // 5 < 2).long()
+    recorded = accuracy([Vote(unit, zeros, wrong, unit // 5 + 10**15)] * seeds)
+    eight = accuracy([Vote(unit[:8], zeros[:8], (unit[:8] < 2).long())] * seeds)
+    apart = accuracy([Vote(unit, zeros, wrong, unit)] * seeds)
+    assert recorded.value == eight.value == apart.value == 0.75
+    assert apart == accuracy([Vote(unit, zeros, wrong)] * seeds)
+    assert recorded.high - recorded.low >= eight.high - eight.low - 1e-9 > 1.5 * (apart.high - apart.low)
 
 
 def test_text_is_learnt_with_the_tokenizer_of_the_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:

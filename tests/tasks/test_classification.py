@@ -50,9 +50,13 @@ def test_a_clip_has_one_vote_and_a_repeated_item_too(seed: int) -> None:
     probability = torch.rand(10, 3).softmax(1)
     votes = Votes()
     for some in torch.arange(10).split(4):
-        votes.update(probability[some], label_of[units[some]], units[some])
-    votes.update(probability[6:8], label_of[units[6:8]], units[6:8])  # as another process would
+        votes.update(probability[some], label_of[units[some]], units[some], units[some] // 3 + 50)
+    votes.update(
+        probability[6:8], label_of[units[6:8]], units[6:8], units[6:8] // 3 + 50
+    )  # as another process
     found = votes.compute()
+    assert found.group is not None
+    assert found.group.tolist() == [50, 50, 51, 51, 51, 52, 53]
     assert found.unit.tolist() == [1, 2, 3, 4, 5, 7, 9]
     wanted = [int(probability[units == unit].mean(0).argmax()) for unit in found.unit]
     assert found.predicted.tolist() == wanted
