@@ -23,7 +23,7 @@ class VideoFolder(VideoData):
 
     Sub-folders train, val and test give the splits; where there are none, clips are shared out at random.
     Sub-folders below give the classes. A file clips.csv with columns `path` and `group` keeps the clips of a
-    group on one side.
+    group, such as those cut from one recording, on one side; intervals take them for one.
 
     Or shards that `ssl-ebm shard` has made of such a folder: batches are the same, to the bit. With `cache`
     off, memory does not grow with the clips.

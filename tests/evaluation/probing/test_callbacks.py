@@ -238,20 +238,52 @@ def test_an_attentive_probe_needs_a_layer_and_no_pooling() -> None:
         AttentiveProbe(pictures(), layer=BLOCK, pooling="first")
 
 
-@pytest.mark.parametrize("recorded", ["apart", "in threes", "at once"])
-def test_clips_of_one_recording_are_one_group(recorded: str, tmp_path: Path) -> None:
-    """Two windows of each of 12 clips; of one recording alone the groups are its clips."""
+def recorded_clips(folder: Path, group: list[int]) -> VideoFolder:
+    """Twelve clips of 8 frames in each split, cut from these recordings, all of one class."""
     noise = np.random.default_rng(0).integers(0, 255, (12, 8, 16, 16), np.uint8)
     for split in ("train", "val", "test"):
-        of = {"apart": np.arange(12), "in threes": np.arange(12) // 3, "at once": np.zeros(12, int)}[recorded]
-        (tmp_path / split / "some").mkdir(parents=True)
-        np.savez(tmp_path / split / "some" / "clips.npz", video=noise, group=of)
-    data = VideoFolder(str(tmp_path), size=16, grayscale=True, context_frames=3)
+        (folder / split / "some").mkdir(parents=True)
+        np.savez(folder / split / "some" / "clips.npz", video=noise, group=np.array(group))
+    data = VideoFolder(str(folder), size=16, grayscale=True, context_frames=3)
     data.setup()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("recording", "wanted"),
+    [
+        ([*range(12)], [*range(12)]),
+        ([n // 3 for n in range(12)], [n // 3 * 3 for n in range(12)]),
+        ([0] * 12, [*range(12)]),  # of one recording alone the groups are its clips
+    ],
+)
+def test_clips_of_one_recording_are_one_group(
+    recording: list[int], wanted: list[int], tmp_path: Path
+) -> None:
+    data = recorded_clips(tmp_path, recording)
     task = FramePrediction(context_frames=3, width=16, codes=8, features=16)
-    found = extract(Frozen(task), data.val_dataset, range(24)).groups
-    expected = torch.arange(24) // 6 * 3 if recorded == "in threes" else torch.arange(24) // 2
-    assert torch.equal(found, expected)  # type: ignore[arg-type]
+    found = extract(Frozen(task), data.val_dataset, range(24)).groups  # two windows of each clip
+    assert found is not None
+    assert found.tolist() == [group for group in wanted for _ in range(2)]
+
+
+def test_an_online_probe_learns_from_no_clip_of_a_recording_that_it_is_judged_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = recorded_clips(tmp_path, [n // 3 for n in range(12)])
+    of_clip = {int(item["clip"]): int(item["group"]) for item in data.train_dataset}
+    asked: set[int] = set()
+
+    def none(numbers: Tensor) -> Tensor:
+        asked.update(numbers.tolist())
+        return torch.zeros(len(numbers), dtype=torch.bool)
+
+    monkeypatch.setattr("ssl_ebm.evaluation.probing.monitors._held_out", none)
+    probe = OnlineProbe(data, every_n_steps=1, batch_size=64)
+    task = FramePrediction(context_frames=3, width=16, codes=8, features=16)
+    probe.on_train_batch_end(SimpleNamespace(global_step=1, loggers=[]), task, None, None, 0)  # type: ignore[arg-type]
+    assert asked == set(of_clip.values())
+    assert len(asked) == 4
 
 
 def test_targets_are_those_of_the_last_frame_that_is_seen() -> None:
