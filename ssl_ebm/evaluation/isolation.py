@@ -32,5 +32,6 @@ def isolated(*models: object) -> Iterator[None]:
 
 def generator_for(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator that is a pure function of ``key``, and unrelated to those of other keys."""
-    state = np.random.SeedSequence([k % 2**32 for k in key]).generate_state(1, np.uint64)[0]
+    words = [len(key), *(k % 2**32 for k in key)]  # NumPy pads with zeros, so (0,) would be (0, 0)
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return torch.Generator(device=device).manual_seed(int(state) % 2**63)
