@@ -26,21 +26,28 @@ class Reader:
 
     def __init__(self, tokenizer: str) -> None:
         self.tokenizer: Any = Tokenizer.from_str(tokenizer)
+        #: Whether tokens are words and ##parts; else the space before a word is part of its token.
+        self.by_words = any(name.startswith(CONTINUES) for name in self.tokenizer.get_vocab())
 
     def text(self, ids: list[int]) -> str:
         """Some tokens in a row."""
         return str(self.tokenizer.decode(ids)).strip()
 
     def word(self, token: int) -> str:
-        """One token by itself; what continues a word begins with ##."""
+        """One token by itself, without the space before it; a WordPiece that continues a word has its ##."""
         return self.text([token]) or str(self.tokenizer.id_to_token(token))
 
     def pieces(self, ids: list[int]) -> list[str]:
         """Each token with the space before it, if any."""
         names = [str(self.tokenizer.id_to_token(token)) for token in ids]
-        if any(name.startswith(CONTINUES) for name in self.tokenizer.get_vocab()):
+        if self.by_words:
             return [name[2:] if name.startswith(CONTINUES) else f" {name}" for name in names]
-        return [str(self.tokenizer.decode([token])) for token in ids]
+        texts = [str(self.tokenizer.decode([token])) for token in ids]
+        # SentencePiece's decoder leaves out the space before the first token.
+        return [
+            f" {text}" if name.startswith("▁") and not text.startswith(" ") else text
+            for name, text in zip(names, texts, strict=True)
+        ]
 
     def around(self, tokens: list[int], first: int, count: int, special: set[int]) -> tuple[str, str]:
         """What stands before and after some hidden tokens, within their document."""

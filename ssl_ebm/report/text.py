@@ -13,6 +13,7 @@ from ssl_ebm.data.special_tokens import MASK, SPECIAL
 from ssl_ebm.data.text_files import is_unicode
 from ssl_ebm.data.tokenizing import read_tokenizer
 from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.text_examples import Reader
 from ssl_ebm.tasks.checkpoints import load_task
 from ssl_ebm.tasks.fillings import complete
 from ssl_ebm.tasks.masked_text import MaskedText
@@ -65,7 +66,11 @@ class TextModel:
         if self.task.tokenizer_json is None:
             raise UserError(f"{checkpoint} holds no tokenizer: it was not trained on text")
         self.tokenizer: Any = read_tokenizer(self.task.tokenizer_json)
+        self.reader = Reader(self.task.tokenizer_json)
         self.mask = str(self.task.special.names[MASK])
+        added = self.tokenizer.get_added_tokens_decoder()
+        #: Whether [MASK] takes the place of the space before it, too.
+        self.takes_space = getattr(added.get(self.task.special.mask), "lstrip", False)
 
     def tokens_of(self, text: str) -> Tensor:
         """(T,) int64, between [CLS] and [SEP]; [MASK] in the text is one, whatever the tokenizer calls it.
@@ -101,8 +106,9 @@ class TextModel:
         texts, log_p = complete(self.task, tokens, beam=top if len(places) == 1 else max(top, 20))
         found = []
         for filled, one in zip(texts.tolist()[:top], log_p.tolist(), strict=False):
-            words = tuple(self._piece(filled[place]) for place in places)
-            found.append(Filling(self._in_place(text, words), words, float(torch.tensor(one).exp())))
+            tokens_there = [filled[place] for place in places]
+            words = tuple(self.reader.word(token) for token in tokens_there)
+            found.append(Filling(self._in_place(text, tokens_there), words, float(torch.tensor(one).exp())))
         return found
 
     def score(self, text: str) -> Score:
@@ -117,14 +123,14 @@ class TextModel:
             raise UserError("the text has no token that could be scored: it is not of this vocabulary")
         return Score(text, float(self.task.pseudo_log_likelihood(tokens[None])), count)
 
-    def _piece(self, token: int) -> str:
-        piece: str = self.tokenizer.decode([token])
-        return piece.strip() or str(self.tokenizer.id_to_token(token))
-
-    def _in_place(self, text: str, words: tuple[str, ...]) -> str:
-        """The text as it was written, with a word at each mask; a piece that goes on a word joins it."""
-        first, *others = text.replace(SPECIAL[MASK], self.mask).split(self.mask)
-        made = first
-        for word, after in zip(words, others, strict=True):
-            made = made.rstrip() + word[2:] + after if word.startswith("##") else made + word + after
+    def _in_place(self, text: str, tokens: list[int]) -> str:
+        """The text as it was written, with a token at each mask; one that goes on a word joins it."""
+        made, *others = text.replace(SPECIAL[MASK], self.mask).split(self.mask)
+        for token, piece, after in zip(tokens, self.reader.pieces(tokens), others, strict=True):
+            if self.reader.by_words:
+                goes_on = not piece.startswith(" ")
+                made = (made.rstrip() + piece if goes_on else made + self.reader.word(token)) + after
+            else:
+                made = made.rstrip() if self.takes_space else made
+                made += (piece if made else piece.lstrip()) + after
         return made

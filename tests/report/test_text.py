@@ -12,7 +12,9 @@ import torch
 
 from ssl_ebm.cli import main
 from ssl_ebm.data.special_tokens import MASK
+from ssl_ebm.data.tokenizing import train_tokenizer
 from ssl_ebm.report.text import TextModel
+from ssl_ebm.tasks import MaskedText
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
 
@@ -63,6 +65,36 @@ def test_fill_says_what_the_network_says(checkpoint: Path, capsys: pytest.Captur
     assert main(["fill", "--ckpt", str(checkpoint), "ban [MASK] [MASK]"]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 5
+
+
+def test_fillings_of_a_byte_level_tokenizer_are_written_as_it_decodes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = ["walking is very good", "a walk is good", "talking and walking", "the walk (very good)"] * 20
+    tokenizer = train_tokenizer(lambda: iter(texts), 280, "bpe")
+    network = {"vocabulary": 280, "width": 16, "depth": 1, "heads": 2, "length": 24}
+    task = MaskedText({"class_path": "ssl_ebm.networks.text.TextEncoder", "init_args": network}).eval()
+    task.tokenizer_json = tokenizer.to_str()
+    monkeypatch.setattr("ssl_ebm.report.text.load_task", lambda *_: task)
+    model = TextModel("none")
+    tokens = {name: tokenizer.token_to_id(name) for name in ("ing", "Ġgood", "g", "Ġwalk", "Ġis", ")")}
+    assert None not in tokens.values()
+    for text, filled, expected, words in (
+        ("walk [MASK] is", ["ing"], "walking is", ("ing",)),
+        ("very [MASK]", ["Ġgood"], "very good", ("good",)),
+        ("very[MASK]", ["Ġgood"], "very good", ("good",)),
+        ("very [MASK]", ["g"], "veryg", ("g",)),
+        ("[MASK] [MASK] is", ["Ġwalk", "ing"], "walking is", ("walk", "ing")),
+        ("(good [MASK] [MASK]", [")", "Ġis"], "(good) is", (")", "is")),
+    ):
+        ids = model.tokens_of(text)
+        whole = ids.clone()
+        whole[ids == MASK] = torch.tensor([tokens[name] for name in filled])
+        made = (whole[None], torch.zeros(1))
+        monkeypatch.setattr("ssl_ebm.report.text.complete", lambda *_, made=made, **__: made)
+        [found] = model.fill(text)
+        assert found.text == expected == tokenizer.decode(whole[1:-1].tolist()).strip()
+        assert found.words == words
 
 
 def test_score_adds_up_the_energies(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
