@@ -23,6 +23,7 @@ BINS = 10  # of the probability of the likeliest token
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,13 @@ def predicted(task: MaskedText, hidden: Corrupted) -> Predicted:
     return Predicted(energy, right > 0, hidden.counts.cpu().numpy(), probability)
 
 
-def by_ngrams(model: NGrams, tokens: Tensor, hidden: Corrupted) -> dict[str, Predicted]:
-    """The same of each order of n-gram, which sees the true tokens before a hidden one."""
+def by_ngrams(
+    model: NGrams, tokens: Tensor, hidden: Corrupted, before: Ints | None = None
+) -> dict[str, Predicted]:
+    """The same of each order of n-gram, which sees the true tokens before a hidden one; `before` are those
+    before each sequence, as in `masked_energies`."""
     counts = hidden.counts.cpu().numpy()
-    made = masked_energies(model, tokens.numpy(), hidden.positions.cpu().numpy(), counts)
+    made = masked_energies(model, tokens.numpy(), hidden.positions.cpu().numpy(), counts, before)
     return {name: Predicted(*one, counts) for name, one in zip(NAMES, made, strict=False)}
 
 

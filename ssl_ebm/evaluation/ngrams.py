@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 GRID = (0.1, 0.3, 0.5, 0.7, 0.9)  # weights of the longer context that are tried
 ROWS = 256  # predictions held at a time
+NONE = -1  # in a context: no token stands there, and the context was never seen
 
 
 class NGrams:
@@ -59,7 +60,10 @@ class NGrams:
             self._tune(held_out.astype(np.int64))
 
     def predict(self, before: Ints, order: int | None = None) -> Floats:
-        """p(y | the tokens before it): (B, order - 1 or more) -> (B, V); order None: the longest."""
+        """p(y | the tokens before it): (B, order - 1 or more) -> (B, V); order None: the longest.
+
+        `NONE` stands before the first token, and before nothing else.
+        """
         found = np.broadcast_to(self.unigrams, (len(before), self.vocabulary)).copy()
         shorter = (order or self.order) - 1
         for n, (table, weight) in enumerate(zip(self._tables[:shorter], self.weights, strict=False), start=2):
@@ -151,7 +155,7 @@ class _Table:
 
 
 def masked_energies(
-    model: NGrams, sequences: Ints, positions: Ints, counts: Bools
+    model: NGrams, sequences: Ints, positions: Ints, counts: Bools, before: Ints | None = None
 ) -> list[tuple[Floats, Bools]]:
     """-log p of hidden tokens by each order, and whether the truth is the likeliest: (B, M) each, in nats.
 
@@ -162,19 +166,22 @@ def masked_energies(
         sequences: (B, T) the texts, nothing hidden.
         positions: (B, M) the hidden places.
         counts: (B, M) which of them count, ordinary tokens all; the others are 0.
+        before: (B, order - 1 or more) the tokens before each sequence, `NONE` where there are none. None:
+            nowhere, so that the first places have shorter contexts.
     """
     size = model.order - 1
-    padded = np.pad(sequences, ((0, 0), (size, 0)))
+    known = np.full((len(sequences), size), NONE) if before is None else before[:, before.shape[1] - size :]
+    padded = np.concatenate([known, sequences], 1)
     rows, columns = np.nonzero(counts)
     places = positions[rows, columns]
     truth = sequences[rows, places]
-    before = np.stack([padded[rows, places + i] for i in range(max(size, 1))], 1)
+    contexts = np.stack([padded[rows, places + i] for i in range(max(size, 1))], 1)
     found = []
     for order in range(1, model.order + 1):
         nats, right = np.zeros(counts.shape), np.zeros(counts.shape, bool)
         for start in range(0, len(truth), ROWS):
             part = slice(start, start + ROWS)
-            p = model.predict(before[part], order)  # (rows, V)
+            p = model.predict(contexts[part], order)  # (rows, V)
             nats[rows[part], columns[part]] = -np.log(p[np.arange(len(p)), truth[part]])
             right[rows[part], columns[part]] = p.argmax(1) == truth[part]
         found.append((nats, right))

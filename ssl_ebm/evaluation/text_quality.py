@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_ebm.data.corruption import TokenMasking
@@ -19,7 +20,7 @@ from ssl_ebm.data.loading import check_least
 from ssl_ebm.data.text import PackedText, Text
 from ssl_ebm.evaluation.hidden_tokens import all_masked, by_ngrams, calibration, figures, predicted, spread
 from ssl_ebm.evaluation.isolation import isolated
-from ssl_ebm.evaluation.ngrams import NGrams
+from ssl_ebm.evaluation.ngrams import NONE, NGrams
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.statistics import Bootstrap
 from ssl_ebm.evaluation.text_examples import coloured, fills
@@ -56,8 +57,8 @@ def text_quality(
     - the same of the unigram, and the interpolated bigram and trigram of the training text (of its first 20
       million tokens, "counted_tokens"), for the same tokens (`ssl_ebm.evaluation.ngrams`; their weights are
       chosen on validation text). Special tokens have no probability, as in the network. An n-gram sees the
-      true tokens before the hidden one, the network only what is left to see. perplexity_over_trigram and
-      accuracy_above_trigram are paired;
+      true tokens before the hidden one, also those before its sequence, the network only what is left to see
+      of the sequence. perplexity_over_trigram and accuracy_above_trigram are paired;
     - by_ratio: all of these with 15, 30 and 50 % hidden;
     - calibration: how often the likeliest token is right, by its probability;
     - pairs: two hidden words in a row, their joint energy beside that of their marginals;
@@ -85,13 +86,14 @@ def text_quality(
     counted = train.all_tokens(COUNTED)
     known = len(data.word_starts)
     ordinary = task.ordinary[:known].cpu().numpy()
+    before = tokens_before(dataset, places, 2)
     ngrams = NGrams(counted, known, 3, data.val_dataset.all_tokens(COUNTED), ordinary)
     by_ratio: dict[float, dict[str, Any]] = {}
     with isolated(task):
         for share in sorted({ratio, *RATIOS}):
             hidden = all_masked(task, tokens.to(task.device), share, seed)
             ours = predicted(task, hidden)
-            by_ratio[share] = figures(ours, by_ngrams(ngrams, tokens, hidden), drawn)
+            by_ratio[share] = figures(ours, by_ngrams(ngrams, tokens, hidden, before), drawn)
             if share == ratio:
                 calibrated = calibration(ours, drawn)
         pairs = pair_energies(task, tokens, documents, RESAMPLES, seed)
@@ -111,6 +113,18 @@ def text_quality(
         "by_ratio": [{"ratio": share, **by_ratio[share]} for share in RATIOS],
         "examples": examples,
     }
+
+
+def tokens_before(dataset: PackedText, places: Sequence[int], count: int) -> NDArray[np.int64]:
+    """The tokens of the file before some sequences, `NONE` before the first one: (N, count).
+
+    Args:
+        places: (N,) indices of the sequences.
+        count: of tokens.
+    """
+    file = np.memmap(dataset.path, dataset.dtype, "r")
+    at = np.asarray(places)[:, None] * dataset.length + np.arange(-count, 0)
+    return np.where(at < 0, NONE, file[np.maximum(at, 0)].astype(np.int64))
 
 
 def documents_of(dataset: PackedText, places: Sequence[int], tokens: Tensor, cls: int) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.ngrams import GRID, NGrams, masked_energies
+from ssl_ebm.evaluation.ngrams import GRID, NONE, NGrams, masked_energies
 
 V = 12
 
@@ -130,6 +130,22 @@ def test_longer_contexts_predict_better_and_energies_are_of_each_hidden_token() 
         p = by_hand(tokens, *sequences[row, place - 2 : place].tolist(), *model.weights)
         assert nats[row, m] == pytest.approx(-np.log(p[sequences[row, place]]))
         assert right[row, m] == (p.argmax() == sequences[row, place])
+
+
+def test_the_first_places_of_a_sequence_have_the_tokens_before_it_as_context() -> None:
+    tokens, held = text(4000), text(200, seed=1)
+    model = NGrams(tokens, V, 3)
+    sequences, positions = held.reshape(10, 20), np.tile(np.arange(2), (10, 1))
+    before = np.concatenate([[[NONE, NONE]], sequences[:-1, -2:]])
+    (_, (two, _), (three, _)) = masked_energies(model, sequences, positions, np.ones((10, 2), bool), before)
+    for row in range(1, 10):
+        for place in range(2):
+            at = 20 * row + place
+            p = by_hand(tokens, *held[at - 2 : at].tolist(), 0.5, 0.5)
+            assert three[row, place] == pytest.approx(-np.log(p[held[at]]))
+    one = masked_energies(NGrams(tokens, V, 1), sequences, positions, np.ones((10, 2), bool))[0][0]
+    assert two[0, 0] == three[0, 0] == pytest.approx(one[0, 0])  # nothing stands before
+    assert three[0, 1] == pytest.approx(two[0, 1])  # one token is the context of no trigram
 
 
 @pytest.mark.parametrize(("order", "tokens", "says"), [(4, 10, "1, 2 or 3"), (3, 2, "too few")])

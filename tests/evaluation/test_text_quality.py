@@ -16,7 +16,7 @@ from ssl_ebm.data.text import PackedText
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.hidden_tokens import all_masked, calibration, predicted
 from ssl_ebm.evaluation.statistics import Bootstrap
-from ssl_ebm.evaluation.text_quality import documents_of, text_quality
+from ssl_ebm.evaluation.text_quality import documents_of, text_quality, tokens_before
 from ssl_ebm.report.text import TextModel
 from ssl_ebm.running.runs import Run
 from ssl_ebm.tasks import MaskedText, load_task
@@ -169,6 +169,8 @@ def test_documents_of_tokens_are_counted_from_the_start_of_the_file(tmp_path: Pa
     tokens = torch.stack([dataset[i]["tokens"] for i in places])
     expected = [of[16 * i : 16 * i + 16] + 1 for i in places]
     assert documents_of(dataset, places, tokens, CLS).tolist() == np.stack(expected).tolist()
+    before = [[-1, -1, -1], *(file[16 * i - 3 : 16 * i].tolist() for i in places[1:])]
+    assert tokens_before(dataset, places, 3).tolist() == before
 
 
 def test_calibration_is_that_of_torchmetrics(run: Path) -> None:
