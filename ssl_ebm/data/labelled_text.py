@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset, default_collate
 from ssl_ebm.data.documents import Corpus, fingerprint, warn_of_shared
 from ssl_ebm.data.loading import StreamData, check_least
 from ssl_ebm.data.special_tokens import SpecialTokens
+from ssl_ebm.data.text_files import TextFile
 from ssl_ebm.data.tokenizing import encode
 from ssl_ebm.errors import UserError
 
@@ -163,6 +165,32 @@ class LabelledDocuments(StreamData):
             raise UserError("this model has no tokenizer: it was not trained on text")
         self.tokenizer_json, self.length = tokenizer_json, min(self.length or length, length)
 
+    def check_splits(self, trained_on: Mapping[str, Any] | None) -> None:
+        """Warns where a model was trained on these documents in other splits, and so on some of those that
+        are measured.
+
+        Args:
+            trained_on: what `ssl_ebm.data.Text` told of itself; of other data, or None: nothing is known.
+        """
+        known, corpus = trained_on or {}, self.corpus
+        path = known.get("path")
+        if not isinstance(path, str) or os.path.abspath(path) != os.path.abspath(corpus.path):
+            return
+        sources = list(corpus.sources())
+        drawn = {"val", "test"} - {source.split for source in sources}
+        own: dict[str, Any] = {
+            "val_share": corpus.val_share, "test_share": corpus.test_share, "seed": corpus.seed
+        }  # fmt: skip
+        if any(isinstance(one, TextFile) and not one.is_table for one in sources):
+            own["unit"] = corpus.unit
+        theirs = {name: known.get(name, value) for name, value in own.items()}
+        if drawn and theirs != own:
+            told = ", ".join(f"{name} {value}" for name, value in theirs.items())
+            rank_zero_warn(
+                f"{corpus.path}: the model was trained on these documents in other splits ({told}), so it "
+                f"may have seen some of {' and '.join(sorted(drawn))}: give the data of both the same"
+            )
+
     def setup(self, stage: str | None = None) -> None:
         self._predicting = stage == "predict"
         super().setup(stage)
@@ -175,6 +203,8 @@ class LabelledDocuments(StreamData):
             self.use_tokenizer(getattr(reader, "tokenizer_json", None), length)
         if self.tokenizer_json is None or self.length is None:
             raise UserError("labelled documents need the tokenizer of a model: give a checkpoint of text")
+        if reader is not model:
+            self.check_splits(getattr(reader, "trained_on", None))
         corpus = replace(self.corpus, optional=self._predicting)
         unlabelled = self._predicting and any(one.label is None for one in corpus.documents())
         whole = model is not None and reader is model and not self._predicting  # which is trained itself

@@ -138,6 +138,9 @@ class Text(StreamData):
     def settings(self) -> dict[str, Any]:
         return {
             **self.corpus.settings(),
+            "unit": self.corpus.unit,
+            "val_share": self.corpus.val_share,
+            "test_share": self.corpus.test_share,
             "length": self.length,
             "vocabulary": len(self.word_starts),
             "documents": self.info.get("documents"),

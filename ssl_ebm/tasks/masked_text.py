@@ -109,6 +109,7 @@ class MaskedText(WatchedTask):
             nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)) if bag_of_words else None
         )
         self._tokenizer_json: str | None = None
+        self.trained_on: Mapping[str, Any] | None = None  # as a checkpoint tells
         self.special = SpecialTokens()
         starts = torch.ones(self.network.vocabulary, dtype=torch.bool)
         self.register_buffer("word_starts", starts)
@@ -176,6 +177,7 @@ class MaskedText(WatchedTask):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.tokenizer_json = checkpoint.get("tokenizer")
+        self.trained_on = checkpoint.get("data")
 
     # -- features and energies ---------------------------------------------------------------------------
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +61,41 @@ def test_a_folder_for_each_class_in_folders_for_splits(tmp_path: Path) -> None:
     assert data.classes == ["neg", "pos"]
     assert data.test_dataset.labels.tolist() == [0] * 10 + [1] * 10
     assert data.test_dataset[12]["label"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "val_share 0.05, test_share 0.05, seed 0, unit paragraph"),
+        ({"val_share": 0.1, "test_share": 0.2}, "test_share 0.2, seed 0, unit paragraph"),
+        ({"val_share": 0.1, "test_share": 0.2, "unit": "file", "seed": 1}, "seed 1"),
+        ({"val_share": 0.1, "test_share": 0.2, "unit": "file"}, None),
+    ],
+)
+def test_a_model_that_has_seen_what_is_measured_is_warned_of(
+    settings: dict[str, Any], told: str | None, tmp_path: Path
+) -> None:
+    write(tmp_path / "reviews", "", 60)
+    text = Text(str(tmp_path / "reviews"), **settings)
+    data = LabelledDocuments(str(tmp_path / "reviews"))
+    seen = {one.text for one in text.corpus.documents() if one.split == "train"}
+    measured = {one.text for one in data.corpus.documents() if one.split != "train"}
+    assert (told is None) <= seen.isdisjoint(measured)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data.check_splits(text.describe())
+        data.check_splits(None)
+        data.check_splits({**text.describe(), "path": "others"})
+    assert len(caught) == (0 if told is None else 1)
+    assert told is None or told in str(caught[0].message)
+
+
+def test_splits_that_folders_fix_are_the_same_for_all(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        write(tmp_path, split, 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LabelledDocuments(str(tmp_path)).check_splits({"path": str(tmp_path), "val_share": 0.5})
 
 
 def test_a_folder_for_each_class_alone_is_split_by_the_text(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def ready(data: Any, task: Any) -> StreamData:
         if not isinstance(backbone, MaskedText):
             raise UserError("labelled documents are probed with a model of text: give a checkpoint of one")
         documents.use_tokenizer(backbone.tokenizer_json, backbone.network.length)
+        documents.check_splits(backbone.trained_on)
     data.setup()
     return data
 
