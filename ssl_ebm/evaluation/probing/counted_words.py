@@ -129,7 +129,7 @@ def counted_words(data: LabelledShare, units: Mapping[str, Tensor]) -> Counted |
             logits(features(read(measured.tokens[some]))[:, used], weights).argmax(1)
             for some in unit.split(CHUNK)
         ]
-        votes[split] = Vote(unit, measured.labels[unit], torch.cat(predicted))
+        votes[split] = Vote(unit, measured.labels[unit], torch.cat(predicted), unit)
     return Counted(votes, penalty)
 
 
