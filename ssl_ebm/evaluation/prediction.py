@@ -55,7 +55,7 @@ def evaluate_frames(
 ) -> FrameEvaluation:
     """Draws ``samples`` next frames a clip from every model and keeps a few numbers of each.
 
-    Arguments:
+    Args:
         models: name -> one network for each training seed (any number M; a control may have one).
         dataset: items with ``video`` (T, C, H, W), ``clip``, and ``group`` and ``uncertain`` where known; a
             :class:`KnownWorld` gives the figures that need the truth.

@@ -182,7 +182,7 @@ def paired_interval(wins: int, losses: int, count: int, resamples: int = 1000, s
 class Bootstrap:
     """Resamples of clips, and of seeds, drawn once and shared by all statistics.
 
-    Arguments:
+    Args:
         clips: the clip that each of the N items belongs to, (N,); items of one clip are drawn together. Of
             one clip alone each item by itself: the intervals are then over parts of it.
         resamples: their number R.

@@ -35,7 +35,7 @@ def compare(
     ``fit``: ``out/<model>/seed<k>/`` with checkpoint, settings and logs. Trainings that are there already,
     with the same settings, are used again, so that the same command goes on after an interruption.
 
-    Arguments:
+    Args:
         configs: two, one with each objective.
         seeds: of the trainings. The data is the same for all: its seed is a setting of the data.
         protocol: how the models are measured.
