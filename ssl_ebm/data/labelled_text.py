@@ -154,6 +154,7 @@ class LabelledDocuments(StreamData):
         self.tokenizer_json: str | None = None
         self.classes: list[str] = []
         self._predicting = False
+        self._checked: Mapping[str, Any] | None = None
 
     def use_tokenizer(self, tokenizer_json: str | None, length: int) -> None:
         """Takes the tokenizer of a model, and how many tokens it takes at most.
@@ -172,18 +173,20 @@ class LabelledDocuments(StreamData):
         Args:
             trained_on: what `ssl_ebm.data.Text` told of itself; of other data, or None: nothing is known.
         """
-        known, corpus = trained_on or {}, self.corpus
-        path = known.get("path")
+        if trained_on is None or trained_on is self._checked:
+            return
+        self._checked = trained_on
+        path, corpus = trained_on.get("path"), self.corpus
         if not isinstance(path, str) or os.path.abspath(path) != os.path.abspath(corpus.path):
             return
-        sources = list(corpus.sources())
-        drawn = {"val", "test"} - {source.split for source in sources}
-        own: dict[str, Any] = {
-            "val_share": corpus.val_share, "test_share": corpus.test_share, "seed": corpus.seed
-        }  # fmt: skip
-        if any(isinstance(one, TextFile) and not one.is_table for one in sources):
-            own["unit"] = corpus.unit
-        theirs = {name: known.get(name, value) for name, value in own.items()}
+        drawn, plain = {"val", "test"}, False
+        for source in corpus.sources():
+            drawn.discard(str(source.split))
+            plain |= isinstance(source, TextFile) and not source.is_table
+        own: dict[str, Any] = {"val_share": corpus.val_share} if "val" in drawn else {}
+        own |= {"test_share": corpus.test_share} if "test" in drawn else {}
+        own |= {"seed": corpus.seed} | ({"unit": corpus.unit} if plain else {})
+        theirs = {name: trained_on.get(name, value) for name, value in own.items()}
         if drawn and theirs != own:
             told = ", ".join(f"{name} {value}" for name, value in theirs.items())
             rank_zero_warn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import string
@@ -212,10 +213,15 @@ def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
         yield batch
 
 
+def in_word_pieces(tokenizer: Any) -> bool:
+    """Whether tokens are words and ##parts; else the space before a word is part of its token."""
+    return bool(json.loads(tokenizer.to_str())["model"]["type"] == "WordPiece")
+
+
 def word_starts(tokenizer: Any) -> Tensor:
     """Which tokens begin a word: (V,) bool. Special ones do; of bytes, all that begin with white space or a
     punctuation mark of ASCII."""
     tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
-    if any(token.startswith(CONTINUES) for token in tokens):
+    if in_word_pieces(tokenizer):
         return torch.tensor([not token.startswith(CONTINUES) for token in tokens])
     return torch.tensor([token.startswith(tuple(SPACES + string.punctuation)) for token in tokens])

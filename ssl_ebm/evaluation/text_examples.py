@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ssl_ebm.data.tokenizing import CONTINUES
+from ssl_ebm.data.tokenizing import CONTINUES, in_word_pieces
 from ssl_ebm.evaluation.hidden_tokens import spread
 from ssl_ebm.tasks.masked_text import MaskedText
 
@@ -26,8 +26,7 @@ class Reader:
 
     def __init__(self, tokenizer: str) -> None:
         self.tokenizer: Any = Tokenizer.from_str(tokenizer)
-        #: Whether tokens are words and ##parts; else the space before a word is part of its token.
-        self.by_words = any(name.startswith(CONTINUES) for name in self.tokenizer.get_vocab())
+        self.by_words = in_word_pieces(self.tokenizer)
 
     def text(self, ids: list[int]) -> str:
         """Some tokens in a row."""

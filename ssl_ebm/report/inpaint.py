@@ -117,6 +117,7 @@ def _work_size(task: Inpainting, checkpoint: str | Path, image: Tensor, size: in
 def _trained_size(checkpoint: str | Path) -> list[int]:
     """[H, W] of the pictures that a model was trained on."""
     data = read_checkpoint(checkpoint).get("data", {})
+    data = data.get("data", data)  # of the data inside of `LabelledShare`
     shape = data.get("image_shape")
     size = data.get("size", shape[1:] if isinstance(shape, list) else None)
     if size is None:

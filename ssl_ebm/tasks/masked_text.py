@@ -109,7 +109,7 @@ class MaskedText(WatchedTask):
             nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)) if bag_of_words else None
         )
         self._tokenizer_json: str | None = None
-        self.trained_on: Mapping[str, Any] | None = None  # as a checkpoint tells
+        self.trained_on: Mapping[str, Any] | None = None  # what `Text` tells of itself
         self.special = SpecialTokens()
         starts = torch.ones(self.network.vocabulary, dtype=torch.bool)
         self.register_buffer("word_starts", starts)
@@ -131,6 +131,8 @@ class MaskedText(WatchedTask):
         data = getattr(self.trainer, "datamodule", None)
         tokenizer = getattr(data, "tokenizer_json", None)
         length = self.network.length
+        if stage == "fit" and isinstance(data, Text):
+            self.trained_on = data.describe()
         if stage == "fit" and isinstance(data, Text) and data.length < length:
             rank_zero_warn(
                 f"the data has sequences of {data.length} tokens and the network reads {length}: its places "

@@ -159,7 +159,7 @@ def note_origin(checkpoint: dict[str, Any], trainer: Trainer, task: str) -> None
     (entry ``data``: what the DataModule's ``describe`` returns, if it has that)."""
     checkpoint.setdefault("task", task)
     describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
-    if describe is not None:
+    if describe is not None and "data" not in checkpoint:
         checkpoint["data"] = describe()
 
 

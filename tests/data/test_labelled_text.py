@@ -90,6 +90,19 @@ def test_a_model_that_has_seen_what_is_measured_is_warned_of(
     assert told is None or told in str(caught[0].message)
 
 
+def test_of_splits_that_are_drawn_the_shares_are_compared(tmp_path: Path) -> None:
+    write(tmp_path, "train", 40)
+    write(tmp_path, "test", 10, first=100)
+    text = Text(str(tmp_path), unit="file", val_share=0.1)  # its test_share is another one, and of no use
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LabelledDocuments(str(tmp_path)).check_splits(text.describe())
+    with pytest.warns(UserWarning, match=r"other splits \(val_share 0.2, seed 0, unit file\).* some of val:"):
+        LabelledDocuments(str(tmp_path)).check_splits(
+            Text(str(tmp_path), unit="file", val_share=0.2).describe()
+        )
+
+
 def test_splits_that_folders_fix_are_the_same_for_all(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         write(tmp_path, split, 10)

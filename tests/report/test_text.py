@@ -70,7 +70,13 @@ def test_fill_says_what_the_network_says(checkpoint: Path, capsys: pytest.Captur
 def test_fillings_of_a_byte_level_tokenizer_are_written_as_it_decodes_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    texts = ["walking is very good", "a walk is good", "talking and walking", "the walk (very good)"] * 20
+    texts = [
+        "walking is very good",
+        "a walk is good",
+        "talking and walking",
+        "the walk (very good)",
+        "## a",
+    ] * 20
     tokenizer = train_tokenizer(lambda: iter(texts), 280, "bpe")
     network = {"vocabulary": 280, "width": 16, "depth": 1, "heads": 2, "length": 24}
     task = MaskedText({"class_path": "ssl_ebm.networks.text.TextEncoder", "init_args": network}).eval()
@@ -79,6 +85,7 @@ def test_fillings_of_a_byte_level_tokenizer_are_written_as_it_decodes_them(
     model = TextModel("none")
     tokens = {name: tokenizer.token_to_id(name) for name in ("ing", "Ġgood", "g", "Ġwalk", "Ġis", ")")}
     assert None not in tokens.values()
+    assert tokenizer.token_to_id("##") is not None  # of a heading; no part of a word, as in a WordPiece
     for text, filled, expected, words in (
         ("walk [MASK] is", ["ing"], "walking is", ("ing",)),
         ("very [MASK]", ["Ġgood"], "very good", ("good",)),

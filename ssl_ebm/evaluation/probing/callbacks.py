@@ -117,7 +117,7 @@ class Probe(Callback, ABC):
         self._probed = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and not trainer.global_step:
+        if trainer.is_global_zero and trainer.ckpt_path is None:
             path = self._path(trainer)
             if path.exists():
                 os.replace(path, path.with_suffix(".before.json"))

@@ -22,6 +22,8 @@ from ssl_ebm.evaluation.probing.frozen import Frozen, Pooling
 from ssl_ebm.evaluation.probing.spread import alignment, deviation, lidar, rank_me, uniformity
 
 HELD_OUT = 5  # of so many items one, for the accuracy of the online probe
+ENOUGH = 4 * HELD_OUT  # recordings: with fewer, clips by themselves are held out
+LOOKED_AT = 256  # clips, spread over the set, whose recordings are counted
 COLLAPSED = 0.1  # share of the directions that features use: below, a warning says so
 
 
@@ -93,7 +95,8 @@ class OnlineProbe(Callback):
         with isolated(pl_module):
             features = Frozen(pl_module, self.layer, self.pooling)(stacked).detach().clone()
             alone = stacked.get("clip", torch.from_numpy(drawn))
-            held = _held_out(stacked.get("group", alone)).to(features.device)
+            numbers = stacked["group"] if _has_recordings(dataset) else alone
+            held = _held_out(numbers).to(features.device)
             self._learn(features, stacked["label"].to(features.device), held)
         if len(self._recent) == 20:
             right, items = torch.stack(self._recent).sum(0).tolist()
@@ -146,6 +149,18 @@ def _held_out(numbers: Tensor) -> Tensor:
     and of every second or tenth number, as many, for the order may be that of classes (Knuth's multiplicative
     hashing)."""
     return numbers * 2654435769 % 2**32 < 2**32 // HELD_OUT
+
+
+def _has_recordings(dataset: Any) -> bool:
+    """Whether there are enough recordings, as far as some clips tell, to hold a part of them out."""
+    while not hasattr(dataset, "groups") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    groups = getattr(dataset, "groups", None)
+    if groups is None:
+        return False
+    clips = len(dataset.clips)
+    some = min(clips, LOOKED_AT)
+    return len({int(groups[place * clips // some]) for place in range(some)}) >= ENOUGH
 
 
 class CollapseMonitor(Callback):
