@@ -160,7 +160,7 @@ def test_a_text_with_nothing_to_hide() -> None:
     assert torch.equal(made.tokens[:, 2:], tokens[:, 2:])
 
 
-@pytest.mark.parametrize("unit", ["token", "word"])
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
 def test_padding_hides_no_more_of_a_short_document(unit: Any) -> None:
     sizes = torch.tensor([20, 128, 64, 4] * 50)
     tokens = torch.randint(5, V, (200, 128), generator=generator())
@@ -176,6 +176,23 @@ def test_padding_hides_no_more_of_a_short_document(unit: Any) -> None:
         0, made.positions[::4][made.counts[::4]], torch.ones(150)
     )  # of the short ones
     assert ((often[1:] / 50 - 3 / 19).abs() < 4 * (3 / 19 * 16 / 19 / 50) ** 0.5).all()
+
+
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+def test_nothing_but_text_is_hidden_beside_padding(unit: Any) -> None:
+    sizes = torch.tensor([30, 64, 9, 0] * 500)  # the last ones are padding alone
+    tokens = torch.randint(5, V, (2000, 64), generator=generator())
+    tokens[:, 0] = CLS
+    tokens[torch.arange(64) >= sizes[:, None]] = PAD
+    starts = torch.rand(V, generator=generator()) < 0.6  # words of several tokens
+    made = TokenMasking(0.3, unit).hide(tokens, V, starts, generator())
+    hidden = made.tokens != tokens
+    assert not (hidden & (tokens < 5)).any()
+    counts = made.counts.sum(1).view(500, 4).double()
+    assert counts[:, 3].sum() == 0
+    wanted = torch.tensor([9.0, 19.0, 3.0], dtype=torch.float64)
+    error = counts[:, :3].std(0) / 500**0.5
+    assert ((counts[:, :3].mean(0) - wanted).abs() <= 4 * error + 1e-9).all()
 
 
 @pytest.mark.parametrize(
