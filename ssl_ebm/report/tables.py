@@ -13,14 +13,14 @@ def value(figure: Any, digits: int = 2) -> str:
     """The value of ``[value, low, high]``; a dash where there is none."""
     if figure is None or figure[0] is None:
         return DASH
-    return f"{figure[0]:.{digits}f}"
+    return f"{figure[0]:z.{digits}f}"
 
 
 def interval(figure: Any, digits: int = 2) -> str:
     """``low to high``; nothing where it does not exist."""
     if figure is None or len(figure) < 3 or figure[1] is None or figure[2] is None:
         return ""
-    return f"{figure[1]:.{digits}f} to {figure[2]:.{digits}f}"
+    return f"{figure[1]:z.{digits}f} to {figure[2]:z.{digits}f}"
 
 
 def cell(figure: Any, digits: int = 2) -> str:
