@@ -1,6 +1,7 @@
 """Datasets and LightningDataModules: digits with known futures, video, images, text, points in the plane."""
 
 from ssl_ebm.data.clip_data import ClipData
+from ssl_ebm.data.clip_windows import ClipWindows
 from ssl_ebm.data.clips import load_clip
 from ssl_ebm.data.images import FontDigits, IdxImages, ImageData, ImageFolder
 from ssl_ebm.data.labelled_share import LabelledShare
@@ -11,7 +12,7 @@ from ssl_ebm.data.planar import Plane, PlanePoints, plane
 from ssl_ebm.data.text import PackedText, Text
 from ssl_ebm.data.torchvision_images import TorchvisionImages
 from ssl_ebm.data.torchvision_video import TorchvisionVideo
-from ssl_ebm.data.video import ClipWindows, VideoData
+from ssl_ebm.data.video import VideoData
 from ssl_ebm.data.video_folder import VideoFolder
 
 __all__ = [

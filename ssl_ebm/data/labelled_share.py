@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssl_ebm.data.clip_windows import ClipWindows
 from ssl_ebm.data.image_items import ImageDataset
 from ssl_ebm.data.labelled_text import LabelledText
 from ssl_ebm.data.loading import StreamData
 from ssl_ebm.data.moving_digits import MovingDigitsDataset
 from ssl_ebm.data.randomness import uniforms
-from ssl_ebm.data.video import ClipWindows
 from ssl_ebm.errors import UserError
 
 READ_AT_ONCE = 1024  # items whose labels are looked up together
