@@ -60,11 +60,11 @@ def test_numbers_of_the_page_are_those_of_the_results(make_results: Make, rows: 
             block = results["models"][name][part]
             for figure in (*block["psnr_best_of"].values(), block["psnr_worst"]):
                 assert f"{figure[0]:.2f}" in page
-                assert f"{figure[1]:.2f} to {figure[2]:.2f}" in page
+                assert f"{figure[1]:z.2f} to {figure[2]:z.2f}" in page
     block = results["models"]["latent_ebm"]["uncertain"]
     for figure in (block["coverage"], block["precision"], block["total_variation"], *block["auroc"].values()):
         assert f"{figure[0]:.3f}" in page
-        assert f"{figure[1]:.3f} to {figure[2]:.3f}" in page
+        assert f"{figure[1]:z.3f} to {figure[2]:z.3f}" in page
     exact = results["bounds"]["uncertain"]["exact_sampler"]["total_variation"]
     assert f"{exact[0]:.3f}" in page
     assert f"{block['gradient_energy_ratio'][0]:.2f} times the gradient energy" in page

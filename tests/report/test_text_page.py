@@ -65,10 +65,10 @@ def test_fit_and_test_write_a_page_beside_the_numbers(run: Path) -> None:
     assert f"4 steps. {found['sequences']} sequences of test text" in shown
     for name in ("unigram", "bigram", "trigram"):
         for figure in (found[name]["perplexity"], [100 * v for v in found[name]["accuracy"]]):
-            assert f"<td>{figure[0]:.1f}<small>{figure[1]:.1f} to {figure[2]:.1f}</small></td>" in shown
+            assert f"<td>{figure[0]:z.1f}<small>{figure[1]:z.1f} to {figure[2]:z.1f}</small></td>" in shown
     for figure in (found["auroc_swapped"], found["pairs"]["gain"]):
-        assert f"{figure[0]:.2f}" in shown
-        assert f"{figure[1]:.2f} to {figure[2]:.2f}" in shown
+        assert f"{figure[0]:z.2f}" in shown
+        assert f"{figure[1]:z.2f} to {figure[2]:z.2f}" in shown
     for one in found["examples"]["fills"]:
         assert f"[{one['truth']}]" in shown
         assert f"{one['top'][0][1]:.2f}" in shown

@@ -93,7 +93,7 @@ def test_the_page_shows_every_figure() -> None:
     for by_row in described["tasks"]["frames"]["accuracy"].values():
         for by_share in by_row.values():
             for value, low, high in by_share.values():
-                assert f"{100 * value:.1f}<small>{100 * low:.1f} to {100 * high:.1f}</small>" in page
+                assert f"{100 * value:z.1f}<small>{100 * low:z.1f} to {100 * high:z.1f}</small>" in page
     assert (
         finding(described)
         == f"Of {len(described['bars'])} expectations of pre-training {len(described['bars'])} hold"
