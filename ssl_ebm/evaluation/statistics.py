@@ -4,8 +4,8 @@ A figure of a table depends on which clips were tested and on which seeds were t
 with replacement and independently of each other (the crossed or "pigeonhole" bootstrap: Owen, The pigeonhole
 bootstrap, Annals of Applied Statistics 2007). The unit of resampling is the clip, or the recording that clips
 were cut from: all items, samples and horizons of one stay together, because they are not independent. Every
-estimate of one
-:class:`Bootstrap` uses the same resamples, so that the difference of two estimates is a paired one.
+estimate of one :class:`Bootstrap` uses the same resamples, so that the difference of two estimates is a
+paired one.
 
 With three seeds, resampling them says little about the spread over seeds (two of three resamples miss one):
 the interval is a lower limit of the true uncertainty there. With one seed it holds the clips' part only.
