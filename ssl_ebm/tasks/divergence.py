@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.tasks.saving import note_origin
+from ssl_ebm.tasks.saving import note_data
 from ssl_ebm.tasks.sharding import class_of, own_part, shard
 
 LABELS = ("label", "position", "velocity")  # entries of a batch that say what probes ask for
@@ -195,8 +195,8 @@ class WatchedTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A checkpoint never holds weights that a non-finite loss, or gradient, has touched.
         self._stop_if_weights_diverged()
-        checkpoint["task"] = class_of(self).__name__  # a callback knows that of the sharded one alone
-        note_origin(checkpoint, self.trainer, class_of(self).__name__)
+        checkpoint["task"] = class_of(self).__name__
+        note_data(checkpoint, self.trainer)
 
     def on_train_end(self) -> None:
         self._stop_if_weights_diverged()

@@ -133,12 +133,12 @@ class MaskedText(WatchedTask):
         length = self.network.length
         if stage == "fit" and isinstance(data, Text):
             self.trained_on = data.describe()
-        if stage == "fit" and isinstance(data, Text) and data.length < length:
-            rank_zero_warn(
-                f"the data has sequences of {data.length} tokens and the network reads {length}: its places "
-                f"from {data.length} on are not trained: set model.network.length to {data.length}, or "
-                f"data.length to {length}"
-            )
+            if data.length < length:
+                rank_zero_warn(
+                    f"the data has sequences of {data.length} tokens and the network reads {length}: its "
+                    f"places from {data.length} on are not trained: set model.network.length to "
+                    f"{data.length}, or data.length to {length}"
+                )
         if tokenizer is None:
             return
         if self.tokenizer_json not in (None, tokenizer):

@@ -154,10 +154,9 @@ class MakeRoom(Callback):
             make_room(self.run_dir, self.resumed_from)
 
 
-def note_origin(checkpoint: dict[str, Any], trainer: Trainer, task: str) -> None:
-    """Which class of task wrote a checkpoint (entry ``task``, unless it is there), and what data it saw
-    (entry ``data``: what the DataModule's ``describe`` returns, if it has that)."""
-    checkpoint.setdefault("task", task)
+def note_data(checkpoint: dict[str, Any], trainer: Trainer) -> None:
+    """Says in a checkpoint what data it saw: entry ``data``, what the DataModule's ``describe`` returns, if
+    it has that. Once is enough."""
     describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
     if describe is not None and "data" not in checkpoint:
         checkpoint["data"] = describe()
@@ -170,7 +169,7 @@ class LastCheckpoint(Checkpoint):
     No checkpoint is chosen by a validation score: for a latent-variable model the loss of the z that was
     inferred from the true y says nothing about predictions.
 
-    The checkpoint also says what wrote it; see `note_origin`.
+    The checkpoint also says which class of task wrote it (entry ``task``) and what data it saw (`note_data`).
 
     Args:
         run_dir: folder of the run; the checkpoint goes to ``run_dir/checkpoints/last.ckpt``.
@@ -185,7 +184,8 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        note_origin(checkpoint, trainer, type(pl_module).__name__)
+        checkpoint.setdefault("task", type(pl_module).__name__)
+        note_data(checkpoint, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
