@@ -135,6 +135,7 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert (place / "runs" / "probe_of_mine" / "probe.html").is_file()
     assert (place / "encoder" / "model.safetensors").is_file()
     assert (place / "runs" / "tuned" / "predictions.pt").is_file()
+    assert (place / "runs" / "tuned" / "predictions.csv").is_file()
     assert (place / "runs" / "from_scratch" / "finetuning.json").is_file()
     assert (place / "runs" / "tuned_after_adapting" / "finetuning.json").is_file()
     assert "gain" in json.loads((place / "runs" / "tuned_vectors" / "finetuning.json").read_text())["tf_idf"]

@@ -1,7 +1,7 @@
 """Windows of frames from clips of video: which there are, and which are drawn."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -129,6 +129,17 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         within = float(uniforms(self.seed, f"{self.split}/shift", index, 1)[0, 0])
         # A part may hold fractions of a start; rounding must not carry the last one beyond the end.
         return clip, min(int((turn + within) * starts / segments), starts - 1)
+
+    def names(self, items: Sequence[int]) -> list[str]:
+        """Which clips items are from, and where they begin."""
+        return [self._name(*self.window(index)) for index in items]
+
+    def names_in_batch(self, batch: Mapping[str, Tensor]) -> list[str]:
+        """The same of a batch, which may hold other clips in place of broken ones."""
+        return [*map(self._name, batch["clip"].tolist(), batch["start"].tolist())]
+
+    def _name(self, clip: int, start: int) -> str:
+        return f"{self.clips[clip].name}, frame {start}"
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.window(index)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +23,12 @@ class Pixels:
     Attributes:
         images: (N, C, H, W) uint8.
         labels: (N,) int64, or None.
+        names: (N,) of their files, relative to the folder; None: they come from no files of their own.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None = None
+    names: NDArray[np.bytes_] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -35,6 +38,11 @@ class Pixels:
         """(C, H, W) of an image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    def name(self, index: int) -> str:
+        """That of an image's file."""
+        assert self.names is not None
+        return os.fsdecode(self.names[index])
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
@@ -60,6 +68,16 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
     def plain(self) -> ImageDataset:
         """The same images as they are, for probes and nearest neighbours."""
         return ImageDataset(self.images)
+
+    def names(self, items: Sequence[int]) -> list[str] | None:
+        """What the files of items are called; None: they have none of their own."""
+        if isinstance(self.images, Pixels) and self.images.names is None:
+            return None
+        return [self.images.name(index % len(self)) for index in items]
+
+    def names_in_batch(self, batch: Mapping[str, Tensor]) -> list[str] | None:
+        """The same of a batch, which may hold other pictures in place of broken ones."""
+        return self.names(batch["index"].tolist())
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
         """The items of a batch at once."""

@@ -296,7 +296,7 @@ class ImageFolder(ImageData):
             files, labels = FilesOfShards(self._shards, rows), self._shards.labels(rows)
         else:
             found = [one for one in self._listings() if one.split == split]
-            files = FilesOfFolder(self.folder, np.array([os.fsencode(one.name) for one in found]))
+            files = FilesOfFolder(self.folder, _names(found))
             labels = self._labels(found)
         return PictureFiles(files, labels, self.size, self.grayscale, self.on_broken)
 
@@ -313,8 +313,9 @@ class ImageFolder(ImageData):
         if broken:
             warn_of_skipped(self.source, f"image(s) of {split}", broken)
             self._skipped += broken
-        kept = [place for place, one in enumerate(wrong) if one is None]
-        return Pixels(images[kept] if broken else images, self._labels([found[place] for place in kept]))
+        places = [place for place, one in enumerate(wrong) if one is None]
+        kept = [found[place] for place in places]
+        return Pixels(images[places] if broken else images, self._labels(kept), _names(kept))
 
     def _labels(self, found: list[Listing]) -> NDArray[np.int64] | None:
         number = {name: label for label, name in enumerate(self.classes)}
@@ -338,6 +339,10 @@ class ImageFolder(ImageData):
             "broken": self.broken,
             **({} if self._shards is None else {"shards": self._shards.manifest.fingerprint}),
         }
+
+
+def _names(found: list[Listing]) -> NDArray[np.bytes_]:
+    return np.array([os.fsencode(one.name) for one in found])
 
 
 def sides(size: int | tuple[int, int]) -> tuple[int, int]:

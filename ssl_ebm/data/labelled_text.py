@@ -53,6 +53,7 @@ class LabelledText(Dataset[dict[str, Tensor]]):
             raise UserError("labelled text needs a label column: set label_column")
         names: set[str] = set()
         labels: list[str | None] = []
+        found: list[bytes] = []
         train, own = set[int](), list[int]()
 
         def texts() -> Iterator[str]:
@@ -64,6 +65,7 @@ class LabelledText(Dataset[dict[str, Tensor]]):
                 if (document.label is None) if split is None else document.split == split:
                     labels.append(document.label)
                     own.append(fingerprint(document.text))
+                    found.append(os.fsencode(document.name))
                     yield document.text
 
         rows = []
@@ -86,6 +88,7 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         number = {name: label for label, name in enumerate(self.classes)}
         self.pad, self.whole = special.pad, whole
         self.tokens = torch.from_numpy(np.stack(rows))
+        self._names = np.array(found)  # (of a list, workers would copy page after page)
         self.labels = torch.tensor([-1 if label is None else number[label] for label in labels])
 
     def __len__(self) -> int:
@@ -95,6 +98,14 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         place = index % len(self)  # of a later epoch
         item = {"tokens": self.tokens[place].long(), "index": torch.tensor(place)}
         return item if self.labels[place] < 0 else item | {"label": self.labels[place]}
+
+    def names(self, items: Sequence[int]) -> list[str]:
+        """Where documents stand: their file, and its line."""
+        return [os.fsdecode(self._names[index % len(self)]) for index in items]
+
+    def names_in_batch(self, batch: Mapping[str, Tensor]) -> list[str]:
+        """The same of a batch."""
+        return self.names(batch["index"].tolist())
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """A batch of items: tokens (B, T) int64, T the length of the longest document, to a multiple of 8,

@@ -9,7 +9,7 @@ import itertools
 import multiprocessing
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
@@ -233,15 +234,19 @@ class OrderedLoader(_Loader):
             raise _last_line(error) from error
 
 
-def collate_of(dataset: Any) -> Callable[[list[Any]], Any]:
-    """What makes a batch of items: what a dataset, or the one that it is a part of, has as `collate`; else as
-    PyTorch does it."""
+def found_in(dataset: Any, method: str) -> Callable[..., Any] | None:
+    """A method of a dataset, or of the one that it is a part of; None: neither has it."""
     while dataset is not None:
-        if hasattr(dataset, "collate"):
-            made: Callable[[list[Any]], Any] = dataset.collate
-            return made
+        if hasattr(dataset, method):
+            found: Callable[..., Any] = getattr(dataset, method)
+            return found
         dataset = getattr(dataset, "dataset", None)
-    return default_collate
+    return None
+
+
+def collate_of(dataset: Any) -> Callable[[list[Any]], Any]:
+    """What makes a batch of items: the `collate` of a dataset; else as PyTorch does it."""
+    return found_in(dataset, "collate") or default_collate
 
 
 class StreamData(LightningDataModule, ABC):
@@ -327,6 +332,17 @@ class StreamData(LightningDataModule, ABC):
         sampler = StreamSampler(self.train_dataset, self.batch_size, self.seed, *self._place())
         sampler.start = batch
         return list(itertools.islice(sampler, self.batch_size))
+
+    def names_of_items(self, items: Sequence[int]) -> list[str] | None:
+        """What the files of training items are called, as `items_of_batch` counts these; None: they come from
+        no files, or from many."""
+        names = found_in(self.train_dataset, "names")
+        return None if names is None else names(items)
+
+    def names_in_batch(self, split: str, batch: Mapping[str, Tensor]) -> list[str] | None:
+        """The same of the items in a batch of "train", "val" or "test"."""
+        names = found_in(getattr(self, f"{split}_dataset"), "names_in_batch")
+        return None if names is None else names(batch)
 
     def state_dict(self) -> dict[str, int]:
         """Where the training stream is.

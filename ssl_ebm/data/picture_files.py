@@ -177,6 +177,10 @@ class PictureFiles:
         """Names of the files that were found broken so far."""
         return [self.files.name(i) for i in self.met.nonzero()[:, 0].tolist()]
 
+    def name(self, index: int) -> str:
+        """How messages call a file."""
+        return self.files.name(index)
+
     def load(
         self, index: NDArray[np.int64], place: NDArray[np.int64], augmentation: Augmentation | None
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -22,6 +21,7 @@ from ssl_ebm.files import whole
 from ssl_ebm.running.arguments import merge_parts, names_a_task
 from ssl_ebm.running.failures import remedy_for, take_late_signal
 from ssl_ebm.running.lock import only_run_in
+from ssl_ebm.running.predictions import Predictions
 from ssl_ebm.running.progress import ProgressLines
 from ssl_ebm.running.provenance import RECORD, RunRecord
 from ssl_ebm.running.quiet import quieten
@@ -267,6 +267,9 @@ class Run(LightningCLI):
             command = ["ssl-ebm", self.command, *self.arguments]
             callbacks += [RunRecord(self.run_dir, command, seed, resumed_from, start)]
             callbacks.append(StopOnSignal(checkpoint))
+        self.predictions = Predictions(self.run_dir) if self.command == "predict" else None
+        if self.predictions is not None:
+            callbacks.append(self.predictions)
         if config["enable_progress_bar"] is not False:
             interactive = sys.stdout.isatty()
             callbacks.append(RichProgressBar() if interactive else ProgressLines())
@@ -314,8 +317,8 @@ class Run(LightningCLI):
             raise UserError(remedy) from error
         if self.command == "fit":
             rank_zero_info(f"checkpoint: {last_checkpoint(self.run_dir)}")
-        if self.command == "predict":
-            self._write_predictions(result)
+        if self.predictions is not None:
+            self.predictions.write(result, self.trainer)
         return result
 
     def _add_wandb(self) -> None:
@@ -325,11 +328,3 @@ class Run(LightningCLI):
         logger = wandb_logger(self.run_dir, self.setting("wandb"), resumed=resumed)
         if logger is not None:
             self.trainer.loggers.append(logger)
-
-    def _write_predictions(self, predictions: Any) -> None:
-        """Each process writes what it predicted: the batches are not gathered."""
-        rank = f".{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
-        path = self.run_dir / f"predictions{rank}.pt"
-        with whole(path) as partial, open(partial, "wb") as file:  # torch's own file hides what went wrong
-            torch.save(predictions, file)
-        print(f"predictions: {path}")

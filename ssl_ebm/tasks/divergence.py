@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks.saving import note_data
 from ssl_ebm.tasks.sharding import class_of, own_part, shard
@@ -239,13 +240,15 @@ class WatchedTask(LightningModule):
             return ""
         found = {name: own_part(p).detach().float().norm().item() for name, p in self.named_parameters()}
         norms = {name: norm if math.isfinite(norm) else str(norm) for name, norm in found.items()}
-        items = getattr(getattr(self.trainer, "datamodule", None), "items_of_batch", None)
+        data = getattr(self.trainer, "datamodule", None)
+        items = data.items_of_batch(batch) if isinstance(data, StreamData) else None
         rank = f".{self.global_rank}" if self.trainer.world_size > 1 else ""
         path = Path(self.trainer.default_root_dir) / f"diverged{rank}.json"
         report = {
             "loss": "finite" if math.isfinite(value) else str(value),
             "batch": batch,
-            "items": None if items is None else items(batch),
+            "items": items,
+            "names": data.names_of_items(items) if isinstance(data, StreamData) and items else None,
             "steps_left_out": skipped,
             "norms_of_weights_at_the_end": norms,
         }

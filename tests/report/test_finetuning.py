@@ -1,5 +1,6 @@
 """ssl-ebm finetune, from the command line to the JSON: figures, going on, and mistakes in one line."""
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,6 +219,11 @@ def test_text_is_learnt_with_the_tokenizer_of_the_checkpoint(capsys: pytest.Capt
     [found] = torch.load("out/predictions.pt", weights_only=True)
     assert [found["classes"][i] for i in found["class"].tolist()] == ["good", "bad"]
     assert "label" not in found
+    with open("out/predictions.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["name"], row["class"]) for row in table] == [("new/a.txt:1", "good"), ("new/b.txt:1", "bad")]
+    likely = [float(row["probability"]) for row in table]
+    assert likely == pytest.approx(found["probability"].amax(1).tolist(), rel=1e-5)
 
 
 def test_data_may_be_described_by_a_file() -> None:
