@@ -210,10 +210,13 @@ def test_the_resolved_config_repeats_the_run(config: Callable[..., str]) -> None
     assert same(weights("runs/toy/checkpoints/last.ckpt"), weights("runs/again/checkpoints/last.ckpt"))
 
 
-def test_a_fresh_start_keeps_the_earlier_run(config: Callable[..., str]) -> None:
+def test_a_fresh_start_keeps_the_earlier_run(
+    config: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
     assert main(["fit", "--config", config()]) == 0
     first = weights("runs/toy/checkpoints/last.ckpt")
     assert main(["fit", "--config", config(), "--seed_everything", "1"]) == 0
+    assert f"its checkpoints are now in {Path('runs/toy/checkpoints.1')}" in caplog.text
     assert same(first, weights("runs/toy/checkpoints.1/last.ckpt"))
     assert not same(first, weights("runs/toy/checkpoints/last.ckpt"))
 

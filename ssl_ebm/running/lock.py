@@ -8,6 +8,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import make_folder
 
@@ -42,8 +44,11 @@ def only_run_in(run_dir: str | Path) -> Iterator[None]:
                     f"{folder} is in use by another run ({file.read().strip()}): wait for its end, or choose "
                     "another folder"
                 ) from error
-            except OSError:  # a file system without locks
-                pass
+            except OSError as error:  # a file system without locks
+                rank_zero_warn(
+                    f"the file system of {folder} has no locks ({error.strerror or error}): no second run in "
+                    "this folder would be refused"
+                )
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -56,8 +56,9 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for objective in ("least_squares", "latent_ebm"):
         content = deepcopy(CONFIG)
         content["model"]["init_args"]["objective"] = objective
-        (folder / f"{objective}.yaml").write_text(yaml.safe_dump(content))
-        arguments += ["--config", str(folder / f"{objective}.yaml")]
+        path = folder / f"<b onclick=x>{objective}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        arguments += ["--config", str(path)]
     status = main(
         [
             "compare",
@@ -90,6 +91,8 @@ def test_compare_measures_models_controls_and_classical_methods(compared: Path) 
     page = (compared / "report.html").read_text()
     assert "What was expected" in page
     assert page.count('class="still') == 6 * 9
+    assert "<b onclick" not in page  # of the configs' names
+    assert "&lt;b onclick=x&gt;latent_ebm.yaml" in page
     drawn = list((compared / "latent_ebm" / "seed0" / "figures").glob("completions-step-*.png"))
     assert drawn
 

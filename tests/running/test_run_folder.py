@@ -1,6 +1,9 @@
 """The folder of a run: who writes to it, and what it says of where the run comes from."""
 
+import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +64,18 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(
         holder.kill()
         holder.wait()
     assert main(["fit", "--config", "toy.yaml", "--run_dir", "run"]) == 0
+
+
+def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", without)
+    with (
+        pytest.warns(UserWarning, match=r"has no locks \(No locks available\)"),
+        only_run_in(tmp_path / "run"),
+    ):
+        assert (tmp_path / "run" / ".lock").is_file()
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def pictures() -> Recipe:
         return described("ssl_ebm.tasks.Inpainting", objective=objective, network=PATCHES, codes=4)
 
     return Recipe(
-        "images", "digits of a font",
+        "images", "digits <of> a font",
         {name: pretext(name) for name in ("least_squares", "latent_ebm")},
         described("ssl_ebm.data.FontDigits", **COUNTS), described("ssl_ebm.data.FontDigits", **COUNTS),
         Training(4), trainings(6), trainings(6), (0.2, 1.0), tested=30,
@@ -113,6 +113,10 @@ def test_figures_are_those_of_the_models(pictures: Recipe, tmp_path: Path) -> No
     figure = task["accuracy"]["tune"]["latent_ebm"]["0.2"]
     assert figure[0] == pytest.approx(np.mean(each))
     assert figure[1] <= figure[0] <= figure[2]
+
+    page = (tmp_path / "representations.html").read_text()
+    assert "digits &lt;of&gt; a font" in page
+    assert "<of>" not in page
 
     pretrained = TaskStudy(pictures, [0], tmp_path / "images").checkpoint("least_squares", 0)
     encoder = load_task(pretrained, Inpainting).eval()
