@@ -172,25 +172,26 @@ def take_steps(processes: int) -> dict[str, dict[str, Any]]:
 
 
 class Poison(Callback):
-    """Makes a pixel of y a NaN in one process, in one step; keeps the clips of this process's steps."""
+    """Makes a pixel of y a NaN, or so large, in one process, in one step; keeps the clips of its steps."""
 
-    def __init__(self, rank: int, step: int) -> None:
+    def __init__(self, rank: int, step: int, pixel: float = math.nan) -> None:
         self.rank = rank
         self.step = step
+        self.pixel = pixel
         self.clips: list[list[int]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
         self.clips.append(batch["clip"].tolist())
         if trainer.global_rank == self.rank and trainer.global_step == self.step:
-            batch["video"][0, 2, 0, 0, 0] = math.nan
+            batch["video"][0, 2, 0, 0, 0] = self.pixel
 
 
 BAD_RANK, BAD_STEP = 1, 1  # the last step would not tell: nothing is synchronised after it
 
 
-def diverge(folder: Path, skip_steps: int = 0) -> dict[str, Any]:
-    """What ends a training whose loss is not finite in the second step, in process 1 alone; and its clips."""
-    poison, task = Poison(BAD_RANK, BAD_STEP), small()
+def diverge(folder: Path, skip_steps: int = 0, pixel: float = math.nan) -> dict[str, Any]:
+    """What ends a training whose loss diverges in the second step, in process 1 alone; and its clips."""
+    poison, task = Poison(BAD_RANK, BAD_STEP, pixel), small()
     task.skip_steps = skip_steps
     fitter = trainer(
         STEPS, callbacks=[poison, LastCheckpoint(folder, every_n_steps=100)], enable_checkpointing=True,
@@ -202,7 +203,9 @@ def diverge(folder: Path, skip_steps: int = 0) -> dict[str, Any]:
     except UserError as raised:
         error = str(raised)
     watch = task.divergence
-    return {"error": error, "clips": poison.clips, "skipped": int(watch.skipped), "told": watch.told}
+    weights = torch.cat([p.detach().flatten() for p in task.parameters()])
+    told = {"skipped": int(watch.skipped), "told": watch.told}
+    return {"error": error, "clips": poison.clips, "weights": weights, **told}
 
 
 def fine_tuned(processes: int) -> dict[str, Any]:
@@ -269,6 +272,7 @@ def one_process(rank: int, port: int, processes: int, folder: Path) -> None:
         seen["token features"] = token_features()
         seen["diverged"] = diverge(folder / "diverged")
         seen["left out"] = diverge(folder / "left out", skip_steps=1)
+        seen["exploded"] = diverge(folder / "exploded", skip_steps=1, pixel=1e8)
     torch.save(seen, folder / f"{processes}-{rank}.pt")
 
 

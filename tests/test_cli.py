@@ -467,6 +467,19 @@ def test_a_read_that_hangs_stops_training(
     assert read_checkpoint("run/checkpoints/last.ckpt")["global_step"] == 4
 
 
+FRAMES = ["--data", "ssl_ebm.data.MovingDigits", "--data.train_clips", "16", "--data.batch_size", "4"]
+FRAMES += ["--data.val_clips", "4", "--model.width", "8", "--run_dir", "run", "--trainer.accelerator", "cpu"]
+
+
+def test_the_largest_loss_is_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [*FRAMES, "--trainer.max_steps", "2", "--trainer.limit_val_batches", "0"]
+    settings += ["--trainer.enable_progress_bar", "false"]
+    message = error_of(capsys, "fit", *settings, "--max_loss", "1e-6")
+    assert "beyond max_loss (1e-06)" in message
+    assert message.endswith("or raise max_loss")
+    assert main(["fit", *settings, "--max_loss", "inf"]) == 0
+
+
 def test_a_full_disk_leaves_the_old_predictions(
     config: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from ssl_ebm.data.loading import READ_TIMEOUT
 from ssl_ebm.evaluation.loggers import WandbMode
 from ssl_ebm.running.trust import FLAG
+from ssl_ebm.tasks.divergence import MAX_LOSS
 
 
 def add_settings(parser: LightningArgumentParser) -> None:
@@ -41,10 +42,16 @@ def add_settings(parser: LightningArgumentParser) -> None:
         help="Log to Weights & Biases too: not at all, to local files, or to its server.",
     )
     parser.add_argument(
+        "--max_loss",
+        type=PositiveFloat,
+        default=MAX_LOSS,
+        help="A training loss farther from 0 than this has exploded, and stops training (inf: none has).",
+    )
+    parser.add_argument(
         "--skip_steps",
         type=NonNegativeInt,
         default=0,
-        help="Steps that may be left out for a gradient that is not finite, before training stops.",
+        help="Steps that may be left out for a gradient that is not finite or an exploding loss.",
     )
     parser.add_argument(
         "--lr_reference_batch",

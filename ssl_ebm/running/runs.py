@@ -228,6 +228,7 @@ class Run(LightningCLI):
             raise
         self._take_checkpoint()
         if isinstance(self.model, WatchedTask):
+            self.model.max_loss = self.setting("max_loss")
             self.model.skip_steps = self.setting("skip_steps")
             self.model.lr_reference_batch = self.setting("lr_reference_batch")
         if isinstance(self.datamodule, StreamData):

@@ -176,7 +176,7 @@ class DensityEstimation(WatchedTask):
             if self.hparams["data_range"] is not None:
                 y = y.clamp(*self.hparams["data_range"])
         loss: Tensor = self.objective(self.energy, y, None, batch.get("index"))
-        self.divergence.see(loss)
+        self.divergence.see(loss, self.max_loss)
         if self.logs_this_step():
             self.log("train/loss", loss.detach())
         return loss

@@ -1,4 +1,6 @@
-"""Stopping a training whose loss or weights are no longer finite, before such weights are saved."""
+"""Stopping a training whose loss explodes, or whose loss or weights are no longer finite, before such weights
+are saved.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +25,27 @@ LABELS = ("label", "position", "velocity")  # entries of a batch that say what p
 # Optimizer steps between two looks at the loss, each of which waits for the device.
 CHECK_STEPS = 50
 
+# A loss farther from 0 has exploded. Neighbouring float32 numbers are 1,024 apart there, so what is learnt is
+# lost in rounding; a cross-entropy is in the tens, a mean squared error of pixels below 1, and summed over
+# 3 x 224 x 224 of them below 150,528.
+MAX_LOSS = 1e10
+
 # What a gradient scaler's factor is down to where its overflows are no longer its search: the gradient itself
 # is not finite. As `min_loss_scale` of DeepSpeed.
 LEAST_SCALE = 1.0
 
 
 class DivergenceWatch(nn.Module):
-    """Remembers, on the device, whether anything was not finite; asking it is what waits for the device.
+    """Remembers, on the device, whether anything diverged; asking it is what waits for the device.
 
     In no checkpoint; of several processes each remembers what it saw itself.
 
     Attributes:
         diverged: (), bool: a loss, of a step that was not left out, or a weight.
-        value: (), float32: the first loss that was not finite, NaN where it was among weights; else finite.
+        value: (), float32: the first loss that diverged, NaN where it was among weights; 0 where none has.
         batch: (), int64: the training batch in which that was, or a gradient that left a step out, counted
             from 0; -1 where it was in none.
-        skipped: (), int64: steps that were left out because their gradient was not finite.
+        skipped: (), int64: steps that were left out because their gradient or loss diverged.
         told: how many of them have been warned of.
     """
 
@@ -56,8 +63,8 @@ class DivergenceWatch(nn.Module):
 
     @property
     def earliness(self) -> Tensor:
-        """(), int64: greater where `batch` is earlier, and of one batch where the loss was not finite."""
-        when = 2 * self.batch + self.value.isfinite()  # a gradient is that of all processes, a loss of one
+        """(), int64: greater where `batch` is earlier, and of one batch where the loss diverged."""
+        when = 2 * self.batch + (self.value == 0)  # a gradient is that of all processes, a loss of one
         return torch.where(self.batch < 0, torch.iinfo(torch.int64).min, -when)
 
     def _apply(self, fn: Any, recurse: bool = True) -> DivergenceWatch:
@@ -66,12 +73,15 @@ class DivergenceWatch(nn.Module):
             setattr(self, name, fn(getattr(self, name)))
         return self
 
-    def see(self, values: Tensor) -> None:
-        """Remembers it if any of the values is not finite."""
+    def see(self, values: Tensor, largest: float = math.inf) -> None:
+        """Remembers it if any of the values is not finite, or is farther from 0 than `largest`."""
         values = values.detach()
-        bad = ~values.isfinite().all()
+        good = values.isfinite()
+        if largest < math.inf:
+            good = good & (values.abs() <= largest)
+        bad = ~good.all()
         shown = values if values.ndim == 0 else torch.full((), math.nan, device=values.device)
-        first = bad & self.value.isfinite()
+        first = bad & (self.value == 0)
         # In place: what is made in a validation, where a checkpoint may be saved, cannot be changed later.
         self.value.copy_(torch.where(first, shown.to(self.value), self.value))
         self.batch.copy_(torch.where(first, self.current, self.batch))
@@ -82,7 +92,7 @@ class DivergenceWatch(nn.Module):
 
         Args:
             bad: (), bool: the step is left out.
-            expected: (), bool: that is normal, and is not counted where the loss was finite.
+            expected: (), bool: that is normal, and is not counted where the loss did not diverge.
         """
         counted = bad & (self.diverged | ~expected)
         self.batch.copy_(torch.where(counted & (self.batch < 0), self.current, self.batch))
@@ -106,18 +116,20 @@ class Batch(dict[str, Any]):
 
 
 class WatchedTask(LightningModule):
-    """A task that stops when its loss, or a weight, is no longer finite, and that sees no labels.
+    """A task that stops when its loss explodes or a weight is no longer finite, and that sees no labels.
 
     Labels that the data have are taken out of every batch before the task gets it, unless it says that it
     `sees_labels`: a pretext task cannot learn from them, whatever its steps do.
-    `training_step` hands its loss to ``self.divergence.see``. Settings: `lr` among the hyper-parameters.
+    `training_step` hands its loss to ``self.divergence.see``, and `max_loss`. Settings: `lr` among the
+    hyper-parameters.
 
     Attributes:
         draws: of what a training step draws for the items of a batch; None: torch's global generator. See
             `ssl_ebm.tasks.seeding.SeededSteps`.
-        skip_steps: steps that may be left out because their gradient is not finite, before training stops. 0
-            looks at no gradient. How many were is looked at every `CHECK_STEPS` steps, at each checkpoint and
-            at the end.
+        max_loss: a loss farther from 0 has diverged, as one that is not finite has. inf: no finite one has.
+        skip_steps: steps that may be left out because their gradient is not finite, or a loss has diverged,
+            before training stops. 0 looks at no gradient. How many were is looked at every `CHECK_STEPS`
+            steps, at each checkpoint and at the end.
             Steps that a gradient scaler leaves out to find its factor (16-mixed) are not counted: those whose
             loss is finite while the factor, which it then halves, is above `LEAST_SCALE`.
         can_be_sharded: whether it is known to train with sharded weights, see `ssl_ebm.tasks.sharding`.
@@ -132,6 +144,7 @@ class WatchedTask(LightningModule):
         super().__init__()
         self.divergence = DivergenceWatch()
         self.draws: torch.Generator | None = None
+        self.max_loss = MAX_LOSS
         self.skip_steps = 0
         self._steps_before = 0
         self.lr_reference_batch: int | None = None
@@ -178,7 +191,11 @@ class WatchedTask(LightningModule):
         if not self.skip_steps:
             return
         norms = torch._foreach_norm([p.grad for p in self.parameters() if p.grad is not None])
-        bad = ~torch.stack(norms).isfinite().all()
+        bad = self.divergence.diverged | ~torch.stack(norms).isfinite().all()
+        if self.trainer.world_size > 1:  # a loss is of one process, and a step is left out by all
+            some = bad.float()
+            torch.distributed.all_reduce(some, torch.distributed.ReduceOp.MAX)  # no wait, as `reduce` has
+            bad = some > 0
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = torch.ones((), device=bad.device)
         scale = scale if scaler is None else scaler.scale(scale)  # `get_scale` would wait for the device
@@ -194,7 +211,7 @@ class WatchedTask(LightningModule):
             self._stop_if_diverged()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A checkpoint never holds weights that a non-finite loss, or gradient, has touched.
+        # A checkpoint never holds weights that a loss or gradient which diverged has touched.
         self._stop_if_weights_diverged()
         checkpoint["task"] = class_of(self).__name__
         note_data(checkpoint, self.trainer)
@@ -217,21 +234,32 @@ class WatchedTask(LightningModule):
         diverged, skipped, earliest = all_of_them.tolist()
         if not diverged and skipped <= self.skip_steps:
             if skipped > watch.told:
-                rank_zero_warn(f"{skipped} steps left out so far, whose gradients were not finite")
+                rank_zero_warn(
+                    f"{skipped} steps left out so far, whose gradients were not finite or losses diverged"
+                )
                 watch.tell(skipped)
             return
         value = watch.value.item()
         # What one process began reaches the weights of all, whose batches are then not to blame.
         path = self._write_report(value, skipped) if int(watch.earliness) == earliest else ""
-        what = f"the training loss is not finite ({'in another process' if math.isfinite(value) else value})"
-        if not diverged:
-            what = (
-                f"the gradient was not finite in {skipped} steps, more than skip_steps ({self.skip_steps}),"
-            )
+        what = f"a loss diverged or the gradient was not finite in {skipped} steps, more than skip_steps"
+        what = self._what_diverged(value) if diverged else f"{what} ({self.skip_steps}),"
+        exploded = diverged and math.isfinite(value)
         raise UserError(
             f"{self.objective_name}: {what} at or shortly before optimizer step {self.global_step}{path}; "
             f"lower lr ({self.hparams['lr']}) or set trainer.gradient_clip_val"
+            f"{', or raise max_loss' if exploded else ''}"
         )
+
+    def _what_diverged(self, value: float) -> str:
+        """In words; the value is that of this process's watch."""
+        if value == 0:
+            return (
+                f"the training loss is not finite or beyond max_loss ({self.max_loss:g}) in another process"
+            )
+        if math.isfinite(value):
+            return f"the training loss is {value:g}, beyond max_loss ({self.max_loss:g}),"
+        return f"the training loss is not finite ({value})"
 
     def _write_report(self, value: float, skipped: int) -> str:
         """Writes what is known of it to `diverged.json` in the folder of the run; says where."""
@@ -245,7 +273,7 @@ class WatchedTask(LightningModule):
         rank = f".{self.global_rank}" if self.trainer.world_size > 1 else ""
         path = Path(self.trainer.default_root_dir) / f"diverged{rank}.json"
         report = {
-            "loss": "finite" if math.isfinite(value) else str(value),
+            "loss": "finite" if value == 0 else (value if math.isfinite(value) else str(value)),
             "batch": batch,
             "items": items,
             "names": data.names_of_items(items) if isinstance(data, StreamData) and items else None,

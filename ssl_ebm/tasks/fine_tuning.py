@@ -247,7 +247,7 @@ class FineTuning(WatchedTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(self.inputs(batch), _labels(batch))
-        self.divergence.see(loss)
+        self.divergence.see(loss, self.max_loss)
         if self.logs_this_step():
             self.log("train/loss", loss.detach())
         return loss

@@ -191,7 +191,7 @@ class LatentPrediction(WatchedTask):
 
     def watch(self, terms: dict[str, Tensor]) -> Tensor:
         """Logs the terms of a training step, now and then, and returns the loss."""
-        self.divergence.see(terms["loss"])
+        self.divergence.see(terms["loss"], self.max_loss)
         if self.logs_this_step():
             self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, sync_dist=True)
             if self.prior is not None:

@@ -324,7 +324,7 @@ class MaskedText(WatchedTask):
             of_bags = mean_of_all(self, self.bag_energies(hidden, features).sum(), count)
             loss = loss + self.hparams["bag_of_words"] * of_bags
             figures["train/bag_of_words"] = of_bags.detach()
-        self.divergence.see(loss)
+        self.divergence.see(loss, self.max_loss)
         if self.logs_this_step():
             figures["train/accuracy"] = mean_of_all(self, right.sum(), count)
             self.log_dict(figures, sync_dist=True)

@@ -40,16 +40,17 @@ class Record(Callback):
 
 
 class Poison(Record):
-    """Makes a pixel of one batch a NaN."""
+    """Makes a pixel of one batch a NaN, or so large."""
 
-    def __init__(self, bad: int = BAD) -> None:
+    def __init__(self, bad: int = BAD, pixel: float = math.nan) -> None:
         super().__init__()
         self.bad = bad
+        self.pixel = pixel
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
         super().on_train_batch_start(trainer, pl_module, batch)
         if len(self.items) == self.bad + 1:
-            batch["video"][0, 2, 0, 0, 0] = math.nan
+            batch["video"][0, 2, 0, 0, 0] = self.pixel
 
 
 class PoisonGradient(Record):
@@ -66,11 +67,17 @@ class PoisonGradient(Record):
 
 
 def train(
-    folder: Path, skip_steps: int, *callbacks: Callback, latent: str = "one_hot", **settings: Any
+    folder: Path,
+    skip_steps: int,
+    *callbacks: Callback,
+    latent: str = "one_hot",
+    max_loss: float = divergence.MAX_LOSS,
+    **settings: Any,
 ) -> FramePrediction:
     """A task that trained for some steps with the callbacks, and was saved as end.ckpt."""
     task = small(latent=latent)
     task.skip_steps = skip_steps
+    task.max_loss = max_loss
     settings = {"steps": STEPS, "default_root_dir": folder, "limit_val_batches": 0, **settings}
     fitter = trainer(callbacks=list(callbacks), **settings)
     fitter.fit(task, datamodule=digits(1))
@@ -121,6 +128,49 @@ def test_the_batch_and_its_items_are_named(tmp_path: Path) -> None:
     assert (report["batch"], report["items"]) == (BAD, poison.items[BAD])
     assert report["norms_of_weights_at_the_end"].keys() == dict(small().named_parameters()).keys()
     assert not (tmp_path / "end.ckpt").exists()
+
+
+BRIGHT = 1e8  # a squared error of 1e16 in some 1,000 pixels
+
+
+def test_a_loss_that_explodes_stops_the_training_and_is_named(tmp_path: Path) -> None:
+    """It is finite, and so are the gradients and the weights that it leaves."""
+    poison = Poison(pixel=BRIGHT)
+    words = (
+        rf"training loss is [\d.]+e\+1\d, beyond max_loss \(1e\+10\).*step {STEPS} \(batch {BAD}; its items"
+    )
+    with pytest.raises(UserError, match=words):
+        train(tmp_path, 0, poison)
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert 1e10 < report["loss"] < BRIGHT**2
+    assert (report["batch"], report["items"]) == (BAD, poison.items[BAD])
+    assert bool(poison.weights[-1].isfinite().all())
+    assert not (tmp_path / "end.ckpt").exists()
+
+
+@pytest.mark.parametrize("max_loss", [BRIGHT**2, math.inf])
+def test_how_large_a_loss_may_be_is_a_setting(tmp_path: Path, max_loss: float) -> None:
+    train(tmp_path, 0, Poison(pixel=BRIGHT), max_loss=max_loss)
+    assert (tmp_path / "end.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("loss", "largest", "bad"),
+    [(-1e10, 1e10, False), (-2e10, 1e10, True), (2e10, 1e10, True), (1e30, math.inf, False)]
+    + [(value, largest, True) for value in (math.nan, math.inf, -math.inf) for largest in (1e10, math.inf)],
+)
+def test_losses_are_bounded_on_both_sides_of_0(loss: float, largest: float, bad: bool) -> None:
+    watch = divergence.DivergenceWatch()
+    watch.see(torch.tensor(loss), largest)
+    assert bool(watch.diverged) == bad
+
+
+def test_a_step_whose_loss_explodes_is_left_out_where_that_is_allowed(tmp_path: Path) -> None:
+    poison = Poison(pixel=BRIGHT)
+    with pytest.warns(UserWarning, match="1 steps left out"):
+        train(tmp_path, 1, poison)
+    assert poison.changed == [step != BAD for step in range(STEPS)]
+    assert (tmp_path / "end.ckpt").exists()
 
 
 @pytest.mark.parametrize("poison", [Poison(), PoisonGradient([STEPS - 1])], ids=["loss", "gradient"])

@@ -106,6 +106,14 @@ def test_processes_count_the_steps_that_are_left_out_as_one(launched: Launched) 
 
 
 @pytest.mark.slow
+def test_a_loss_that_explodes_in_one_process_leaves_the_step_out_in_both(launched: Launched) -> None:
+    """Its gradient is finite in both: the other process learns of the loss alone."""
+    first, second = (process["exploded"] for process in launched.seen[2])
+    assert [(one["error"], one["skipped"]) for one in (first, second)] == [("nothing", 1)] * 2
+    assert torch.equal(first["weights"], second["weights"])
+
+
+@pytest.mark.slow
 def test_chains_live_on_in_each_process_and_the_weights_are_the_same(launched: Launched) -> None:
     """Every process moves chains of its own with noise of its own; the first one's are in the checkpoint."""
     first, second = (process["chains"] for process in launched.seen[2])
