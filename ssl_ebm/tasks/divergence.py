@@ -47,9 +47,11 @@ class DivergenceWatch(nn.Module):
             from 0; -1 where it was in none.
         skipped: (), int64: steps that were left out because their gradient or loss diverged.
         told: how many of them have been warned of.
+        norms, norms_step: (P,), float32, and (), int64: norms of the weights, and after which optimizer step
+            they were these; of the last look at which they were finite, and all losses until then.
     """
 
-    TENSORS = ("diverged", "value", "batch", "skipped")
+    TENSORS = ("diverged", "value", "batch", "skipped", "norms", "norms_step")
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +61,8 @@ class DivergenceWatch(nn.Module):
         self.batch = torch.full((), -1)
         self.skipped = torch.zeros((), dtype=torch.int64)
         self.told = 0
+        self.norms = torch.empty(0)
+        self.norms_step = torch.zeros((), dtype=torch.int64)
         self.current = -1  # number of the batch that is being trained on
 
     @property
@@ -178,6 +182,9 @@ class WatchedTask(LightningModule):
                 "anew, steps and temperature do not: go on with ckpt_path, or use a new Trainer"
             )
 
+    def on_train_start(self) -> None:
+        self.divergence.norms, self.divergence.norms_step = self._norms()
+
     def logs_this_step(self) -> bool:
         """Whether the Trainer logs after the training step that is being taken; not where it never does."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -209,6 +216,7 @@ class WatchedTask(LightningModule):
         stepped = self.global_step != self._steps_before
         if stepped and self.global_step % CHECK_STEPS == 0:
             self._stop_if_diverged()
+            self._keep_norms()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A checkpoint never holds weights that a loss or gradient which diverged has touched.
@@ -261,13 +269,30 @@ class WatchedTask(LightningModule):
             return f"the training loss is {value:g}, beyond max_loss ({self.max_loss:g}),"
         return f"the training loss is not finite ({value})"
 
+    @torch.no_grad()
+    def _norms(self) -> tuple[Tensor, Tensor]:
+        """(P,), float32: norms of what this process has of each weight, and (), int64: after which step."""
+        norms = torch.stack(torch._foreach_norm([own_part(p).float() for p in self.parameters()]))
+        return norms, torch.full((), self.global_step, device=norms.device)
+
+    def _keep_norms(self) -> None:
+        """Not of weights that are not finite while the loss, of the step before, still is."""
+        watch, (norms, step) = self.divergence, self._norms()
+        finite = norms.isfinite().all()
+        watch.norms = torch.where(finite, norms, watch.norms)
+        watch.norms_step = torch.where(finite, step, watch.norms_step)
+
+    def _named(self, norms: Tensor) -> dict[str, float | str]:
+        """Norms by the names of the weights, for a file."""
+        found = zip(self.named_parameters(), norms.tolist(), strict=True)
+        return {name: norm if math.isfinite(norm) else str(norm) for (name, _), norm in found}
+
     def _write_report(self, value: float, skipped: int) -> str:
         """Writes what is known of it to `diverged.json` in the folder of the run; says where."""
-        batch = int(self.divergence.batch)
+        watch = self.divergence
+        batch = int(watch.batch)
         if batch < 0:  # weights alone
             return ""
-        found = {name: own_part(p).detach().float().norm().item() for name, p in self.named_parameters()}
-        norms = {name: norm if math.isfinite(norm) else str(norm) for name, norm in found.items()}
         data = getattr(self.trainer, "datamodule", None)
         items = data.items_of_batch(batch) if isinstance(data, StreamData) else None
         rank = f".{self.global_rank}" if self.trainer.world_size > 1 else ""
@@ -278,7 +303,8 @@ class WatchedTask(LightningModule):
             "items": items,
             "names": data.names_of_items(items) if isinstance(data, StreamData) and items else None,
             "steps_left_out": skipped,
-            "norms_of_weights_at_the_end": norms,
+            "norms_of_weights_before": {"step": int(watch.norms_step), "norms": self._named(watch.norms)},
+            "norms_of_weights_at_the_end": self._named(self._norms()[0]),
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -173,6 +173,25 @@ def test_a_step_whose_loss_explodes_is_left_out_where_that_is_allowed(tmp_path: 
     assert (tmp_path / "end.ckpt").exists()
 
 
+@pytest.mark.parametrize(
+    ("poison", "check_steps", "step"),
+    [(Poison(), 2, 2), (Poison(), 50, 0), (PoisonGradient([3]), 2, 2)],
+    ids=["looked at before", "never looked at", "weights first"],
+)
+def test_the_norms_of_the_last_finite_weights_that_were_looked_at_are_kept(
+    poison: Record, check_steps: int, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient breaks the weights of step 4, at whose look all losses are finite still."""
+    monkeypatch.setattr(divergence, "CHECK_STEPS", check_steps)
+    with pytest.raises(UserError, match="not finite"):
+        train(tmp_path, 0, poison)
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    sizes = {name: p.numel() for name, p in small().named_parameters()}
+    parts = poison.weights[step].double().split(list(sizes.values()))
+    norms = {name: math.sqrt(float((part * part).sum())) for name, part in zip(sizes, parts, strict=True)}
+    assert report["norms_of_weights_before"] == {"step": step, "norms": pytest.approx(norms, rel=1e-5)}
+
+
 @pytest.mark.parametrize("poison", [Poison(), PoisonGradient([STEPS - 1])], ids=["loss", "gradient"])
 def test_no_training_ends_with_weights_that_are_not_finite(tmp_path: Path, poison: Record) -> None:
     """Shorter than `CHECK_STEPS`, and without checkpoints."""
