@@ -467,6 +467,58 @@ def test_a_read_that_hangs_stops_training(
     assert read_checkpoint("run/checkpoints/last.ckpt")["global_step"] == 4
 
 
+HANGING = """
+import time
+from lightning.pytorch import Callback
+from ssl_ebm.data import MovingDigits
+
+class Hanging(MovingDigits):
+    def make_dataset(self, split):
+        return Items(super().make_dataset(split))
+
+class Items:
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        if index >= len(self):  # of the second epoch
+            open("pipe").read()  # which nothing is ever written to
+        return self.dataset[index]
+
+class Slow(Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 2:
+            time.sleep(4)
+"""
+
+
+@pytest.mark.slow
+def test_a_read_that_hangs_in_the_process_itself_ends_it(tmp_path: Path) -> None:
+    """And no step that is as slow; what was logged is written."""
+    Path("hanging_data.py").write_text(HANGING)
+    os.mkfifo("pipe")
+    settings = [*FRAMES, "--data", "hanging_data.Hanging", "--data.workers", "0", "--read_timeout", "3"]
+    settings += ["--trainer.callbacks+=hanging_data.Slow", "--trainer.enable_progress_bar", "false"]
+    settings += ["--trainer.max_steps", "7", "--trainer.log_every_n_steps", "1", "--checkpoint_every", "1"]
+    environment = thread_limit()
+    environment["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    settings += ["--trainer.limit_val_batches", "0"]
+    done = subprocess.run(
+        [*COMMAND, "fit", *settings], env=environment, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(
+        "ssl-ebm: error: the data loader gave no batch for 3 s: the"
+    )
+    assert "Traceback" not in done.stderr
+    assert read_checkpoint("run/checkpoints/last.ckpt")["global_step"] == 4
+    lines = Path("run/metrics/version_0/metrics.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4
+
+
 FRAMES = ["--data", "ssl_ebm.data.MovingDigits", "--data.train_clips", "16", "--data.batch_size", "4"]
 FRAMES += ["--data.val_clips", "4", "--model.width", "8", "--run_dir", "run", "--trainer.accelerator", "cpu"]
 

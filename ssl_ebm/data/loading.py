@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
 from ssl_ebm.data.randomness import permuted, stream_key
+from ssl_ebm.data.read_watch import ReadWatch
 from ssl_ebm.errors import UserError
 
 MEMORY_SHARE = 0.5  # of the machine's memory, at most, for decoded files
@@ -163,13 +165,32 @@ class EndingWithParent:
 
 
 class _Loader(DataLoader[Any]):
-    """A loader whose workers do not outlive their process."""
+    """A loader whose workers do not outlive their process.
+
+    Attributes:
+        watch: of the time that a batch takes; None: it may take any, or its workers have their own limit.
+    """
+
+    watch: ReadWatch | None = None
 
     def __iter__(self) -> Any:
         # not sooner: Lightning seeds the workers only of a loader that has nothing here
         if not isinstance(self.worker_init_fn, EndingWithParent):
             self.worker_init_fn = EndingWithParent(self.worker_init_fn)
         return super().__iter__()
+
+    def _next_of(self, batches: Iterator[Any]) -> Any:
+        """The next batch.
+
+        Raises:
+            UserError: the dataset's, without a worker's traceback.
+            StopIteration: there is none.
+        """
+        try:
+            with self.watch or nullcontext():
+                return next(batches)
+        except UserError as error:
+            raise _last_line(error) from error
 
 
 class StreamLoader(_Loader):
@@ -204,9 +225,7 @@ class StreamLoader(_Loader):
                     self.sampler.start = self._handed_out
                 self._stream = super().__iter__()
             try:
-                batch = next(self._stream)
-            except UserError as error:
-                raise _last_line(error) from error
+                batch = self._next_of(self._stream)
             except StopIteration:
                 self._stream = None
                 return
@@ -227,11 +246,13 @@ class OrderedLoader(_Loader):
     """Evaluation batches, always the same."""
 
     def __iter__(self) -> Any:
-        iterator = super().__iter__()
-        try:
-            yield from iterator
-        except UserError as error:
-            raise _last_line(error) from error
+        batches = super().__iter__()
+        while True:
+            try:
+                batch = self._next_of(batches)
+            except StopIteration:
+                return
+            yield batch
 
 
 def found_in(dataset: Any, method: str) -> Callable[..., Any] | None:
@@ -257,6 +278,7 @@ class StreamData(LightningDataModule, ABC):
     Attributes:
         train_dataset, val_dataset, test_dataset: there after `setup`.
         read_timeout: seconds that a loader waits for its workers before it gives up; `ssl-ebm` sets it.
+        read_watch: of the loaders without workers; `ssl-ebm` sets it, and ends its process.
 
     Args:
         batch_size: items in a batch, per process.
@@ -265,6 +287,7 @@ class StreamData(LightningDataModule, ABC):
     """
 
     read_timeout = READ_TIMEOUT
+    read_watch: ReadWatch | None = None
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
@@ -321,6 +344,7 @@ class StreamData(LightningDataModule, ABC):
         sampler = StreamSampler(self.train_dataset, self.batch_size, self.seed, *self._place())
         options = self._options(self.train_dataset)
         loader = StreamLoader(self.train_dataset, sampler=sampler, drop_last=True, **options)
+        loader.watch = None if self.workers else self.read_watch
         if self._resume is not None:
             loader.load_state_dict(self._resume)
             self._resume = None
@@ -361,7 +385,9 @@ class StreamData(LightningDataModule, ABC):
         self.setup(stage)
         dataset = getattr(self, f"{split}_dataset")
         sampler = OrderedSampler(dataset, *self._place(), spread)
-        return OrderedLoader(dataset, sampler=sampler, **self._options(dataset))
+        loader = OrderedLoader(dataset, sampler=sampler, **self._options(dataset))
+        loader.watch = None if self.workers else self.read_watch
+        return loader
 
     def val_dataloader(self) -> OrderedLoader:
         return self._evaluation_loader("validate", "val", spread=True)

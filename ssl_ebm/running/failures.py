@@ -21,7 +21,7 @@ DEAD_WORKER = (
     "data.batch_size, and go on with --ckpt_path last"
 )
 HANGING_READ = (
-    "workers that load data gave no batch for {:g} s: the storage hangs, or is slower than --read_timeout; "
+    "the data loader gave no batch for {:g} s: the storage hangs, or is slower than --read_timeout; "
     "look at it, and go on with --ckpt_path last"
 )
 DEATH_BY_SIGNAL = re.compile(r"DataLoader worker \(pid")  # what torch's handler of SIGCHLD raises

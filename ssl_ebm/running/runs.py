@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from ssl_ebm.data.loading import StreamData
+from ssl_ebm.data.read_watch import ReadWatch
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.loggers import wandb_logger
 from ssl_ebm.files import whole
 from ssl_ebm.running.arguments import merge_parts, names_a_task
 from ssl_ebm.running.failures import remedy_for, take_late_signal
+from ssl_ebm.running.hanging import end_for_hanging_read
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.predictions import Predictions
 from ssl_ebm.running.progress import ProgressLines
@@ -227,12 +230,14 @@ class Run(LightningCLI):
                 raise UserError(in_one_line(error)) from error
             raise
         self._take_checkpoint()
+        self.read_watch = ReadWatch(self.setting("read_timeout"))
         if isinstance(self.model, WatchedTask):
             self.model.max_loss = self.setting("max_loss")
             self.model.skip_steps = self.setting("skip_steps")
             self.model.lr_reference_batch = self.setting("lr_reference_batch")
         if isinstance(self.datamodule, StreamData):
-            self.datamodule.read_timeout = self.setting("read_timeout")
+            self.datamodule.read_timeout = self.read_watch.seconds
+            self.datamodule.read_watch = self.read_watch
         if self.setting("activation_checkpointing"):
             checkpoint_activations(self.model)
         if (backend := self.setting("compile")) is not None:
@@ -306,8 +311,10 @@ class Run(LightningCLI):
             self._add_wandb()
         arguments = self._prepare_subcommand_kwargs(self.command)
         arguments["ckpt_path"] = self.setting("ckpt_path")
+        end = partial(end_for_hanging_read, self.trainer, self.read_watch.seconds)
         try:
-            result = getattr(self.trainer, self.command)(weights_only=True, **arguments)
+            with self.read_watch.giving_up(end):
+                result = getattr(self.trainer, self.command)(weights_only=True, **arguments)
         except UserError:
             raise
         except Exception as error:
