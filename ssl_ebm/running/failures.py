@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import os
 import re
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
 from ssl_ebm.errors import in_one_line
 
@@ -24,6 +28,7 @@ HANGING_READ = (
     "the data loader gave no batch for {:g} s: the storage hangs, or is slower than --read_timeout; "
     "look at it, and go on with --ckpt_path last"
 )
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DEATH_BY_SIGNAL = re.compile(r"DataLoader worker \(pid")  # what torch's handler of SIGCHLD raises
 SIGNAL_DELAY = 5.0  # seconds between the end of a worker's pipe and that signal, at most
 # What Python, NumPy and torch say of numbers that no memory or integer holds.
@@ -49,6 +54,12 @@ def remedy_for(error: BaseException | None, ckpt_path: str | None) -> str | None
         # The news of a worker's death comes by a signal, which can interrupt anything, or by its pipe.
         if DEATH_BY_SIGNAL.search(text) or isinstance(one, ConnectionResetError | EOFError):
             return DEAD_WORKER
+        if isinstance(one, OSError) and one.errno in (*NO_ROOM, errno.EIO):
+            what, remedy = "write", "make room"
+            if one.errno == errno.EIO:
+                what, remedy = "read or write", "look at the storage"
+            file = one.filename or "a file"
+            return f"cannot {what} {file} ({one.strerror}): {remedy}, and go on with --ckpt_path last"
         if "loading state_dict" in text:
             return f"{ckpt_path} was written with other settings of the model: use those"
         if isinstance(one, MemoryError | OverflowError) or TOO_LARGE.search(text):
@@ -77,6 +88,22 @@ def take_late_signal(error: BaseException) -> None:
         answered = callable(signal.getsignal(signal.SIGCHLD))  # torch has had workers in this process
         if by_pipe and answered and not any(DEATH_BY_SIGNAL.search(str(one)) for one in errors):
             time.sleep(SIGNAL_DELAY)  # cut short by the error
+
+
+def end_for_hanging_read(seconds: float) -> NoReturn:
+    """Ends the process as a mistake of the user does, with a line and exit status 2, from another thread than
+    the one that the system holds.
+
+    The last checkpoint is whole, metrics are written when they are logged, and the system releases the
+    folder's lock; of several processes torchrun or srun ends the others.
+
+    Args:
+        seconds: that the read has lasted.
+    """
+    print(f"ssl-ebm: error: {HANGING_READ.format(seconds)}", file=sys.__stderr__, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # it is full, or closed
+        sys.stdout.flush()
+    os._exit(2)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,7 +11,6 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -21,9 +20,9 @@ from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.loggers import wandb_logger
 from ssl_ebm.files import whole
 from ssl_ebm.running.arguments import merge_parts, names_a_task
-from ssl_ebm.running.failures import remedy_for, take_late_signal
-from ssl_ebm.running.hanging import end_for_hanging_read
+from ssl_ebm.running.failures import end_for_hanging_read, remedy_for, take_late_signal
 from ssl_ebm.running.lock import only_run_in
+from ssl_ebm.running.metrics import MetricsTable
 from ssl_ebm.running.predictions import Predictions
 from ssl_ebm.running.progress import ProgressLines
 from ssl_ebm.running.provenance import RECORD, RunRecord
@@ -263,7 +262,7 @@ class Run(LightningCLI):
         if config["logger"] in (None, True):
             # `fit` adds Weights & Biases under the folder's lock. A start that resumes gets the next version.
             name = "metrics" if self.command == "fit" else self.command
-            kwargs["logger"] = [CSVLogger(self.run_dir, name=name)]
+            kwargs["logger"] = [MetricsTable(self.run_dir, name=name)]
         seed, resumed_from = self.setting("seed_everything"), self.setting("ckpt_path")
         start = self.setting("start_from") if resumed_from is None else None
         checkpoint = LastCheckpoint(self.run_dir, self.setting("checkpoint_every"))
@@ -311,7 +310,7 @@ class Run(LightningCLI):
             self._add_wandb()
         arguments = self._prepare_subcommand_kwargs(self.command)
         arguments["ckpt_path"] = self.setting("ckpt_path")
-        end = partial(end_for_hanging_read, self.trainer, self.read_watch.seconds)
+        end = partial(end_for_hanging_read, self.read_watch.seconds)
         try:
             with self.read_watch.giving_up(end):
                 result = getattr(self.trainer, self.command)(weights_only=True, **arguments)
