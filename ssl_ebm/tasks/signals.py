@@ -17,8 +17,9 @@ from lightning.pytorch.callbacks import Callback
 from ssl_ebm.tasks.saving import LastCheckpoint
 
 # Optimizer steps between two questions to all processes whether one of them was told to stop; of steps with
-# several batches fewer.
+# several batches fewer, and of long ones too: a job has minutes, no more, from the signal to its end.
 AGREE_STEPS = 10
+AGREE_SECONDS = 10.0
 # Seconds that a validation may go on after SIGUSR1: the job's time is over soon.
 PATIENCE = 60.0
 
@@ -30,10 +31,11 @@ class Stopped(SystemExit):
 class StopOnSignal(Callback):
     """Writes a checkpoint and ends the training after SIGTERM or SIGUSR1, when an optimizer step is complete.
 
-    One process that receives it is enough: all stop at the same step. In a SLURM job SIGUSR1 also queues the
-    job again (`#SBATCH --signal=USR1@SECONDS` sends it before the time is over); started again by the same
-    command with `--ckpt_path last` it goes on as if nothing had been. A validation of a SLURM job that takes
-    more than `PATIENCE` seconds from there is not waited for: what goes on is the last checkpoint.
+    One process that receives it is enough: all stop at the same step, within about `AGREE_SECONDS` or, where
+    steps are longer, after the step that is being taken. In a SLURM job SIGUSR1 also queues the job again
+    (`#SBATCH --signal=USR1@SECONDS` sends it before the time is over); started again by the same command with
+    `--ckpt_path last` it goes on as if nothing had been. A validation of a SLURM job that takes more than
+    `PATIENCE` seconds from there is not waited for: what goes on is the last checkpoint.
 
     Lightning's own handlers save in the middle of a step, or do not save: these take their place.
 
@@ -46,9 +48,14 @@ class StopOnSignal(Callback):
         self.received = 0
         self._when = 0.0  # on the clock of `time.monotonic`
         self._step = -1
+        self._every = 1  # optimizer steps from one question to the next
+        self._asked_step = -1
+        self._asked = 0.0  # on the same clock
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step
+        self._step = self._asked_step = trainer.global_step
+        self._asked = time.monotonic()
+        self._every = 1  # how long a step takes is not known yet
         self.received = 0
         if threading.current_thread() is threading.main_thread():
             for one in (signal.SIGTERM, signal.SIGUSR1):  # Lightning sets the old handlers again at the end
@@ -88,10 +95,26 @@ class StopOnSignal(Callback):
     def _of_any_process(self, trainer: Trainer) -> int:
         if trainer.world_size == 1:
             return self.received
-        if self._step % max(1, AGREE_STEPS // trainer.accumulate_grad_batches):
+        if self._step % self._every:
             return 0
-        mine = torch.tensor(float(self.received), device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(mine, reduce_op="max"))
+        seconds = (time.monotonic() - self._asked) / (self._step - self._asked_step)
+        mine = torch.tensor([float(self.received), seconds], device=trainer.strategy.root_device)
+        number, slowest = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+        self._every = steps_between(slowest, trainer.accumulate_grad_batches)
+        self._asked_step, self._asked = self._step, time.monotonic()
+        return int(number)
+
+
+def steps_between(seconds: float, batches: int) -> int:
+    """Optimizer steps from one question to all processes to the next: those of `AGREE_SECONDS`, of at most
+    `AGREE_STEPS` batches; at least one.
+
+    Args:
+        seconds: that a step takes in the slowest process, so that all processes come to the same answer.
+        batches: of a step.
+    """
+    most = max(1, AGREE_STEPS // batches)
+    return most if seconds * most <= AGREE_SECONDS else max(1, int(AGREE_SECONDS / seconds))
 
 
 def requeue_job() -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from ssl_ebm.tasks import signals
 from ssl_ebm.tasks.signals import PATIENCE, StopOnSignal, Stopped
@@ -63,18 +64,60 @@ def test_other_validations_are(
     assert done == []
 
 
+def asked_after(
+    own: float, other: float, accumulated: int, monkeypatch: pytest.MonkeyPatch, start: int = 0
+) -> list[int]:
+    """After which of 20 steps all processes are asked; steps take so many seconds here and elsewhere."""
+    clock, found = [0.0], list[int]()
+
+    def reduce(value: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        found.append(several.global_step)
+        assert reduce_op == "max"
+        return value.maximum(torch.tensor([0.0, other]))
+
+    strategy = SimpleNamespace(root_device="cpu", reduce=reduce)
+    several = trainer(world_size=2, accumulate_grad_batches=accumulated, strategy=strategy, global_step=start)
+    monkeypatch.setattr(signals.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(signals.signal, "signal", lambda *_: None)
+    callback = StopOnSignal(cast(Any, None))
+    callback.on_train_start(several, TASK)
+    for step in range(start + 1, start + 21):
+        several.global_step = step
+        clock[0] += own
+        callback.on_train_batch_end(several, TASK)
+    return found
+
+
 @pytest.mark.parametrize(
-    ("accumulated", "asked"), [(1, [10, 20]), (4, list(range(2, 21, 2))), (8, list(range(1, 21)))]
+    ("accumulated", "asked"), [(1, [1, 10, 20]), (4, [1, *range(2, 21, 2)]), (8, list(range(1, 21)))]
 )
 def test_processes_agree_after_as_many_batches(
     accumulated: int, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    callback, _ = told(signal.SIGUSR1, 0.0, monkeypatch)
-    found = []
-    for step in range(1, 21):
-        callback._step = step
-        strategy = SimpleNamespace(root_device="cpu", reduce=lambda value, reduce_op: value)
-        several = trainer(world_size=2, accumulate_grad_batches=accumulated, strategy=strategy)
-        if callback._of_any_process(several):
-            found.append(step)
-    assert found == asked
+    assert asked_after(0.01, 0.01, accumulated, monkeypatch) == asked
+
+
+@pytest.mark.parametrize(
+    ("seconds", "asked"),
+    [
+        (1.0, [1, 10, 20]),
+        (1.5, [1, 6, 12, 18]),
+        (4.0, [1, *range(2, 21, 2)]),
+        (5.1, list(range(1, 21))),
+        (60.0, list(range(1, 21))),
+    ],
+)
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_processes_whose_steps_take_long_agree_about_every_10_seconds(
+    seconds: float, asked: list[int], accumulated: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of them the slow one is: all must ask after the same steps."""
+    if accumulated == 2:  # 5 steps at most
+        asked = [1, 5, 10, 15, 20] if seconds < 2 else asked
+    assert asked_after(seconds, 0.01, accumulated, monkeypatch) == asked
+    assert asked_after(0.01, seconds, accumulated, monkeypatch) == asked
+
+
+def test_a_run_that_goes_on_learns_anew_how_long_a_step_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked_after(0.01, 60.0, 1, monkeypatch, start=1233) == list(range(1234, 1254))
+    assert asked_after(0.01, 0.01, 1, monkeypatch, start=1233) == [1234, 1240, 1250]
