@@ -140,7 +140,7 @@ def finetune(options: argparse.Namespace) -> None:
 def shard(options: argparse.Namespace) -> None:
     from ssl_ebm.report.sharding import shard
 
-    shard(options.source, options.out, options.kind, options.shard_mb, options.on_broken)
+    shard(options.source, options.out, options.kind, options.shard_mb, options.on_broken, options.max_broken)
 
 
 def representations(options: argparse.Namespace) -> None:

@@ -205,6 +205,10 @@ def _shard(every: Commands) -> None:
         "--on_broken", choices=("skip", "stop"), default="skip",
         help="name a file that cannot be read and leave it out, or stop (default: skip)",
     )  # fmt: skip
+    parser.add_argument(
+        "--max_broken", type=float, default=1.0,
+        help="stop where more than this share of the files cannot be read (default: 1)",
+    )  # fmt: skip
     parser.set_defaults(run=commands.shard)
 
 

@@ -1,6 +1,5 @@
 """Windows of frames from clips of video: which there are, and which are drawn."""
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssl_ebm.data.broken_files import BrokenFiles
 from ssl_ebm.data.clips import Clip
 from ssl_ebm.data.decoding import BrokenClipError, to_float
 from ssl_ebm.data.randomness import uniforms
@@ -49,6 +49,11 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         seed, split: name the random numbers.
         stop: a clip that cannot be read is an error; else the next clip takes its place, with a warning.
         groups: number of the group of each clip, or None.
+        max_broken: largest share of the clips, in (0, 1], that may turn out broken.
+        source: where the clips lie, for messages.
+
+    Attributes:
+        found: the clips that were found broken so far, by this process and by its workers.
 
     Raises:
         UserError: there is no window.
@@ -66,6 +71,8 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         split: str,
         stop: bool = False,
         groups: Groups | None = None,
+        max_broken: float = 1.0,
+        source: str = "these data",
     ) -> None:
         self.clips = clips
         self.labels = labels
@@ -85,6 +92,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
                 f"no {split} clip holds a window of {length} frames: lower context_frames or future_frames, "
                 "or give longer clips"
             )
+        self.found = BrokenFiles(len(clips), self.clip_name, max_broken, source)
 
     def __len__(self) -> int:
         return int(self._before[-1])
@@ -130,6 +138,10 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         # A part may hold fractions of a start; rounding must not carry the last one beyond the end.
         return clip, min(int((turn + within) * starts / segments), starts - 1)
 
+    def clip_name(self, clip: int) -> str:
+        """How messages call a clip."""
+        return self.clips[clip].name
+
     def names(self, items: Sequence[int]) -> list[str]:
         """Which clips items are from, and where they begin."""
         return [self._name(*self.window(index)) for index in items]
@@ -139,7 +151,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         return [*map(self._name, batch["clip"].tolist(), batch["start"].tolist())]
 
     def _name(self, clip: int, start: int) -> str:
-        return f"{self.clips[clip].name}, frame {start}"
+        return f"{self.clip_name(clip)}, frame {start}"
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.window(index)
@@ -154,9 +166,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
                     raise UserError(
                         f"{name} cannot be decoded ({error}): remove it, or set on_broken to skip"
                     ) from error
-                # Not by the first process alone: each meets others.
-                said = f"{name} cannot be decoded ({error}): the next clip takes its place"
-                warnings.warn(said, stacklevel=2)
+                self.found.add(clip, f"{name} cannot be decoded ({error}): the next clip takes its place")
                 clip = (clip + 1) % len(self.clips)
                 opened = self.clips[clip]
                 start = min(start, opened.frames - self.length)

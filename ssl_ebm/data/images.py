@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_ebm.data.augmentation import Augmentation, augment
+from ssl_ebm.data.broken_files import check_on_broken, check_share
 from ssl_ebm.data.file_lists import Files, FilesOfFolder, FilesOfShards
 from ssl_ebm.data.glyphs import find_idx, font_glyphs, read_idx
 from ssl_ebm.data.image_items import ImageDataset, Pixels
@@ -23,7 +24,6 @@ from ssl_ebm.data.picture_files import (
     SUFFIXES,
     BrokenPictureError,
     PictureFiles,
-    check_on_broken,
     decode,
     fit,
     stop_at,
@@ -228,6 +228,10 @@ class ImageFolder(ImageData):
             from its full resolution.
         on_broken: what to do with a file that cannot be read: "skip" it with a warning, or "stop". Read on
             demand, the next picture of the split that can be read takes the place of a skipped one.
+        max_broken: share of a split's files, in (0, 1], that may be broken where they are skipped; with more,
+            training stops. 1, the default, stops where none can be read: a crawl may well hold more broken
+            files than a share that would tell of failing storage, and of five files one is a fifth. Read on
+            demand, files count as they are met, in each process its own.
         val_fraction, test_fraction: shares of the pictures, where the folder fixes no such split.
         flip, crop, augment_on, batch_size, workers, seed: as in `ImageData`.
 
@@ -242,6 +246,7 @@ class ImageFolder(ImageData):
         grayscale: bool = False,
         in_memory: bool = True,
         on_broken: Literal["skip", "stop"] = "skip",
+        max_broken: float = 1.0,
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
         flip: bool = False,
@@ -254,13 +259,14 @@ class ImageFolder(ImageData):
         super().__init__(flip, crop, augment_on, batch_size, workers, seed)
         self.size = sides(size)
         check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
-        check_on_broken(on_broken)
+        check_on_broken(on_broken, max_broken)
         if not in_memory:
             self.check_on_demand()
         self.folder = Path(folder)
         self.grayscale = grayscale
         self.in_memory = in_memory
-        self.on_broken = on_broken
+        self.on_broken: Literal["skip", "stop"] = on_broken
+        self.max_broken = max_broken
         self.fractions = val_fraction, test_fraction
         self._found: list[Listing] | None = None
         self._shards: ShardFolder | None = None
@@ -298,7 +304,7 @@ class ImageFolder(ImageData):
             found = [one for one in self._listings() if one.split == split]
             files = FilesOfFolder(self.folder, _names(found))
             labels = self._labels(found)
-        return PictureFiles(files, labels, self.size, self.grayscale, self.on_broken)
+        return PictureFiles(files, labels, self.size, self.grayscale, self.on_broken, self.max_broken)
 
     def _decoded(self, found: list[Listing], split: str) -> Pixels:
         shape = (1 if self.grayscale else 3, *self.size)
@@ -310,6 +316,7 @@ class ImageFolder(ImageData):
         broken = [one for one in wrong if one is not None]
         if broken and (self.on_broken == "stop" or len(broken) == len(found)):
             raise stop_at(broken[0], self.source)
+        check_share(len(broken), len(found), broken, self.max_broken, self.source)
         if broken:
             warn_of_skipped(self.source, f"image(s) of {split}", broken)
             self._skipped += broken

@@ -7,7 +7,6 @@ palettes become colours, and what is transparent shows a white ground.
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,12 +14,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from ssl_ebm.data.augmentation import Augmentation
+from ssl_ebm.data.broken_files import BrokenFiles
 from ssl_ebm.data.file_lists import Files, Name
 from ssl_ebm.data.shards.folder import StoredLabels
 from ssl_ebm.data.shards.stored import StoredFile
@@ -41,12 +39,6 @@ TURNS = {  # that bring a picture of each orientation upright; 1 is
 
 class BrokenPictureError(Exception):
     """A file that cannot be read as a picture; the message says which and why, in one line."""
-
-
-def check_on_broken(on_broken: str) -> None:
-    """Raises UserError unless it is "skip" or "stop"."""
-    if on_broken not in ("skip", "stop"):
-        raise UserError(f"on_broken is {on_broken!r}: use skip or stop")
 
 
 def stop_at(broken: object, source: str) -> UserError:
@@ -151,7 +143,8 @@ class PictureFiles:
         size: (H, W) in pixels.
         grayscale: one channel instead of three.
         on_broken: "skip" and replace a broken file, with a warning for each file, or "stop".
-        met: (N,) bool, the files that were found broken so far, by this process and by its workers.
+        max_broken: largest share of the files, in (0, 1], that may be broken.
+        found: which of them were found broken so far, by this process and by its workers.
     """
 
     files: Files
@@ -159,10 +152,12 @@ class PictureFiles:
     size: tuple[int, int]
     grayscale: bool
     on_broken: Literal["skip", "stop"]
-    met: Tensor = field(init=False)
+    max_broken: float = 1.0
+    found: BrokenFiles = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "met", torch.zeros(len(self), dtype=torch.bool).share_memory_())
+        found = BrokenFiles(len(self), self.files.name, self.max_broken, self.files.source)
+        object.__setattr__(self, "found", found)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -175,7 +170,7 @@ class PictureFiles:
     @property
     def broken(self) -> list[str]:
         """Names of the files that were found broken so far."""
-        return [self.files.name(i) for i in self.met.nonzero()[:, 0].tolist()]
+        return self.found.names
 
     def name(self, index: int) -> str:
         """How messages call a file."""
@@ -188,7 +183,7 @@ class PictureFiles:
         places (B,) in the stream, and the indices of those that were read (B,).
 
         Raises:
-            UserError: a file is broken and on_broken is "stop", or all files are.
+            UserError: a file is broken and on_broken is "stop", or more than max_broken allows, or all are.
         """
         images = np.empty((len(index), *self.shape), np.uint8)
         read = np.empty(len(index), np.int64)
@@ -210,11 +205,8 @@ class PictureFiles:
             except BrokenPictureError as broken:
                 if self.on_broken == "stop":
                     raise stop_at(broken, self.files.source) from broken
-                if not self.met[index]:
-                    self.met[index] = True
-                    # Not by the first process alone: each meets others.
-                    said = f"{self.files.source}: {broken}; the next picture takes its place"
-                    warnings.warn(said, stacklevel=2)
+                said = f"{self.files.source}: {broken}; the next picture takes its place"
+                self.found.add(index, said)
         raise UserError(
             f"none of the {len(self)} pictures in {self.files.source} can be read: copy them again"
         )

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torchvision import datasets
 
+from ssl_ebm.data.broken_files import check_on_broken
 from ssl_ebm.data.file_lists import FilesOfFolder
 from ssl_ebm.data.image_items import Pixels
 from ssl_ebm.data.images import ImageData, sides
 from ssl_ebm.data.listings import check_fractions
 from ssl_ebm.data.loading import check_memory
-from ssl_ebm.data.picture_files import SUFFIXES, PictureFiles, check_on_broken
+from ssl_ebm.data.picture_files import SUFFIXES, PictureFiles
 from ssl_ebm.data.randomness import uniforms
 from ssl_ebm.errors import UserError
 
@@ -51,6 +52,7 @@ class TorchvisionImages(ImageData):
         size: height and width of ImageNet's pictures in pixels, one number for both; None: 224. Other sets
             keep their own.
         on_broken: what to do with a file of ImageNet that cannot be read: "skip" or "stop".
+        max_broken: share of a split's files of ImageNet that may be broken, as in `ImageFolder`.
         **settings: those of ImageData.
 
     Raises:
@@ -66,6 +68,7 @@ class TorchvisionImages(ImageData):
         unlabelled: bool = False,
         size: int | tuple[int, int] | None = None,
         on_broken: Literal["skip", "stop"] = "skip",
+        max_broken: float = 1.0,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -80,14 +83,15 @@ class TorchvisionImages(ImageData):
             if download:
                 raise UserError(f"ImageNet may not be downloaded by a program: {_ON_DISK[name]}")
         check_fractions(val_fraction=val_fraction)
-        check_on_broken(on_broken)
+        check_on_broken(on_broken, max_broken)
         self.set_name: Name = name
         self.root = Path(root).expanduser()
         self.download = download
         self.val_fraction = val_fraction
         self.unlabelled = unlabelled
         self.size = sides(_IMAGENET_SIZE if size is None else size)
-        self.on_broken = on_broken
+        self.on_broken: Literal["skip", "stop"] = on_broken
+        self.max_broken = max_broken
 
     @property
     def source(self) -> str:
@@ -180,7 +184,7 @@ class TorchvisionImages(ImageData):
         self.classes = [", ".join(words[name]) if name in words else name for name in classes]
         paths, numbers = np.array(names)[chosen], np.array(labels, np.int64)[chosen]
         held = FilesOfFolder(part, paths)
-        return PictureFiles(held, numbers, self.size, grayscale=False, on_broken=self.on_broken)
+        return PictureFiles(held, numbers, self.size, False, self.on_broken, self.max_broken)
 
     def settings(self) -> dict[str, Any]:
         own: dict[str, Any] = {"set": self.set_name, "val_fraction": self.val_fraction}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ssl_ebm.data.broken_files import check_on_broken, check_share
 from ssl_ebm.data.clip_data import ClipData
 from ssl_ebm.data.clip_windows import ClipWindows, Groups, Labels
 from ssl_ebm.data.clips import ArrayClip, Clip, open_clip
@@ -41,6 +42,10 @@ class VideoData(ClipData):
         cache: keep the decoded frames in memory, 8 bits a channel; false: decode in the workers, again and
             again.
         on_broken: what to do with a file that cannot be read: "skip" it with a warning, or "stop".
+            The next clip takes the place of one that breaks while training.
+        max_broken: share of the clips, in (0, 1], that may be broken where they are skipped, of all when they
+            are opened and of a split's while training (each process counts those that it meets); with more,
+            training stops. 1, the default: see `ImageFolder`.
         val_fraction: share of the clips for validation, where the set fixes no such split.
         test_fraction: share of the clips for test, where the set fixes no such split.
         batch_size: windows in a batch, per process.
@@ -60,6 +65,7 @@ class VideoData(ClipData):
         windows_per_clip: int | None = None,
         cache: bool = True,
         on_broken: Literal["skip", "stop"] = "skip",
+        max_broken: float = 1.0,
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
         batch_size: int = 32,
@@ -84,14 +90,14 @@ class VideoData(ClipData):
             if value is not None and value <= 0:
                 raise UserError(f"{name} is {value}: use a positive number")
         check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
-        if on_broken not in ("skip", "stop"):
-            raise UserError(f"on_broken is {on_broken!r}: use skip or stop")
+        check_on_broken(on_broken, max_broken)
         self.form = FrameFormat((height, width), grayscale)
         self.frame_rate = frame_rate
         self.stride = stride
         self.windows_per_clip = windows_per_clip
         self.cache = cache
         self.on_broken = on_broken
+        self.max_broken = max_broken
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.skipped: dict[str, list[str]] = {"broken": [], "short": []}
@@ -103,6 +109,13 @@ class VideoData(ClipData):
         """(C, H, W)."""
         assert self.form.size is not None
         return self.form.channels, *self.form.size
+
+    @property
+    def broken(self) -> list[str]:
+        """Clips that could not be read when they were opened, each with the reason, and those that this
+        process and its workers met later, but not other processes of a distributed run."""
+        made = [one for one in (self.train_dataset, self.val_dataset, self.test_dataset) if one is not None]
+        return self.skipped["broken"] + [name for one in made for name in one.found.names]
 
     @property
     @abstractmethod
@@ -185,6 +198,8 @@ class VideoData(ClipData):
             split,
             self.on_broken == "stop",
             groups,
+            self.max_broken,
+            self.source,
         )
 
     def _read_all(self, read: Callable[[Listing], Clip], chosen: Sequence[Listing]) -> dict[str, Clip]:
@@ -206,6 +221,9 @@ class VideoData(ClipData):
         if len(broken) == len(chosen):
             raise UserError(f"no readable clip in {self.source} ({broken[0]}): check the files")
         self.skipped["broken"] += broken
+        every = self.skipped["broken"]  # of clips that are opened and then decoded, both times
+        files = len(chosen) - len(broken) + len(every) + len(self.skipped["short"])
+        check_share(len(every), files, every, self.max_broken, self.source)
         if broken:
             warn_of_skipped(self.source, "clip(s) that cannot be read", broken)
         return {
@@ -250,6 +268,6 @@ class VideoData(ClipData):
             "frame_rate_unit": "frames per second, null as stored",
             "stride": self.stride,
             "windows_per_clip": self.windows_per_clip,
-            "skipped_broken": self.skipped["broken"],
+            "skipped_broken": self.broken,
             "skipped_short": self.skipped["short"],
         }

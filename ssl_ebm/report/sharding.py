@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from ssl_ebm.data.broken_files import check_on_broken
 from ssl_ebm.data.loading import NAMED, check_least
 from ssl_ebm.data.shards.manifest import Kind, Manifest, is_sharded
 from ssl_ebm.data.shards.plan import make_plan
@@ -24,6 +25,7 @@ def shard(
     kind: Kind | None = None,
     shard_mb: int = 256,
     on_broken: Literal["skip", "stop"] = "skip",
+    max_broken: float = 1.0,
 ) -> Manifest:
     """Packs pictures, clips or text into shards, which the data of a training reads like the folder itself.
 
@@ -35,11 +37,13 @@ def shard(
         kind: "images", "clips" or "texts"; None: what the files' endings say.
         shard_mb: most megabytes (10^6 bytes) in a shard.
         on_broken: leave files that cannot be read out, or stop at the first.
+        max_broken: largest share of the files, in (0, 1], that may be left out.
 
     Raises:
         UserError: as `make_plan` and `write_shards`; the source holds shards, or is the folder to write to.
     """
     check_least(shard_mb=(shard_mb, 1))
+    check_on_broken(on_broken, max_broken)
     if Path(source).resolve() == Path(out).resolve():
         raise UserError(f"{out} is the folder that is read: choose another one to write to")
     if is_sharded(source):
@@ -60,7 +64,7 @@ def shard(
             display.show("packing", at.files, plan.pieces, "files", left, detail)
 
         with only_run_in(out):
-            manifest = write_shards(plan, out, on_broken, report=report)
+            manifest = write_shards(plan, out, on_broken, report=report, max_broken=max_broken)
         for line in manifest.broken[:NAMED]:
             display.say(f"left out: {line}")
         display.say(summary(manifest, Path(out)))

@@ -56,17 +56,20 @@ class Share:
 
     Attributes:
         pieces, size: how many there are, and their bytes together.
+        files: that begin here.
         digest: names the pieces, with all that a shard and its index say of them.
     """
 
     pieces: int = 0
     size: int = 0
     digest: bytes = b""
+    files: int = 0
 
     def add(self, piece: Piece) -> None:
         """Counts one more."""
         self.pieces += 1
         self.size += piece.size
+        self.files += piece.number == 0
         one = piece.listing
         told = (one.name, piece.start, piece.size, piece.changed, one.label, one.split, one.group)
         self.digest = hashlib.sha256(self.digest + f"{told}".encode(errors="surrogateescape")).digest()
@@ -94,6 +97,10 @@ class Plan:
     @cached_property
     def pieces(self) -> int:
         return sum(share.pieces for share in self.shares)
+
+    @cached_property
+    def files(self) -> int:
+        return sum(share.files for share in self.shares)
 
     @cached_property
     def bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import zipfile
@@ -15,6 +16,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
+from ssl_ebm.data.broken_files import check_share
 from ssl_ebm.data.shards.intake import BrokenFileError, Content, take_in
 from ssl_ebm.data.shards.manifest import FILE, UNFINISHED, Manifest, check_files, read_manifest
 from ssl_ebm.data.shards.merging import finish
@@ -46,6 +48,7 @@ def write_shards(
     on_broken: Literal["skip", "stop"] = "skip",
     threads: int | None = None,
     report: Callable[[Progress], None] | None = None,
+    max_broken: float = 1.0,
 ) -> Manifest:
     """Writes the shards of a plan that are not there yet, then the index and the manifest.
 
@@ -59,16 +62,21 @@ def write_shards(
         on_broken: leave files that cannot be read out, or stop at the first.
         threads: that look at files, at a time; None: one for each processor.
         report: is called after each file.
+        max_broken: largest share of the files, in (0, 1], that may be left out; with more the writing stops,
+            and what is written stays for another command.
 
     Raises:
-        UserError: no room, a broken file where none may be, no whole file at all, or a folder with the shards
-            of other files or settings.
+        UserError: no room, a broken file where none may be, or too many, no whole file at all, or a folder
+            with the shards of other files or settings.
     """
     out = make_folder(out)
     if (out / FILE).is_file():
-        return _made_before(out, plan)
+        made = _made_before(out, plan)
+        check_share(len(made.broken), plan.files, made.broken, max_broken, plan.source)
+        return made
     parts = _resume(out, plan)
     at = Progress()
+    left_out: dict[str, str] = {}
     report = report or (lambda _: None)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for number, (share, pieces) in enumerate(zip(plan.shares, plan.shards(out), strict=True)):
@@ -76,6 +84,8 @@ def write_shards(
             if _is_there(target, part):
                 for _ in pieces:
                     pass
+                left_out |= _left_out(part)
+                check_share(len(left_out), plan.files, left_out.values(), max_broken, plan.source)
                 at.files += share.pieces
                 at.bytes += share.size
                 report(at)
@@ -85,10 +95,12 @@ def write_shards(
                 for piece, content in _ahead(pool, plan, pieces):
                     if isinstance(content, BrokenFileError):
                         at.broken += 1
+                        left_out[piece.listing.name] = str(content)
                         if on_broken == "stop":
                             raise UserError(
                                 f"{content} in {plan.source}: remove the file, or set --on_broken skip"
                             )
+                        check_share(len(left_out), plan.files, left_out.values(), max_broken, plan.source)
                     tape.add(piece, content)
                     at.files += 1
                     at.bytes += piece.size
@@ -126,6 +138,12 @@ def _is_there(shard: Path, part: Path) -> bool:
             return int(records["size"]) == shard.stat().st_size
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
+
+
+def _left_out(part: Path) -> dict[str, str]:
+    """Names of the files that a shard leaves out, and why."""
+    with np.load(part, allow_pickle=False) as records:
+        return dict(json.loads(str(one)) for one in records["broken"])
 
 
 @contextlib.contextmanager
