@@ -288,21 +288,29 @@ def test_a_clip_without_a_window_has_no_items_and_a_split_without_one_is_refused
 def test_a_clip_that_breaks_while_training(folder: Path, workers: int, on_broken: str) -> None:
     """It was there when the run began: the next clip takes its place, or one line says which it is."""
     data = ready(folder, cache=False, workers=workers, on_broken=on_broken)
-    victim = data.test_dataset.clips[0]
-    victim.path.unlink()
-    loader = data.test_dataloader()
+    clips, lost = data.train_dataset.clips, 2
+    clips[lost].path.unlink()
+    loader = data.train_dataloader()
     if on_broken == "stop":
         with pytest.raises(
-            UserError, match=rf"^{victim.name} cannot be decoded.*on_broken to skip$"
+            UserError, match=rf"^{clips[lost].name} cannot be decoded.*on_broken to skip$"
         ) as error:
             list(loader)
         assert "\n" not in str(error.value)
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        batch = next(iter(loader))
-    assert batch["clip"][0].item() == 1
-    assert f"{red_and_green(batch['video'][0])[0]}.mkv" == data.test_dataset.clips[1].name
+    with warnings.catch_warnings(record=True) as said:  # of this process, not of its worker
+        warnings.simplefilter("always")
+        batches = list(loader)
+    told = [str(one.message) for one in said if "cannot be decoded" in str(one.message)]
+    assert [one.split(" cannot")[0] for one in told] == ([] if workers else [clips[lost].name])
+    assert all(one.endswith("the next clip takes its place") for one in told)
+    drawn = [data.train_dataset.window(i)[0] for b in range(len(batches)) for i in data.items_of_batch(b)]
+    assert drawn.count(lost) > 1
+    read = [clip for batch in batches for clip in batch["clip"].tolist()]
+    assert read == [lost + 1 if clip == lost else clip for clip in drawn]
+    shown = [f"{red_and_green(video)[0]}.mkv" for batch in batches for video in batch["video"]]
+    assert shown == [clips[clip].name for clip in read]
+    assert data.broken == data.describe()["skipped_broken"] == [clips[lost].name]
 
 
 def test_arrays_count_as_clips(tmp_path: Path) -> None:
