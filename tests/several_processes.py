@@ -3,13 +3,14 @@
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from small_backbones import PATCHES
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -21,6 +22,7 @@ from ssl_ebm.data.special_tokens import SPECIAL
 from ssl_ebm.data.tokenizing import train_tokenizer
 from ssl_ebm.energy.objectives import PersistentContrastiveDivergence
 from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation import CollapseCheck, CollapseMonitor, LinearProbe, OnlineProbe
 from ssl_ebm.evaluation.probing.features import extract
 from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.tasks import DensityEstimation, FineTuning, Inpainting, MaskedText
@@ -231,6 +233,49 @@ def features() -> tuple[Tensor, Tensor]:
     return found.features, found.target
 
 
+class Kept(Logger):
+    """Keeps what is logged of probes and of collapse: (step, name, value)."""
+
+    name, version = "kept", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.figures: list[tuple[int | None, str, float]] = []
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        watched = {name: v for name, v in metrics.items() if name.startswith(WATCHED)}
+        self.figures += [(step, name, float(value)) for name, value in watched.items()]
+
+
+WATCHED = ("online_probe/", "probe/", "collapse/")
+WATCHED_STEPS = 20  # after which OnlineProbe tells its accuracy
+
+
+def watched(processes: int, folder: Path) -> list[tuple[int | None, str, float]]:
+    """What callbacks say of a training whose batches so many processes share, and of its validations."""
+    sizes: dict[str, Any] = {"size": SIZE, "train_images": 40, "val_images": 20}
+    labelled = [FontDigits(**sizes, seed=seed) for seed in (1, 2)]
+    callbacks = [
+        SeededSteps(0),
+        OnlineProbe(labelled[0], every_n_steps=1, batch_size=16),
+        LinearProbe(labelled[1], penalties=(1e-2, 1.0), every_n_steps=10),
+        CollapseMonitor(items=18),
+        CollapseCheck(items=18),
+    ]
+    kept = Kept()
+    fitter = trainer(
+        WATCHED_STEPS, callbacks=callbacks, logger=kept, precision="64-true", devices=processes,
+        strategy="ddp" if processes > 1 else "auto", num_sanity_val_steps=0, val_check_interval=10,
+        check_val_every_n_epoch=None, default_root_dir=folder,
+    )  # fmt: skip
+    data = FontDigits(**sizes, flip=True, crop=0.5, batch_size=BATCH // processes)
+    fitter.fit(inpainting("latent_ebm", BLOCKS), datamodule=data)
+    return kept.figures
+
+
 def token_features() -> tuple[Tensor, ...]:
     """What an attentive probe reads of 21 texts of unlike length, of which one process has the longest."""
     torch.manual_seed(0)
@@ -265,6 +310,7 @@ def one_process(rank: int, port: int, processes: int, folder: Path) -> None:
     """All that process number `rank` does for the tests; in one launch, which takes longer than the work."""
     join(rank, port, processes)
     seen: dict[str, Any] = {"steps": take_steps(processes)}
+    seen["watched"] = watched(processes, folder / f"watched by {processes}")
     if processes == 2:
         seen["chains"] = keep_chains(folder / "chains")
         seen["fine_tuned"] = fine_tuned(2)

@@ -21,10 +21,12 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from ssl_ebm.data.loading import check_least
+from ssl_ebm.evaluation.callbacks import validation_set
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.protocols import finite_latent, has_latent
 from ssl_ebm.evaluation.samples import squared_error
 from ssl_ebm.evaluation.scores import free_energies, partners
+from ssl_ebm.tasks.sharing import of_all_processes, place_of
 
 ITEMS_PER_CODE = 4  # below it a code may go unused by chance: P(none of 4K frames) = exp(-4), about 2 %
 
@@ -136,8 +138,9 @@ class CollapseCheck(Callback):
     """Looks for collapse after a validation, and warns; it does nothing to training, and nothing in a
     training step.
 
-    Frames, or pictures with a hole of their own, are taken from the validation batches as they pass; the
-    figures are logged as ``collapse/...``. Least-squares models, which have no latent, are left alone.
+    Frames, or pictures with a hole of their own, are taken from the validation batches as they pass, of all
+    processes; the figures, the same on any number of these, are logged as ``collapse/...``. Least-squares
+    models, which have no latent, are left alone.
 
     Args:
         every_n_validations: how often to look.
@@ -169,7 +172,7 @@ class CollapseCheck(Callback):
         self.seed = seed
         self.report: CollapseReport | None = None
         self._validations = 0
-        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # x, y, and what of them belongs together
+        self._seen: list[dict[str, Tensor]] = []  # of each batch, what is needed
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validations = 0
@@ -180,7 +183,7 @@ class CollapseCheck(Callback):
 
     def _due(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         due = self._validations % self.every_n_validations == 0
-        return due and trainer.is_global_zero and not trainer.sanity_checking and has_latent(pl_module)
+        return due and not trainer.sanity_checking and has_latent(pl_module)
 
     def on_validation_batch_end(
         self,
@@ -191,38 +194,54 @@ class CollapseCheck(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        missing = self.items - sum(len(y) for _, y, _ in self._seen)
+        own = -(-self.items // place_of(pl_module)[0])
+        missing = own - sum(len(next(iter(part.values()))) for part in self._seen)
         if missing > 0 and self._due(trainer, pl_module):
             # A tensor made in inference mode can take part in no graph, not even in one over z: copy it
             # outside.
             with torch.inference_mode(False):
-                some = {name: values[:missing].clone() for name, values in batch.items()}
-                self._seen.append(self._pairs(pl_module, some))
-
-    def _pairs(self, task: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """x, y and the clip (or picture) of each item."""
-        if "video" in batch:
-            video = batch["video"][:, : int(task.context_frames) + 1]
-            return video[:, :-1], video[:, -1], batch["clip"]
-        images = batch["image"]
-        generator = generator_for(self.seed, len(self._seen))
-        return task.occluded(images, generator), images, torch.arange(len(images), device=images.device)
+                self._seen.append(
+                    {name: v[:missing].clone() for name, v in _needed(pl_module, batch).items()}
+                )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._seen and self._due(trainer, pl_module):
-            self._check(trainer, pl_module)
+            with isolated(pl_module):
+                items = self._of_all(trainer, pl_module)
+                self._check(trainer, pl_module, items)
         self._seen = []
         self._validations += not trainer.sanity_checking
 
+    def _of_all(self, trainer: Trainer, task: LightningModule) -> dict[str, Tensor]:
+        """The first items of the validation, whichever process has seen them, in their order."""
+        processes = place_of(task)[0]
+        most = min(self.items, len(validation_set(trainer))) if processes > 1 else self.items
+        parts = {name: torch.cat([part[name] for part in self._seen]) for name in self._seen[0]}
+        return {name: of_all_processes(task, values)[:most] for name, values in parts.items()}
+
     @rank_zero_only
-    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        x, y, clip = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
-        generator = generator_for(self.seed, device=y.device)
-        with isolated(pl_module):
-            self.report = inspect(pl_module, x, y, clip, generator)
+    def _check(self, trainer: Trainer, task: LightningModule, items: dict[str, Tensor]) -> None:
+        x, y, clip = self._pairs(task, items)
+        self.report = inspect(task, x, y, clip, generator_for(self.seed, device=y.device))
         figures = {f"collapse/{name}": value for name, value in asdict(self.report).items()}
         known = {name: value for name, value in figures.items() if math.isfinite(value)}
         for logger in trainer.loggers:
             logger.log_metrics(known, step=trainer.global_step)
         for sentence in self.report.warnings(self.flat_below, self.ignored_below, self.dead_above):
             rank_zero_warn(f"step {trainer.global_step}: {sentence}")
+
+    def _pairs(self, task: Any, items: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """x, y and the clip (or picture) of each item."""
+        if "video" in items:
+            return items["video"][:, :-1], items["video"][:, -1], items["clip"]
+        images = items["image"]
+        # The holes are drawn for all at once: they do not depend on batches, nor on processes.
+        x = task.occluded(images, generator_for(self.seed, 0))
+        return x, images, torch.arange(len(images), device=images.device)
+
+
+def _needed(task: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries of a batch that are looked at."""
+    if "video" in batch:
+        return {"video": batch["video"][:, : int(task.context_frames) + 1], "clip": batch["clip"]}
+    return {"image": batch["image"]}

@@ -21,6 +21,7 @@ from several_processes import (
     one_process,
     take_steps,
     token_features,
+    watched,
 )
 
 from ssl_ebm.tasks.checkpoints import read_checkpoint
@@ -135,6 +136,25 @@ def test_two_processes_fine_tune_and_count_as_one(launched: Launched) -> None:
         for name, weights in one["weights"].items():
             torch.testing.assert_close(process["weights"][name], weights, rtol=1e-5, atol=1e-7)
         assert all(torch.equal(a, b) for a, b in zip(process["votes"], one["votes"], strict=True))
+
+
+@pytest.mark.slow
+def test_probes_and_collapse_are_those_of_one_process(launched: Launched, tmp_path: Path) -> None:
+    """18 of 20 validation items are looked at, which four processes do not share evenly."""
+    whole = watched(1, tmp_path)
+    names = {name for _, name, _ in whole}
+    assert {
+        "online_probe/accuracy",
+        "probe/linear/accuracy",
+        "collapse/lidar",
+        "collapse/dead_share",
+    } <= names
+    assert len({value for _, _, value in whole}) > 12  # they are no constants
+    for processes in (2, 4):
+        found = launched.seen[processes][0]["watched"]
+        assert [one[:2] for one in found] == [one[:2] for one in whole]
+        for (step, name, value), (_, _, expected) in zip(found, whole, strict=True):
+            assert value == pytest.approx(expected, rel=1e-5), (processes, step, name)
 
 
 @pytest.mark.slow

@@ -55,6 +55,8 @@ class Frozen:
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """(B, D) float, or (B, T, D) where nothing is pooled."""
         inputs = self.task.inputs(batch).to(self.task.device)
+        if inputs.is_floating_point():
+            inputs = inputs.to(self.task.dtype)
         if not self._modules:
             whole: Tensor = self.task.representation(inputs).float()
             return whole[:, None] if self.pooling == "none" else whole
