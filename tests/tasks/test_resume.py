@@ -1,6 +1,7 @@
 """Frame prediction that is broken off ends with the weights of a training that was left alone."""
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -106,11 +107,73 @@ def test_a_training_that_was_broken_off_goes_on_bit_for_bit(
         assert Path("scontrol.log").read_text() == "requeue 4711\n"
     assert EVERY <= steps_taken(checkpoint) < STEPS
     assert main(["fit", *broken, *last]) == 0
-    whole, again = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
-        for name in ("whole", "broken")
+    assert_the_same(tmp_path / "broken", tmp_path / "whole", STEPS, monkeypatch, repository)
+
+
+def assert_the_same(
+    run: Path, other: Path, steps: int, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    """Weights, what the prior remembers, the optimizer and its schedule, to the last bit."""
+    monkeypatch.syspath_prepend(str(repository / "scripts"))
+    from kill_test import differences
+
+    found, expected = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run, other)
     )
-    assert whole["global_step"] == again["global_step"] == STEPS
-    assert whole["state_dict"].keys() == again["state_dict"].keys()
-    for name, value in whole["state_dict"].items():  # weights, and what the prior remembers
-        assert torch.equal(again["state_dict"][name], value), name
+    assert found["global_step"] == expected["global_step"] == steps
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert expected[part]
+        assert list(differences(found[part], expected[part], part)) == []
+
+
+def killed_at(batch: int, rank: int | None = None) -> list[str]:
+    words = ["--trainer.callbacks+=killing.KillAtBatch", "--trainer.callbacks.batch", str(batch)]
+    return words if rank is None else [*words, "--trainer.callbacks.rank", str(rank)]
+
+
+FEW = 30  # optimizer steps
+SHORT = [*SETTINGS, "--trainer.max_steps", str(FEW), "--model.latent", "one_hot"]
+SHORT += ["--trainer.enable_progress_bar", "false", "--ckpt_path", "last"]
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_between_two_batches_of_a_step_goes_on_bit_for_bit(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three batches to a step, and what remains of an epoch's eight to its last: the steps end with the
+    batches 2, 5 and 7 of an epoch. The process ends before the second and the third batch of a step."""
+    monkeypatch.chdir(tmp_path)
+    settings = [*SHORT, "--trainer.accumulate_grad_batches", "3"]
+    assert main(["fit", *settings, "--run_dir", "whole"]) == 0
+    broken = [*settings, "--run_dir", "broken"]
+    for batch, step in ((2 * EPOCH + 4, 7), (6 * EPOCH + 5, 19)):
+        command = [sys.executable, "-m", "ssl_ebm.cli", "fit", *broken, *killed_at(batch)]
+        done = subprocess.run(command, env=thread_limit(), capture_output=True, text=True, timeout=240)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert steps_taken(tmp_path / "broken" / "checkpoints" / "last.ckpt") == step // EVERY * EVERY
+    assert main(["fit", *broken]) == 0
+    assert_the_same(tmp_path / "broken", tmp_path / "whole", FEW, monkeypatch, repository)
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_go_on_bit_for_bit(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By torchrun, with gloo: first one of them dies, then both."""
+    monkeypatch.chdir(tmp_path)
+    launch = [str(repository / "scripts" / "launch_multi_gpu.sh"), "--processes", "2", "--", "fit"]
+    environment = {**thread_limit(), "PYTHON": sys.executable}
+
+    def train(run: str, *more: str) -> subprocess.CompletedProcess[str]:
+        command = [*launch, *SHORT, "--data.batch_size", "2", "--run_dir", run, *more]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+    assert train("whole").returncode == 0
+    for batch, rank in ((8, 1), (22, None)):
+        done = train("broken", *killed_at(batch, rank))
+        assert done.returncode != 0
+        assert re.search(r"exitcode +: -9", done.stderr), done.stderr
+        assert steps_taken(tmp_path / "broken" / "checkpoints" / "last.ckpt") == batch // EVERY * EVERY
+    done = train("broken")
+    assert done.returncode == 0, done.stderr
+    assert_the_same(tmp_path / "broken", tmp_path / "whole", FEW, monkeypatch, repository)
