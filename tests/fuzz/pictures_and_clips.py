@@ -61,19 +61,41 @@ def picture_folder(place: Place, rng: random.Random) -> None:
 
 
 def idx_file(place: Place, rng: random.Random) -> None:
-    """Files of MNIST's format."""
+    """What is read of files of MNIST's format is what stands there; of gzipped ones, what was written."""
     shutil.copytree(place.bases / "pictures" / "idx", place.here / "idx")
-    path = rng.choice(sorted((place.here / "idx" / "raw").iterdir()))
-    content = path.read_bytes()
+    written = {path: gzip.decompress(path.read_bytes()) for path in (place.here / "idx" / "raw").iterdir()}
+    path = rng.choice(sorted(written))
     if rng.random() < 0.5:
+        path.write_bytes(damaged(path.read_bytes(), rng)[0])
+    else:
+        content = damaged(written.pop(path), rng)[0]
         path.unlink()
-        path, content = path.with_suffix(""), gzip.decompress(content)
-    path.write_bytes(damaged(content, rng)[0])
+        path = path.with_suffix("")
+        path.write_bytes(content)
+        written[path] = content
     data = IdxImages(str(place.here / "idx"))
     data.setup()
-    for dataset in (data.train_dataset, data.test_dataset):
-        for index in range(min(len(dataset), 8)):
+    check_idx_items(data, {one.name.removesuffix(".gz"): content for one, content in written.items()})
+
+
+def check_idx_items(data: IdxImages, written: dict[str, bytes]) -> None:
+    """Compares all items with the bytes of the files, whose headers are magic number, sizes, 4 bytes each."""
+    for part, splits in (("train", ("train", "val")), ("t10k", ("test",))):
+        pixels, labels = (written[f"{part}-{one}-ubyte"] for one in ("images-idx3", "labels-idx1"))
+        count, height, width = (int.from_bytes(pixels[at : at + 4], "big") for at in (4, 8, 12))
+        items = [
             dataset[index]
+            for dataset in (getattr(data, f"{split}_dataset") for split in splits)
+            for index in range(len(dataset))
+        ]
+        if len(items) != count:
+            raise WrongError(f"{len(items)} items of {count} in {part}")
+        for number, item in enumerate(items):
+            image = (255 * item["image"]).round().byte().numpy().tobytes()
+            if image != pixels[16 + number * height * width :][: height * width]:
+                raise WrongError(f"image {number} of {part} is another one than in the file")
+            if int(item["label"]) != labels[8 + number]:
+                raise WrongError(f"label {number} of {part} is another one than in the file")
 
 
 def hole(place: Place, rng: random.Random) -> None:

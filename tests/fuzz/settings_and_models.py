@@ -6,6 +6,7 @@ import json
 import pickletools
 import random
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,22 +19,54 @@ from safetensors.torch import save
 from ssl_ebm import load_encoder, tasks
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint
 from ssl_ebm.tasks.exported import _digest, read_safetensors
+from ssl_ebm.tasks.saving import last_checkpoint
 
-ONE_STEP = [
-    *("--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
-    *("--trainer.num_nodes", "1", "--data.workers", "0", "--trainer.enable_progress_bar", "false"),
+SMALL = [
+    *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.num_nodes", "1"),
+    *("--data.workers", "0", "--trainer.enable_progress_bar", "false"),
+]  # fmt: skip
+ONE_STEP = ["--trainer.fast_dev_run", "true"]
+WHOLE = 0.5  # share of the configs with which a whole training is run, of few steps
+TWO_STEPS = [
+    *("--trainer.fast_dev_run", "false", "--trainer.max_steps", "2", "--trainer.max_epochs", "-1"),
+    *("--trainer.min_steps", "null", "--trainer.min_epochs", "null", "--trainer.max_time", "null"),
+    *("--trainer.accumulate_grad_batches", "1", "--trainer.limit_val_batches", "1"),
+    *("--trainer.num_sanity_val_steps", "1", "--trainer.val_check_interval", "1"),
+    *("--trainer.check_val_every_n_epoch", "null", "--checkpoint_every", "1"),
 ]  # fmt: skip
 
 
 def config(place: Place, rng: random.Random) -> None:
-    """`fit` of a step."""
+    """`fit` of a step that leaves nothing, or of two that leave a checkpoint and say how they were made."""
     tree = yaml.safe_load((place.bases / "runs" / rng.choice(list(TASKS)) / "config.yaml").read_text())
     if rng.random() < 0.5:  # what a person would write
         tree = {name: tree[name] for name in ("model", "data")} | {"trainer": {"max_steps": 3}}
     tree.pop("run_dir", None)
     path = place.here / "config.yaml"
     path.write_bytes(yaml_of(tree, rng))
-    run("fit", "--config", str(path), *ONE_STEP, "--run_dir", str(place.here / "run"))
+    here, whole = place.here / "run", rng.random() < WHOLE
+    steps = TWO_STEPS if whole else ONE_STEP
+    run("fit", "--config", str(path), *SMALL, *steps, "--run_dir", str(here))
+    if whole:
+        check_run(here)
+
+
+def check_run(folder: Path) -> None:
+    """Of a training of two steps: what it leaves can be read, and its numbers are finite."""
+    starts = json.loads((folder / "run.json").read_text())
+    if len(starts) != 1 or starts[0]["resumed_from"] is not None:
+        raise WrongError(f"run.json tells of {len(starts)} starts")
+    if not isinstance(yaml.safe_load((folder / "config.yaml").read_text()), dict):
+        raise WrongError("config.yaml holds no settings")
+    found = read_checkpoint(last_checkpoint(folder))
+    if found["global_step"] != 2:
+        raise WrongError(f"the checkpoint is of step {found['global_step']}, not of 2")
+    weights = {name: v for name, v in found["state_dict"].items() if isinstance(v, torch.Tensor)}
+    for name, values in weights.items():
+        if not bool(values.isfinite().all()):
+            raise WrongError(f"{name} in the checkpoint is not finite, without an error")
+    if not any(bool(values.any()) for values in weights.values()):
+        raise WrongError("the checkpoint holds no weight that is not 0")
 
 
 def checkpoint_bytes(place: Place, rng: random.Random) -> None:

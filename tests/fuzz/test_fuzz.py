@@ -1,5 +1,6 @@
 """A share of the fuzzing in CI; and that the fuzzing sees the faults it is there for."""
 
+import gzip
 import json
 import mmap
 import os
@@ -7,17 +8,23 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from fuzz import __main__ as fuzz
 from fuzz import children, targets
 from fuzz.mutations import changed, damaged, yaml_of
 from fuzz.outcomes import Place, WrongError, check_frames, check_not_black
+from fuzz.pictures_and_clips import check_idx_items
+from fuzz.settings_and_models import check_run
+from image_files import write_idx_folder
 from toy_task import thread_limit
 
+from ssl_ebm.data import IdxImages
 from ssl_ebm.errors import UserError
 
 CASES = 200
@@ -154,3 +161,45 @@ def test_black_frames_are_seen() -> None:
     video[1] = 0
     with pytest.raises(WrongError, match=r"\[1\]"):
         check_frames(video)
+
+
+def test_items_of_idx_files_that_are_others_are_seen(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(1, 255, (12, 4, 4), dtype=np.uint8)
+    write_idx_folder(tmp_path, {"train": pixels, "t10k": pixels[:3]})
+    data = IdxImages(str(tmp_path))
+    data.setup()
+    raw = {
+        path.name.removesuffix(".gz"): gzip.decompress(path.read_bytes()) for path in tmp_path.rglob("*.gz")
+    }
+    check_idx_items(data, raw)
+    for name, place, words in (
+        ("train-images-idx3-ubyte", -1, "image 11 of train"),
+        ("t10k-labels-idx1-ubyte", 8, "label 0 of t10k"),
+        ("t10k-images-idx3-ubyte", 7, "3 items of 2"),
+    ):
+        other = bytearray(raw[name])
+        other[place] ^= 1
+        with pytest.raises(WrongError, match=words):
+            check_idx_items(data, raw | {name: bytes(other)})
+
+
+@pytest.mark.parametrize(
+    ("weights", "step", "starts", "words"),
+    [
+        ([0.0, 1.0], 2, [{"resumed_from": None}], None),
+        ([0.0, float("nan")], 2, [{"resumed_from": None}], "is not finite"),
+        ([0.0, 0.0], 2, [{"resumed_from": None}], "no weight that is not 0"),
+        ([0.0, 1.0], 1, [{"resumed_from": None}], "of step 1"),
+        ([0.0, 1.0], 2, [], "0 starts"),
+    ],
+)
+def test_runs_that_are_not_what_they_should_be_are_seen(
+    weights: list[float], step: int, starts: list[object], words: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(starts))
+    (tmp_path / "config.yaml").write_text("model: {}")
+    (tmp_path / "checkpoints").mkdir()
+    content = {"state_dict": {"w": torch.tensor(weights)}, "global_step": step, "task": "Inpainting"}
+    torch.save(content | {"hyper_parameters": {}}, tmp_path / "checkpoints" / "last.ckpt")
+    with nullcontext() if words is None else pytest.raises(WrongError, match=words):
+        check_run(tmp_path)
