@@ -66,11 +66,17 @@ read_local_files_alone()  # Lightning's command line, imported above, allows for
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the resolved settings of a training run to ``run_dir/config.yaml``, beside its checkpoints."""
+    """Writes the resolved settings of a training run to ``run_dir/config.yaml``, beside its checkpoints, once
+    the weights of its checkpoint are in place: one that does not fit leaves those of an earlier run there."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        pass  # where Lightning's own writes them
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
         config = self.config.clone()
         config["ckpt_path"] = None  # a repetition begins where the run began
         with whole(Path(trainer.default_root_dir) / CONFIG) as partial:
