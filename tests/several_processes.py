@@ -211,7 +211,7 @@ def diverge(folder: Path, skip_steps: int = 0, pixel: float = math.nan) -> dict[
 
 
 def fine_tuned(processes: int) -> dict[str, Any]:
-    """A fine-tuning of a few steps, evaluated on digits that two processes cannot share evenly."""
+    """A fine-tuning of a few steps, evaluated on digits that no two or four processes can share evenly."""
     torch.manual_seed(0)
     backbone = described("tasks.Inpainting", network=PATCHES)
     task = FineTuning(backbone=backbone, drop_out=0.0, lr=0.01, warmup_steps=0)
@@ -311,11 +311,11 @@ def one_process(rank: int, port: int, processes: int, folder: Path) -> None:
     join(rank, port, processes)
     seen: dict[str, Any] = {"steps": take_steps(processes)}
     seen["watched"] = watched(processes, folder / f"watched by {processes}")
+    seen["fine_tuned"] = fine_tuned(processes)
+    seen["features"] = features()
+    seen["token features"] = token_features()
     if processes == 2:
         seen["chains"] = keep_chains(folder / "chains")
-        seen["fine_tuned"] = fine_tuned(2)
-        seen["features"] = features()
-        seen["token features"] = token_features()
         seen["diverged"] = diverge(folder / "diverged")
         seen["left out"] = diverge(folder / "left out", skip_steps=1)
         seen["exploded"] = diverge(folder / "exploded", skip_steps=1, pixel=1e8)

@@ -35,6 +35,11 @@ class Launched:
     folder: Path
     seen: dict[int, list[dict[str, Any]]]
 
+    @property
+    def several(self) -> list[dict[str, Any]]:
+        """What each process of two and of four saw."""
+        return [*self.seen[2], *self.seen[4]]
+
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
@@ -128,11 +133,11 @@ def test_chains_live_on_in_each_process_and_the_weights_are_the_same(launched: L
 
 
 @pytest.mark.slow
-def test_two_processes_fine_tune_and_count_as_one(launched: Launched) -> None:
-    """21 items are 11 for each of two processes: the one that both have counts once."""
+def test_processes_fine_tune_and_count_as_one(launched: Launched) -> None:
+    """21 items are 11 for each of two processes, 6 for each of four: those that two have count once."""
     one = fine_tuned(1)
     assert len(one["votes"][0]) == 21
-    for process in (each["fine_tuned"] for each in launched.seen[2]):
+    for process in (each["fine_tuned"] for each in launched.several):
         for name, weights in one["weights"].items():
             torch.testing.assert_close(process["weights"][name], weights, rtol=1e-5, atol=1e-7)
         assert all(torch.equal(a, b) for a, b in zip(process["votes"], one["votes"], strict=True))
@@ -158,13 +163,13 @@ def test_probes_and_collapse_are_those_of_one_process(launched: Launched, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_probe_as_one(launched: Launched) -> None:
+def test_processes_probe_as_one(launched: Launched) -> None:
     whole = features()
-    for process in (each["features"] for each in launched.seen[2]):
+    for process in (each["features"] for each in launched.several):
         torch.testing.assert_close(process[0], whole[0])
         assert torch.equal(process[1], whole[1])
     whole = token_features()
     assert whole[2].sum(1).argmax() == 4
-    for process in (each["token features"] for each in launched.seen[2]):
+    for process in (each["token features"] for each in launched.several):
         torch.testing.assert_close(process[0], whole[0])
         assert all(torch.equal(a, b) for a, b in zip(process[1:], whole[1:], strict=True))
