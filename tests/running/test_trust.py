@@ -277,6 +277,7 @@ def test_settings_of_a_checkpoint_call_no_function(
     settings = {"energy": energy, "objective": {}}
     torch.save({"task": task, "state_dict": {}, "hyper_parameters": settings}, "some.ckpt")
     config = repository / "configs" / "density" / "moons_persistent.yaml"
+    before = {path.name for path in Path().iterdir()}
     for command in (
         ["export", "--ckpt", "some.ckpt", "--format", "safetensors", "--out", "out.safetensors"],
         ["validate", "--config", str(config), "--ckpt_path", "some.ckpt"],
@@ -285,6 +286,7 @@ def test_settings_of_a_checkpoint_call_no_function(
         (line,) = capsys.readouterr().err.splitlines()
         assert "some.ckpt" in line
         assert not Path("ran").exists()
+        assert {path.name for path in Path().iterdir()} == before
 
 
 TOY = ["--model", "toy_task.ToyTask", "--data", "toy_task.ToyData"]
