@@ -358,29 +358,6 @@ def _wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.05)
 
 
-def test_wandb_that_cannot_start_does_not_stop_training(
-    config: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
-    with pytest.warns(UserWarning, match="goes on without wandb"):
-        assert main(["fit", "--config", config(), "--wandb", "online"]) == 0
-    assert Path("runs/toy/metrics/version_0/metrics.csv").is_file()
-    assert os.path.exists("runs/toy/checkpoints/last.ckpt")
-
-
-def test_a_key_that_wandb_rejects_does_not_stop_training_and_is_written_nowhere(
-    config: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = "not-a-key-0123456789"
-    monkeypatch.setenv("WANDB_API_KEY", key)
-    with pytest.warns(UserWarning, match="goes on without wandb") as said:
-        assert main(["fit", "--config", config(), "--wandb", "online"]) == 0
-    assert all(key not in str(one.message) for one in said)
-    files = [path for path in Path().rglob("*") if path.is_file()]
-    assert Path("runs/toy/checkpoints/last.ckpt") in files
-    assert all(key.encode() not in path.read_bytes() for path in files)
-
-
 class _Greedy(Callback):
     """Asks for a pebibyte."""
 

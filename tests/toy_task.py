@@ -82,6 +82,19 @@ class ToyData(LightningDataModule):
     test_dataloader = predict_dataloader = val_dataloader
 
 
+class PrivateData(ToyData):
+    """The same of a server that asks for a password.
+
+    Args:
+        user: its name there.
+        api_token: its password.
+    """
+
+    def __init__(self, user: str, api_token: str | None = None, width: int = 4) -> None:
+        super().__init__(width)
+        self.user, self.api_token = user, api_token
+
+
 class _Endless(torch.utils.data.Dataset[Any]):
     def __init__(self, dataset: TensorDataset) -> None:
         self.dataset = dataset

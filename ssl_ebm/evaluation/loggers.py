@@ -2,8 +2,10 @@
 
 import secrets
 import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -11,6 +13,45 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 WandbMode = Literal["off", "offline", "online"]
 WANDB_PATIENCE = 30  # seconds to wait for the network before going on without it
+
+
+class CarefulWandb(WandbLogger):
+    """Logs to Weights & Biases until that fails (its service has died, the disk is full): then a warning says
+    so, once, and whoever logs goes on without it."""
+
+    has_failed = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._try(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        self._try(super().log_hyperparams, params)
+
+    def _try(self, log: Callable[..., None], *values: Any) -> None:
+        if self.has_failed:
+            return
+        try:
+            log(*values)
+        except Exception as error:  # no failure of a logger may stop training
+            self.has_failed = True
+            _warn_of(error)
+            if isinstance(error, ConnectionError):
+                _forget_service()
+
+
+def _warn_of(error: Exception, what: str = "logging goes on without wandb") -> None:
+    reason = " ".join(str(error).split())[:200]
+    warnings.warn(f"{what} ({type(error).__name__}: {reason})", stacklevel=3)
+
+
+def _forget_service() -> None:
+    """Of a service that has died: wandb would look for it when the process ends, and print a traceback."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
 
 
 def wandb_logger(
@@ -30,9 +71,8 @@ def wandb_logger(
         if wandb == "offline":
             rank_zero_info(f"wandb is offline; to upload the run: wandb sync {run_dir}/wandb/offline-run-*")
         return logger
-    except Exception as error:  # no failure of a logger may stop training
-        reason = " ".join(str(error).split())[:200]
-        warnings.warn(f"logging goes on without wandb ({type(error).__name__}: {reason})", stacklevel=2)
+    except Exception as error:  # as in `CarefulWandb`
+        _warn_of(error)
     return None
 
 
@@ -44,8 +84,8 @@ def end_wandb(trainer: Trainer) -> None:
             try:
                 logger.experiment.finish()
             except Exception as error:  # as when it started
-                reason = " ".join(str(error).split())[:200]
-                warnings.warn(f"wandb did not end ({type(error).__name__}: {reason})", stacklevel=2)
+                if not getattr(logger, "has_failed", False):
+                    _warn_of(error, "wandb did not end")
 
 
 @rank_zero_only
@@ -60,10 +100,10 @@ def _wandb_run(run_dir: Path, resumed: bool) -> str:
     return new
 
 
-def _start_wandb(run_dir: Path, run: str | None, offline: bool, project: str) -> WandbLogger:
+def _start_wandb(run_dir: Path, run: str | None, offline: bool, project: str) -> CarefulWandb:
     import wandb
 
-    logger = WandbLogger(
+    logger = CarefulWandb(
         name=run_dir.name,
         id=run,
         resume="allow",

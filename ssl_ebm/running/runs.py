@@ -28,6 +28,12 @@ from ssl_ebm.running.progress import ProgressLines
 from ssl_ebm.running.provenance import RECORD, RunRecord
 from ssl_ebm.running.quiet import quieten
 from ssl_ebm.running.run_settings import add_settings, launched_settings
+from ssl_ebm.running.secret_settings import (
+    command_without_secrets,
+    secrets_in,
+    shown_without_secrets,
+    without_secrets,
+)
 from ssl_ebm.running.trust import (
     Checked,
     check_configs,
@@ -67,7 +73,8 @@ read_local_files_alone()  # Lightning's command line, imported above, allows for
 
 class SaveConfig(SaveConfigCallback):
     """Writes the resolved settings of a training run to ``run_dir/config.yaml``, beside its checkpoints, once
-    the weights of its checkpoint are in place: one that does not fit leaves those of an earlier run there."""
+    the weights of its checkpoint are in place: one that does not fit leaves those of an earlier run there. Of
+    settings that look like a secret it leaves the values out."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         pass  # where Lightning's own writes them
@@ -81,6 +88,13 @@ class SaveConfig(SaveConfigCallback):
         config["ckpt_path"] = None  # a repetition begins where the run began
         with whole(Path(trainer.default_root_dir) / CONFIG) as partial:
             self.parser.save(config, str(partial), overwrite=True, multifile=False)
+            text = partial.read_text(encoding="utf-8")
+            if secrets := secrets_in(text):
+                partial.write_text(without_secrets(text), encoding="utf-8")
+                rank_zero_warn(
+                    f"{CONFIG} and {RECORD} leave out what looks like a secret, which a repetition needs "
+                    f"again: {', '.join(secrets)} (variables of the environment are a better place for it)"
+                )
 
 
 class Run(LightningCLI):
@@ -275,7 +289,7 @@ class Run(LightningCLI):
         callbacks: list[Callback] = [SeededSteps(seed), checkpoint]
         if self.command == "fit":
             callbacks.append(MakeRoom(self.run_dir, resumed_from))
-            command = ["ssl-ebm", self.command, *self.arguments]
+            command = command_without_secrets(["ssl-ebm", self.command, *self.arguments])
             callbacks += [RunRecord(self.run_dir, command, seed, resumed_from, start)]
             callbacks.append(StopOnSignal(checkpoint))
         self.predictions = Predictions(self.run_dir) if self.command == "predict" else None
@@ -338,6 +352,7 @@ class Run(LightningCLI):
         if self.setting("trainer.logger") not in (None, True) or getattr(self.trainer, "fast_dev_run", False):
             return
         resumed = self.setting("ckpt_path") is not None
-        logger = wandb_logger(self.run_dir, self.setting("wandb"), resumed=resumed)
+        with shown_without_secrets():
+            logger = wandb_logger(self.run_dir, self.setting("wandb"), resumed=resumed)
         if logger is not None:
             self.trainer.loggers.append(logger)
