@@ -25,6 +25,8 @@ from ssl_ebm.data.listings import Listing, find_files, scan_files
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError
 
+FILES = (*SUFFIXES, ".npz")  # endings of files of clips
+
 
 class Clip(Protocol):
     """A readable clip: its length, and any stretch of its frames."""
@@ -125,12 +127,12 @@ def find_clips(folder: Path) -> list[Listing]:
     Raises:
         UserError: there is no such folder, or no clip in it.
     """
-    return list(_expanded(find_files(folder, (*SUFFIXES, ".npz"), "clips")))
+    return list(_expanded(find_files(folder, FILES, "clips")))
 
 
 def scan_clips(folder: Path) -> Iterator[Listing]:
     """The same, one after another, as `scan_files` lists them."""
-    return _expanded(scan_files(folder, (*SUFFIXES, ".npz"), "clips"))
+    return _expanded(scan_files(folder, FILES, "clips"))
 
 
 def _expanded(found: Iterable[Listing]) -> Iterator[Listing]:

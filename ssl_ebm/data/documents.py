@@ -10,7 +10,8 @@ from typing import Protocol
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from ssl_ebm.data import hugging_face
+from ssl_ebm.data import fingerprints, hugging_face
+from ssl_ebm.data.fingerprints import Fingerprint
 from ssl_ebm.data.listings import Listing, find_files
 from ssl_ebm.data.loading import warn_of_skipped
 from ssl_ebm.data.randomness import stream_key
@@ -189,6 +190,27 @@ class Corpus:
             yield f"shards {shards.manifest.fingerprint}"
             return
         yield from (source.digest() for source in self.sources())
+
+    def fingerprint(self, content: str | None = None) -> Fingerprint:
+        """Of the files, as `ssl_ebm.data.fingerprints` makes it; of a dataset by those of its library.
+
+        Args:
+            content: a digest of `content`, where it is known.
+
+        Raises:
+            UserError: as `content`.
+        """
+        if self.path.startswith(HUB):
+            digest = hashlib.sha256("\n".join(self.content()).encode()).hexdigest()
+            return Fingerprint(
+                sha256=digest, of="fingerprints of the library `datasets`, and numbers of rows"
+            )
+        if shards := self.shards():
+            return fingerprints.of_shards(shards)
+        path = Path(self.path)
+        if path.is_file():
+            return fingerprints.of_files(lambda: [(path.name, path)], content=content)
+        return fingerprints.of_folder(path, SUFFIXES, content=content)
 
     def size(self) -> tuple[int, str]:
         """How much there is to read, in bytes or in rows of a dataset."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_ebm.data import fingerprints
 from ssl_ebm.data.augmentation import Augmentation, augment
 from ssl_ebm.data.broken_files import check_on_broken, check_share
 from ssl_ebm.data.file_lists import Files, FilesOfFolder, FilesOfShards
@@ -208,6 +209,11 @@ class IdxImages(ImageData):
         chosen = {"train": slice(border), "val": slice(border, None), "test": slice(None)}[split]
         return Pixels(images[chosen, None], labels[chosen])
 
+    def fingerprint(self) -> fingerprints.Fingerprint:
+        kinds = ("images-idx3", "labels-idx1")
+        stems = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in kinds]
+        return fingerprints.of_paths([find_idx(self.folder, stem) for stem in stems])
+
 
 class ImageFolder(ImageData):
     """A folder of pictures, in class folders or not, decoded once into memory or read on demand.
@@ -275,6 +281,11 @@ class ImageFolder(ImageData):
     @property
     def source(self) -> str:
         return str(self.folder)
+
+    def fingerprint(self) -> fingerprints.Fingerprint:
+        if shards := self._shards or open_shards(self.folder, "images"):
+            return fingerprints.of_shards(shards)
+        return fingerprints.of_folder(self.folder, SUFFIXES, [self.folder / "images.csv"])
 
     def _listings(self) -> list[Listing]:
         if self._found is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,9 @@ class LabelledShare(StreamData):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return self.data.on_after_batch_transfer(batch, dataloader_idx)
+
+    def fingerprint(self) -> Mapping[str, object] | None:
+        return self.data.fingerprint()
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ssl_ebm.data.documents import Corpus, fingerprint, warn_of_shared
+from ssl_ebm.data.fingerprints import Fingerprint
 from ssl_ebm.data.loading import StreamData, check_least
 from ssl_ebm.data.special_tokens import SpecialTokens
 from ssl_ebm.data.text_files import TextFile
@@ -225,6 +226,9 @@ class LabelledDocuments(StreamData):
         made = LabelledText(corpus, None if unlabelled else split, self.tokenizer_json, self.length, whole)
         self.classes = made.classes
         return made
+
+    def fingerprint(self) -> Fingerprint:
+        return self.corpus.fingerprint()
 
     def settings(self) -> dict[str, Any]:
         return {**self.corpus.settings(), "length": self.length, "classes": self.classes}

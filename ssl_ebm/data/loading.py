@@ -310,6 +310,11 @@ class StreamData(LightningDataModule, ABC):
     def settings(self) -> dict[str, Any]:
         """What else `describe` reports of this set."""
 
+    def fingerprint(self) -> Mapping[str, object] | None:
+        """Names the files that the data are made of, and says what of them it covers (see
+        `ssl_ebm.data.fingerprints`). None where there are none: the settings say all."""
+        return None
+
     def setup(self, stage: str | None = None) -> None:
         """Make the splits that the stage ("fit", "validate", "test", "predict"; None: all) needs, once."""
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssl_ebm.data.documents import Corpus, warn_of_shared
+from ssl_ebm.data.fingerprints import Fingerprint
 from ssl_ebm.data.loading import StreamData, check_least, warn_of_skipped
 from ssl_ebm.data.special_tokens import PAD, SpecialTokens
 from ssl_ebm.data.text_files import Unit
@@ -106,6 +107,7 @@ class Text(StreamData):
         self.given, self.kind, self.vocabulary, self.length = tokenizer, kind, vocabulary, length
         self.cache = Path(cache) if cache else _user_cache()
         self._folder: Path | None = None
+        self._content: str | None = None  # a digest of the corpus
         self.tokenizer_json: str | None = None
         self.word_starts = torch.ones(0, dtype=torch.bool)
         self.info: dict[str, Any] = {}
@@ -147,6 +149,10 @@ class Text(StreamData):
             "tokens": self.info.get("tokens"),
         }
 
+    def fingerprint(self) -> Fingerprint:
+        self._prepared()
+        return self.corpus.fingerprint(self._content)
+
     # -- tokenising --------------------------------------------------------------------------------------
 
     def _given_tokenizer(self) -> Tokenizer | None:
@@ -178,8 +184,11 @@ class Text(StreamData):
         settings = [FORMAT, corpus.unit, corpus.text_column, corpus.val_share, corpus.test_share, corpus.seed]
         settings += [self.kind, self.vocabulary] if given is None else [given.to_str()]
         digest = hashlib.sha256(repr(settings).encode())
+        content = hashlib.sha256()
         for line in corpus.content():
             digest.update(f"{line}\n".encode())
+            content.update(f"{line}\n".encode())
+        self._content = content.hexdigest()
         return digest.hexdigest()[:32]
 
     def _tokenise(self, folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision import datasets
 
+from ssl_ebm.data import fingerprints
 from ssl_ebm.data.broken_files import check_on_broken
 from ssl_ebm.data.file_lists import FilesOfFolder
 from ssl_ebm.data.image_items import Pixels
@@ -96,6 +97,11 @@ class TorchvisionImages(ImageData):
     @property
     def source(self) -> str:
         return f"{self.set_name} in {self.root}"
+
+    def fingerprint(self) -> fingerprints.Fingerprint:
+        if self.set_name == "ImageNet":
+            return fingerprints.of_folder(self.root, SUFFIXES)
+        return fingerprints.of_folder(self.root / _FOLDERS.get(self.set_name, f"{self.set_name}/raw"))
 
     def prepare_data(self) -> None:
         """Downloads the set, where it is missing and `download` asks for it; Lightning calls it once."""
@@ -195,14 +201,17 @@ class TorchvisionImages(ImageData):
         return {**own, **super().settings()}
 
 
+_FOLDERS = {
+    "CIFAR10": "cifar-10-batches-py",
+    "CIFAR100": "cifar-100-python",
+    "STL10": "stl10_binary",
+}
 _ON_DISK = {
     **{
         name: f"set root to the folder that holds {name}/raw/ with its four unpacked files"
         for name in ("MNIST", "FashionMNIST", "KMNIST")
     },
-    "CIFAR10": "set root to the folder that holds cifar-10-batches-py/",
-    "CIFAR100": "set root to the folder that holds cifar-100-python/",
-    "STL10": "set root to the folder that holds stl10_binary/",
+    **{name: f"set root to the folder that holds {folder}/" for name, folder in _FOLDERS.items()},
     "ImageNet": "get its archives from image-net.org, have torchvision.datasets.ImageNet unpack them, and "
     "set root to the folder that holds train/ and val/",
 }

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_ebm.data.clips import ArrayClip, Clip, find_clips
+from ssl_ebm.data import fingerprints
+from ssl_ebm.data.clips import FILES, ArrayClip, Clip, find_clips
 from ssl_ebm.data.listings import Listing
 from ssl_ebm.data.video import VideoData
 from ssl_ebm.errors import UserError
@@ -89,6 +90,12 @@ class TorchvisionVideo(VideoData):
                 )
         return found
 
+    def fingerprint(self) -> fingerprints.Fingerprint:
+        if self.name == "MovingMNIST":
+            return fingerprints.of_paths([self._file])
+        lists = [path for pattern in self._lists() for path in sorted(self.annotations.glob(pattern))]
+        return fingerprints.of_folder(self.root, FILES, lists)
+
     def open(self, listing: Listing) -> Clip:
         if self.name != "MovingMNIST":
             return super().open(listing)
@@ -115,12 +122,20 @@ class TorchvisionVideo(VideoData):
             )
         return video
 
+    def _lists(self) -> list[str]:
+        """Patterns of the files that say the splits."""
+        if self.name == "Kinetics":
+            return []
+        if self.name == "HMDB51":
+            return [f"*_test_split{self.fold}.txt"]
+        return [f"{split}list{self.fold:02d}.txt" for split in ("train", "test")]
+
     def _ucf101(self) -> dict[str, str]:
         """Split of each file: trainlist01.txt has lines CLASS/NAME NUMBER, testlist01.txt CLASS/NAME."""
         return {
             line.split()[0].rpartition("/")[2]: split
-            for split in ("train", "test")
-            for line in self._lines(f"{split}list{self.fold:02d}.txt")
+            for split, pattern in zip(("train", "test"), self._lists(), strict=True)
+            for line in self._lines(pattern)
         }
 
     def _recording(self, name: str, label: str) -> str:
@@ -131,7 +146,7 @@ class TorchvisionVideo(VideoData):
 
     def _hmdb51(self) -> dict[str, str]:
         """Split of each file, by CLASS_test_split1.txt (lines NAME and 1: train, 2: test, 0: neither)."""
-        pairs = [line.split() for line in self._lines(f"*_test_split{self.fold}.txt")]
+        pairs = [line.split() for line in self._lines(*self._lists())]
         return {pair[0]: {"1": "train", "2": "test"}[pair[1]] for pair in pairs if pair[1] in ("1", "2")}
 
     def _lines(self, pattern: str) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_ebm.data.clips import Clip, find_clips
+from ssl_ebm.data import fingerprints
+from ssl_ebm.data.clips import FILES, Clip, find_clips
 from ssl_ebm.data.listings import Listing
 from ssl_ebm.data.shards.drawing import rows_of_splits
 from ssl_ebm.data.shards.folder import ShardFolder, StoredGroups, open_shards
@@ -45,6 +46,11 @@ class VideoFolder(VideoData):
     def settings(self) -> dict[str, Any]:
         own = {} if self._shards is None else {"shards": self._shards.manifest.fingerprint}
         return {**super().settings(), **own}
+
+    def fingerprint(self) -> fingerprints.Fingerprint:
+        if shards := self._shards or open_shards(self.folder, "clips"):
+            return fingerprints.of_shards(shards)
+        return fingerprints.of_folder(self.folder, FILES, [self.folder / "clips.csv"])
 
     def find(self) -> list[Listing]:
         return find_clips(self.folder) if self._shards is None else list(self._shards.listings())

@@ -41,6 +41,14 @@ def _peak_rate(trainer: Trainer) -> float | None:
     return max((group.get("initial_lr", group["lr"]) for group in groups), default=None)
 
 
+def _described(data: Any) -> dict[str, Any] | None:
+    """What a DataModule says of itself, and the fingerprint of its files; None where it says nothing."""
+    describe, fingerprint = (getattr(data, name, None) for name in ("describe", "fingerprint"))
+    if describe is None:
+        return None
+    return {**describe(), "fingerprint": None if fingerprint is None else fingerprint()}
+
+
 def git_state(folder: str | Path) -> dict[str, Any] | None:
     """The commit of the repository that holds a folder, and whether its tracked files differ from it.
 
@@ -59,6 +67,13 @@ def git_state(folder: str | Path) -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(changed)}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _warn_of_other_data(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Where the files of the data are not those that the start before saw."""
+    seen, found = ((one.get("data") or {}).get("fingerprint") for one in (before, now))
+    if None not in (seen, found) and seen != found:
+        rank_zero_warn("the files of the data have changed since the start that this run goes on from")
 
 
 class RunRecord(Callback):
@@ -104,6 +119,7 @@ class RunRecord(Callback):
                 "of a fresh start"
             )
             now["learning_rate"] = before
+        _warn_of_other_data(earlier[-1] if earlier else {}, now)
         write_whole(self.path, json.dumps([*earlier, now], indent=1, default=str) + "\n")
         scale = {name: now[name] for name in ("learning_rate", "items_of_step") if now[name] is not None}
         for logger in trainer.loggers:
@@ -112,7 +128,6 @@ class RunRecord(Callback):
     def describe(self, trainer: Trainer) -> dict[str, Any]:
         """What is written of one start, as plain values."""
         data = getattr(trainer, "datamodule", None)
-        describe = getattr(data, "describe", None)
         start = self.began_from
         return {
             "command": self.command,
@@ -122,7 +137,7 @@ class RunRecord(Callback):
             "began_from": start and {"path": start, "sha256": sha256_of(start)},
             "seed": self.seed,
             "data_seed": getattr(data, "seed", None),
-            "data": None if describe is None else describe(),
+            "data": _described(data),
             "processes": trainer.world_size,
             "items_of_step": global_batch(trainer),
             "learning_rate": _peak_rate(trainer),

@@ -6,14 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import wandb
 import yaml
+from PIL import Image
 
+import ssl_ebm
 from ssl_ebm.cli import main
+from ssl_ebm.data import ImageFolder
 from ssl_ebm.errors import UserError
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.provenance import git_state, versions
@@ -25,6 +30,10 @@ TOY = {
     "model": {"class_path": "toy_task.ToyTask", "init_args": {"width": 4}},
     "data": {"class_path": "toy_task.ToyData", "init_args": {"width": 4}},
     "trainer": {"max_steps": 6, "accelerator": "cpu", "enable_model_summary": False},
+}
+SMALL = {
+    "class_path": "ssl_ebm.networks.completion.ConvolutionalCompletion",
+    "init_args": {"channels": 3, "parts": 4, "width": 8, "levels": 1},
 }
 LOCK = """
 import fcntl, os, sys, time
@@ -121,6 +130,53 @@ def test_a_run_says_where_it_comes_from_and_repeats_from_its_config(
     )
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_names_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the fingerprint of the files, and says when it goes on with others."""
+    monkeypatch.chdir(tmp_path)
+    Path("pictures").mkdir()
+    for number in range(20):
+        Image.new("L", (16, 16), number).save(f"pictures/{number}.png")
+    fit = [
+        "fit",
+        "--model",
+        "ssl_ebm.tasks.Inpainting",
+        "--data",
+        "ssl_ebm.data.ImageFolder",
+        "--run_dir",
+        "run",
+    ]
+    fit += ["--data.folder", "pictures", "--data.size", "16", "--data.batch_size", "4", "--data.seed", "5"]
+    fit += [
+        "--model.network",
+        json.dumps(SMALL),
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.limit_val_batches",
+        "0",
+    ]
+
+    def latest() -> dict[str, Any]:
+        return dict(json.loads(Path("run/run.json").read_text())[-1])
+
+    assert main([*fit, "--trainer.max_steps", "1"]) == 0
+    first = latest()
+    assert first["data"]["name"] == "ImageFolder"
+    assert first["data"]["items"] == {"train": 14, "val": 2}
+    assert first["data_seed"] == first["data"]["seed"] == 5
+    assert first["data"]["fingerprint"] == dict(ImageFolder("pictures").fingerprint())
+    assert first["git"] == {"ssl_ebm": git_state(Path(ssl_ebm.__file__).parent), "folder": None}
+
+    go_on = [*fit, "--ckpt_path", "last", "--trainer.max_steps"]
+    with warnings.catch_warnings(record=True) as said:
+        assert main([*go_on, "2"]) == 0
+    assert not [one for one in said if "have changed" in str(one.message)]
+    assert latest()["data"]["fingerprint"] == first["data"]["fingerprint"]
+    Image.new("L", (17, 17)).save("pictures/3.png")
+    with pytest.warns(UserWarning, match="the files of the data have changed since the start"):
+        assert main([*go_on, "3"]) == 0
+    assert latest()["data"]["fingerprint"] != first["data"]["fingerprint"]
 
 
 def test_the_state_of_a_repository_is_its_commit_and_whether_files_differ(tmp_path: Path) -> None:
