@@ -1,10 +1,12 @@
 """Files that are there as a whole or not at all."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from ssl_ebm.cli import main
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import whole, write_whole
 
@@ -15,6 +17,56 @@ def test_the_new_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         write_whole(path, text)
         assert path.read_text(encoding="utf-8") == text
     assert [one.name for one in path.parent.iterdir()] == ["figures.json"]
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is made to last on the disk (fsync) and what is renamed, in order, by the name of the file."""
+    seen: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(number: int) -> None:
+        seen.append(("fsync", os.path.basename(os.readlink(f"/proc/self/fd/{number}"))))
+        fsync(number)
+
+    def replaced(source: Path, target: Path) -> None:
+        seen.append(("rename", os.path.basename(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    return seen
+
+
+def test_what_has_to_last_is_on_the_disk_before_it_takes_its_place(
+    steps: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """And the renaming is, before anything else is done."""
+    write_whole(tmp_path / "run" / "a.json", "text", on_disk=True)
+    assert steps == [("fsync", "a.partial.json"), ("rename", "a.json"), ("fsync", "run")]
+    steps.clear()
+    write_whole(tmp_path / "run" / "figure.json", "text")
+    assert steps == [("rename", "figure.json")]
+
+
+@pytest.mark.usefixtures("own_classes")
+def test_checkpoints_and_the_settings_of_a_run_last(steps: list[tuple[str, str]], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit = ["fit", "--model", "toy_task.ToyTask", "--data", "toy_task.ToyData", "--run_dir", str(run)]
+    fit += [
+        "--trainer.max_steps",
+        "1",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.enable_model_summary",
+        "false",
+    ]
+    assert main(fit) == 0
+    for name, folder in {"config.yaml": "run", "run.json": "run", "last.ckpt": "checkpoints"}.items():
+        stem, ending = name.split(".")
+        place = steps.index(("rename", name))
+        assert steps[place - 1] == ("fsync", f"{stem}.partial.{ending}")
+        assert steps[place + 1] == ("fsync", folder)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("a bug")])

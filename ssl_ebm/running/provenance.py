@@ -120,7 +120,8 @@ class RunRecord(Callback):
             )
             now["learning_rate"] = before
         _warn_of_other_data(earlier[-1] if earlier else {}, now)
-        write_whole(self.path, json.dumps([*earlier, now], indent=1, default=str) + "\n")
+        text = json.dumps([*earlier, now], indent=1, default=str) + "\n"
+        write_whole(self.path, text, on_disk=True)
         scale = {name: now[name] for name in ("learning_rate", "items_of_step") if now[name] is not None}
         for logger in trainer.loggers:
             logger.log_hyperparams(scale)

@@ -86,7 +86,7 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         config = self.config.clone()
         config["ckpt_path"] = None  # a repetition begins where the run began
-        with whole(Path(trainer.default_root_dir) / CONFIG) as partial:
+        with whole(Path(trainer.default_root_dir) / CONFIG, on_disk=True) as partial:
             self.parser.save(config, str(partial), overwrite=True, multifile=False)
             text = partial.read_text(encoding="utf-8")
             if secrets := secrets_in(text):

@@ -1,6 +1,5 @@
 """Writing checkpoints so that a run which is killed at any moment can go on where it stood."""
 
-import contextlib
 import os
 import zipfile
 from pathlib import Path
@@ -30,22 +29,8 @@ class WholeFileIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        path = Path(path)
-        with whole(path) as partial, open(partial, "wb") as file:
+        with whole(path, on_disk=True) as partial, open(partial, "wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Waits until a renaming is on the disk, where the system can say so."""
-    with contextlib.suppress(OSError):
-        place = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(place)
-        finally:
-            os.close(place)
 
 
 def is_whole(path: str | Path) -> bool:
