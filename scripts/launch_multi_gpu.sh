@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one `ssl-ebm` command on several processes, GPUs or machines, through torchrun:
+# Runs `ssl-ebm` fit, validate, test or predict on several processes, GPUs or machines, through torchrun:
 #
 #   scripts/launch_multi_gpu.sh -- fit --config FILE.yaml                      all GPUs of this machine
 #   scripts/launch_multi_gpu.sh --processes 2 -- fit --config FILE.yaml        two processes (on the CPU, if there is no GPU)
@@ -12,6 +12,8 @@ set -euo pipefail
 usage() {
     sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     cat <<'TEXT'
+
+Other commands are for one process each, and say so: `ssl-ebm compare` starts its trainings itself.
 
 options:
   --processes N        processes on each machine (default: one per GPU, or 2 where there is none)

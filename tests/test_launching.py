@@ -75,6 +75,47 @@ def test_two_processes_run_the_config_of_one(
 
 
 @pytest.mark.slow
+def test_two_processes_validate_test_and_predict_as_one_does(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each half of the items: 40, in batches of 8."""
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(yaml.safe_dump(CONFIG))
+    assert main(["fit", "--config", "toy.yaml", "--run_dir", "run"]) == 0
+    launch = [str(repository / "scripts" / "launch_multi_gpu.sh"), "--processes", "2", "--"]
+    found: dict[str, list[float]] = {}
+    for command in ("validate", "test", "predict"):
+        arguments = [command, "--config", "toy.yaml", "--run_dir", "run", "--ckpt_path", "last"]
+        done = subprocess.run(
+            [*launch, *arguments], capture_output=True, text=True, timeout=240, env=thread_limit()
+        )
+        assert done.returncode == 0, done.stderr
+        assert "MEMBER: 2/2" in done.stderr
+        assert main(arguments) == 0
+        if command != "predict":
+            files = [Path("run", command, version, "metrics.csv") for version in ("version_0", "version_1")]
+            found[command] = [float(file.read_text().split()[1].split(",")[-1]) for file in files]
+    for of_two, of_one in found.values():
+        assert of_two == pytest.approx(of_one, rel=1e-5)
+    whole, first, second = (
+        torch.cat(torch.load(f"run/predictions{rank}.pt", weights_only=True)) for rank in ("", ".0", ".1")
+    )
+    assert len(first) == len(second) == 20
+    shared = torch.stack([first, second], 1).flatten(0, 1)  # items in turn
+    torch.testing.assert_close(shared, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_other_commands_say_that_they_are_for_one_process(tmp_path: Path, repository: Path) -> None:
+    script = str(repository / "scripts" / "launch_multi_gpu.sh")
+    command = [script, "--processes", "2", "--", "lecture", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=thread_limit())
+    assert done.returncode != 0
+    assert "ssl-ebm: error: lecture is for one process, and torchrun or srun has started 2" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_at_the_same_step(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ssl_ebm.cli import commands
 from ssl_ebm.cli.parser import TAKE_SETTINGS, TRAINER_COMMANDS, make_parser
 from ssl_ebm.errors import UserError, in_one_line
+from ssl_ebm.running.launching import refuse_several_processes
 
 PACKAGE = Path(__file__).resolve().parent.parent
 _usual_format = warnings.formatwarning
@@ -31,6 +32,7 @@ def dispatch(arguments: Sequence[str]) -> None:
     if options.command is None:
         parser.print_help()
         return
+    refuse_several_processes(options.command)
     run: Callable[[argparse.Namespace], None] = options.run
     run(options)
 

@@ -26,6 +26,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.files import sha256_of, write_whole
 from ssl_ebm.progress import Display
 from ssl_ebm.report.entries import Entry, trained_settings, usable_cores
+from ssl_ebm.running.launching import environment_of_one
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.saving import last_checkpoint, newest_whole
 
@@ -120,7 +121,7 @@ class Training:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.step:  # settings of an earlier training, and its time, are not this one's
             (self.folder / "training.json").unlink(missing_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "200"}
+        environment = {**environment_of_one(), "OMP_NUM_THREADS": str(threads), "COLUMNS": "200"}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus()[gpu]
         self.started, self.first_step, self.threads = time.monotonic(), self.step, threads

@@ -25,6 +25,7 @@ from lightning.pytorch.callbacks import Callback
 from ssl_ebm.errors import UserError
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.timing import Rates, median_interval
+from ssl_ebm.running.launching import environment_of_one
 
 WARM_UP_STEPS = 3
 VARIABLE = "SSL_EBM_CLOCK"  # names the folder in which trainings write down their times
@@ -154,7 +155,8 @@ def run_trainings(training: Training, processes: int, trainings: int = 1) -> Tim
         place.mkdir()
         config = Path(name) / "config.yaml"
         config.write_text(json.dumps(training.settings))  # JSON is YAML
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", VARIABLE: str(place), "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**environment_of_one(), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment[VARIABLE] = str(place)
         launch = ["-m", "ssl_ebm.cli"]
         if processes > 1:
             launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
