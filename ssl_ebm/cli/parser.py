@@ -38,7 +38,7 @@ Commands = argparse._SubParsersAction  # what `add_subparsers` makes
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        commands.TRUST, action="store_true",
+        commands.TRUST, commands.TRUST.replace("_", "-"), action="store_true",
         help="the checkpoint, and a file of data, may name classes of your own (found by PYTHONPATH)",
     )  # fmt: skip
 

@@ -11,8 +11,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from ssl_ebm.data.loading import READ_TIMEOUT
 from ssl_ebm.evaluation.loggers import WandbMode
-from ssl_ebm.running.trust import FLAG
 from ssl_ebm.tasks.divergence import MAX_LOSS
+from ssl_ebm.tasks.naming import FLAGS
 
 
 def add_settings(parser: LightningArgumentParser) -> None:
@@ -78,7 +78,7 @@ def add_settings(parser: LightningArgumentParser) -> None:
         help="Compile the transformer blocks by this backend of torch.compile, such as inductor.",
     )
     parser.add_argument(
-        FLAG,
+        *FLAGS,
         action="store_true",
         help="Let config files name classes of any package; counts on the command line alone.",
     )

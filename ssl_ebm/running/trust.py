@@ -24,6 +24,7 @@ from ssl_ebm.tasks.config_files import (
 )
 from ssl_ebm.tasks.naming import (
     FLAG,
+    FLAGS,
     PACKAGES,
     ForeignNameError,
     NoSuchNameError,
@@ -54,7 +55,7 @@ def read_local_files_alone() -> None:
 
 def trusts(arguments: Sequence[str]) -> bool:
     """Whether files may name what they like: by the flag, or by the variable in the environment."""
-    return FLAG in arguments or os.environ.get(VARIABLE) == "1"
+    return any(flag in arguments for flag in FLAGS) or os.environ.get(VARIABLE) == "1"
 
 
 class Checked(NamedTuple):
@@ -82,7 +83,7 @@ def check_configs(arguments: Sequence[str]) -> Checked:
         UserError: a file names anything else that is there to be imported, or cannot be read as a file of
             settings.
     """
-    kept, trusted = [word for word in arguments if word != FLAG], trusts(arguments)
+    kept, trusted = [word for word in arguments if word not in FLAGS], trusts(arguments)
     found = [one for one in read_arguments(kept) if one.value is not None]
     contents = [
         read_settings(path)  # trusted or not: the parser would stumble over it

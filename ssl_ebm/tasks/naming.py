@@ -36,6 +36,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ssl_ebm.errors import in_one_line
 
 FLAG = "--trust_config"  # of commands, for files of the user's own
+FLAGS = (FLAG, FLAG.replace("_", "-"))  # its spellings
 PACKAGES = ("ssl_ebm", "lightning.pytorch", "lightning.fabric", "torch.nn", "torch.optim")
 
 _OF_TRAINING = (

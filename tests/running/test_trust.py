@@ -13,12 +13,13 @@ import fsspec
 import pytest
 import torch
 
-from ssl_ebm.cli import main
+from ssl_ebm.cli import commands, main
 from ssl_ebm.errors import UserError
 from ssl_ebm.report import finetuning
 from ssl_ebm.running.runs import Run
 from ssl_ebm.running.trust import VARIABLE, check_configs
 from ssl_ebm.tasks.checkpoints import read_checkpoint
+from ssl_ebm.tasks.naming import ForeignNameError, of_a_checkpoint
 
 EVIL = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nclass Callback:\n    pass\n"
 PLACES = {
@@ -303,7 +304,41 @@ def test_own_classes_on_the_command_line_need_no_trust(
     capsys.readouterr()
     assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 2
     assert "--trust_config" in capsys.readouterr().err
-    assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again", "--trust_config"]) == 0
+    for flag in ("--trust_config", "--trust-config"):
+        assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again", flag]) == 0
+
+
+@pytest.mark.parametrize("flag", ["--trust_config", "--trust-config"])
+def test_both_spellings_trust_in_every_command(
+    flag: str, stranger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command is called where names are not judged; without the flag they are."""
+    ckpt, out = ["--ckpt", "a.ckpt"], ["--out", "out.png"]
+    every = {
+        "compare": ["--config", "a.yaml", *out],
+        "sample": [*ckpt, "--input", "a.mp4", *out],
+        "inpaint": [*ckpt, "--input", "a.png", *out],
+        "fill": [*ckpt, "a [MASK]"],
+        "score": [*ckpt, "a text"],
+        "export": [*ckpt, "--format", "timm", *out],
+        "probe": [*ckpt, "--data", "data.yaml", *out],
+        "finetune": [*ckpt, "--data", "data.yaml", *out],
+    }
+    for name, words in every.items():
+        seen: list[bool] = []
+        monkeypatch.setattr(commands, name, lambda _, seen=seen: seen.append(names_are_judged()))
+        assert main([name, *words]) == 0, name
+        assert main([name, *words, flag]) == 0, name
+        assert seen == [True, False], name
+
+
+def names_are_judged() -> bool:
+    """Whether a checkpoint may not name what it likes."""
+    try:
+        of_a_checkpoint("subprocess.Popen", is_class=True)
+    except ForeignNameError:
+        return True
+    return False
 
 
 def test_a_class_that_is_not_there_is_said(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
