@@ -1,4 +1,6 @@
-"""Where a run comes from: its command, code, versions, seeds, machine and data, in `run.json`."""
+"""Where a run comes from: its settings in `config.yaml`; its command, code, versions, seeds, machine and data
+in `run.json`.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,45 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
 
 import ssl_ebm
 from ssl_ebm import __version__
-from ssl_ebm.files import sha256_of, write_whole
+from ssl_ebm.files import sha256_of, whole, write_whole
+from ssl_ebm.running.secret_settings import secrets_in, without_secrets
 from ssl_ebm.tasks.learning_rate import global_batch
 
 VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
 GIT_PATIENCE = 20  # seconds
 
-RECORD = "run.json"  # of a run, in its folder
+CONFIG, RECORD = "config.yaml", "run.json"  # of a run, in its folder
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the resolved settings of a training run to ``run_dir/config.yaml``, beside its checkpoints, once
+    the weights of its checkpoint are in place: one that does not fit leaves those of an earlier run there. Of
+    settings that look like a secret it leaves the values out."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        pass  # where Lightning's own writes them
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        config = self.config.clone()
+        config["ckpt_path"] = None  # a repetition begins where the run began
+        with whole(Path(trainer.default_root_dir) / CONFIG, on_disk=True) as partial:
+            self.parser.save(config, str(partial), overwrite=True, multifile=False)
+            text = partial.read_text(encoding="utf-8")
+            if secrets := secrets_in(text):
+                partial.write_text(without_secrets(text), encoding="utf-8")
+                rank_zero_warn(
+                    f"{CONFIG} and {RECORD} leave out what looks like a secret, which a repetition needs "
+                    f"again: {', '.join(secrets)} (variables of the environment are a better place for it)"
+                )
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -18,22 +18,16 @@ from ssl_ebm.data.loading import StreamData
 from ssl_ebm.data.read_watch import ReadWatch
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.loggers import wandb_logger
-from ssl_ebm.files import whole
 from ssl_ebm.running.arguments import merge_parts, names_a_task
 from ssl_ebm.running.failures import end_for_hanging_read, remedy_for, take_late_signal
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.metrics import MetricsTable
 from ssl_ebm.running.predictions import Predictions
 from ssl_ebm.running.progress import ProgressLines
-from ssl_ebm.running.provenance import RECORD, RunRecord
+from ssl_ebm.running.provenance import CONFIG, RECORD, RunRecord, SaveConfig
 from ssl_ebm.running.quiet import quieten
 from ssl_ebm.running.run_settings import add_settings, launched_settings
-from ssl_ebm.running.secret_settings import (
-    command_without_secrets,
-    secrets_in,
-    shown_without_secrets,
-    without_secrets,
-)
+from ssl_ebm.running.secret_settings import command_without_secrets, shown_without_secrets
 from ssl_ebm.running.trust import (
     Checked,
     check_configs,
@@ -65,36 +59,9 @@ RESUME = "Checkpoint to go on from: a file, or last for that of this run's folde
 LEARNT = (
     "Checkpoint whose weights are taken: a file, last for that of this run's folder, none for fresh ones."
 )
-CONFIG = "config.yaml"  # of a run, in its folder
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 
 read_local_files_alone()  # Lightning's command line, imported above, allows for addresses
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes the resolved settings of a training run to ``run_dir/config.yaml``, beside its checkpoints, once
-    the weights of its checkpoint are in place: one that does not fit leaves those of an earlier run there. Of
-    settings that look like a secret it leaves the values out."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pass  # where Lightning's own writes them
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.save_config(trainer, pl_module, "fit")
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        config = self.config.clone()
-        config["ckpt_path"] = None  # a repetition begins where the run began
-        with whole(Path(trainer.default_root_dir) / CONFIG, on_disk=True) as partial:
-            self.parser.save(config, str(partial), overwrite=True, multifile=False)
-            text = partial.read_text(encoding="utf-8")
-            if secrets := secrets_in(text):
-                partial.write_text(without_secrets(text), encoding="utf-8")
-                rank_zero_warn(
-                    f"{CONFIG} and {RECORD} leave out what looks like a secret, which a repetition needs "
-                    f"again: {', '.join(secrets)} (variables of the environment are a better place for it)"
-                )
 
 
 class Run(LightningCLI):
