@@ -290,18 +290,17 @@ class WatchedTask(LightningModule):
     def _write_report(self, value: float, skipped: int) -> str:
         """Writes what is known of it to `diverged.json` in the folder of the run; says where."""
         watch = self.divergence
-        batch = int(watch.batch)
-        if batch < 0:  # weights alone
-            return ""
-        data = getattr(self.trainer, "datamodule", None)
-        items = data.items_of_batch(batch) if isinstance(data, StreamData) else None
+        batch = None if watch.batch < 0 else int(watch.batch)  # weights alone: in none
+        data: Any = getattr(self.trainer, "datamodule", None)
+        known = isinstance(data, StreamData) and batch is not None
+        items = data.items_of_batch(batch) if known else None
         rank = f".{self.global_rank}" if self.trainer.world_size > 1 else ""
         path = Path(self.trainer.default_root_dir) / f"diverged{rank}.json"
         report = {
             "loss": "finite" if value == 0 else (value if math.isfinite(value) else str(value)),
             "batch": batch,
             "items": items,
-            "names": data.names_of_items(items) if isinstance(data, StreamData) and items else None,
+            "names": data.names_of_items(items) if items else None,
             "steps_left_out": skipped,
             "norms_of_weights_before": {"step": int(watch.norms_step), "norms": self._named(watch.norms)},
             "norms_of_weights_at_the_end": self._named(self._norms()[0]),
@@ -311,4 +310,5 @@ class WatchedTask(LightningModule):
             path.write_text(json.dumps(report, indent=1), encoding="utf-8")
         except OSError:  # a full disk: the error itself matters more
             return ""
-        return f" (batch {batch}; its items and the weights' norms are in {path})"
+        what = "the" if batch is None else f"batch {batch}; its items and the"
+        return f" ({what} weights' norms are in {path})"

@@ -196,8 +196,12 @@ def test_the_norms_of_the_last_finite_weights_that_were_looked_at_are_kept(
 def test_no_training_ends_with_weights_that_are_not_finite(tmp_path: Path, poison: Record) -> None:
     """Shorter than `CHECK_STEPS`, and without checkpoints."""
     fitter = trainer(STEPS, callbacks=[poison], default_root_dir=tmp_path, limit_val_batches=0)
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match=r"not finite.*weights' norms are in .*diverged\.json"):
         fitter.fit(small(), datamodule=digits(1))
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    of_a_batch = isinstance(poison, Poison)
+    assert (report["batch"], report["items"]) == ((BAD, poison.items[BAD]) if of_a_batch else (None, None))
+    assert "nan" in report["norms_of_weights_at_the_end"].values()
 
 
 def test_a_step_is_left_out_where_that_is_allowed(tmp_path: Path) -> None:
