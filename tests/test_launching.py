@@ -1,11 +1,13 @@
 """One config on several processes."""
 
 import contextlib
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import yaml
 from toy_task import thread_limit
 
 from ssl_ebm.cli import main
+from ssl_ebm.tasks.signals import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("own_classes")
 
@@ -138,6 +141,103 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(
     assert said.count("SIGTERM: stopped after optimizer step") == 1
     assert f"SIGTERM: stopped after optimizer step {step};" in said
     assert re.search(r"exitcode +: 143", said)  # torchrun lists those that it has not ended itself
+
+
+# What SLURM offers on one node: a launcher of two tasks, each of which is told who it is, and a command that
+# queues a job again.
+SRUN = """#!/bin/sh
+[ "$1 $2" = "--cpus-per-task=1 --kill-on-bad-exit=1" ] || exit 9
+shift 2
+export SLURM_JOB_ID=NUMBER SLURM_JOB_NAME=training SLURM_NNODES=1 SLURM_NODEID=0
+export SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS_PER_NODE=2
+for task in 0 1; do
+    (export SLURM_PROCID=$task SLURM_LOCALID=$task && exec "$@") &
+    echo $! >> tasks
+done
+status=0
+for task in $(cat tasks); do
+    wait "$task" || status=$?
+done
+rm tasks
+exit $status
+"""
+SCONTROL = '#!/bin/sh\necho "$@" >> scontrol.log\n'
+
+
+@pytest.mark.slow
+def test_two_tasks_of_slurm_save_at_one_step_and_go_on_as_the_job_does(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is queued again once, and ends with the weights of one process that nobody has disturbed."""
+    monkeypatch.chdir(tmp_path)
+    job = str(20_000 + os.getpid() % 9_000)  # whose last digits are a port
+    for name, text in (("srun", SRUN.replace("NUMBER", job)), ("scontrol", SCONTROL)):
+        Path(name).write_text(text)
+        Path(name).chmod(0o755)
+    environment = thread_limit()
+    environment |= {"PATH": f"{tmp_path}:{environment['PATH']}", "PYTHON": sys.executable}
+    config = {**CONFIG, "trainer": {**CONFIG["trainer"], "max_steps": 120}}
+    Path("toy.yaml").write_text(yaml.safe_dump(config))
+    settings = [
+        "--config",
+        "toy.yaml",
+        "--run_dir",
+        "two",
+        "--checkpoint_every",
+        "5",
+        "--model.pause",
+        "0.05",
+    ]
+    command = [str(repository / "scripts" / "slurm.sbatch"), *settings]
+    start = {"stderr": subprocess.PIPE, "text": True, "env": environment, "start_new_session": True}
+    launched = subprocess.Popen(command, **start)  # type: ignore[call-overload]
+    try:
+        end = time.monotonic() + 120
+        while not Path("two/checkpoints/last.ckpt").exists():
+            assert time.monotonic() < end, "no checkpoint was written"
+            assert launched.poll() is None, launched.communicate()
+            time.sleep(0.05)
+        for task in Path("tasks").read_text().split():  # SLURM tells all
+            os.kill(int(task), signal.SIGUSR1)
+        _, said = launched.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(launched.pid, signal.SIGKILL)
+    step = torch.load("two/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert launched.returncode == 128 + signal.SIGUSR1, said
+    assert said.count(f"SIGUSR1: stopped after optimizer step {step};") == said.count("stopped after") == 1
+    assert 0 < step < 120
+    assert Path("scontrol.log").read_text() == f"requeue {job}\n"
+
+    again = subprocess.run(
+        [*command, "--model.pause", "0"], capture_output=True, text=True, env=environment, timeout=240
+    )
+    assert again.returncode == 0, again.stderr
+    first, second = json.loads(Path("two/run.json").read_text())
+    assert first["processes"] == second["processes"] == 2
+    assert main(["fit", "--config", "toy.yaml", "--run_dir", "one"]) == 0
+    one, two = (torch.load(f"{n}/checkpoints/last.ckpt", weights_only=True) for n in ("one", "two"))
+    assert two["global_step"] == 120
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_job_is_told_early_and_may_be_queued_again(repository: Path) -> None:
+    """By the lines that sbatch reads: the signal that training waits for, to all tasks, three minutes before
+    the time is over; the output of a second start goes behind that of the first."""
+    script = (repository / "scripts" / "slurm.sbatch").read_text()
+    head = script.partition("\nset ")[0]  # sbatch reads no further than the first command
+    asked = dict(
+        line.removeprefix("#SBATCH --").partition("=")[::2]
+        for line in head.splitlines()[1:]
+        if line.startswith("#SBATCH")
+    )
+    assert script.count("#SBATCH") == len(asked)
+    assert asked["signal"] == "USR1@180"  # with B: before it, the shell alone would be told
+    assert asked["requeue"] == ""
+    assert asked["open-mode"] == "append"
+    assert asked["ntasks-per-node"] == asked["gpus-per-node"]
+    assert PATIENCE < 180  # a validation is broken off in time
 
 
 def test_wrong_options_are_named(repository: Path) -> None:
