@@ -76,8 +76,8 @@ def test_wandb_that_cannot_start_does_not_stop_training(why: str, monkeypatch: p
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]  # where nobody listens any more
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-        monkeypatch.setattr(loggers, "WANDB_PATIENCE", 1)
-        said = f"CommError: .*:{port}.* connection refused"
+        monkeypatch.setattr(loggers, "WANDB_PATIENCE", 2)
+        said = "CommError"  # of the connection: a key of another form is an AuthenticationError
     with pytest.warns(UserWarning, match=rf"logging goes on without wandb \({said}"):
         assert main([*FIT, "--wandb", "online"]) == 0
     assert logged_steps() == list(range(STEPS))
