@@ -142,7 +142,7 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         """How messages call a clip."""
         return self.clips[clip].name
 
-    def names(self, items: Sequence[int]) -> list[str]:
+    def item_names(self, items: Sequence[int]) -> list[str]:
         """Which clips items are from, and where they begin."""
         return [self._name(*self.window(index)) for index in items]
 

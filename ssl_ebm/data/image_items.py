@@ -69,7 +69,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         """The same images as they are, for probes and nearest neighbours."""
         return ImageDataset(self.images)
 
-    def names(self, items: Sequence[int]) -> list[str] | None:
+    def item_names(self, items: Sequence[int]) -> list[str] | None:
         """What the files of items are called; None: they have none of their own."""
         if isinstance(self.images, Pixels) and self.images.names is None:
             return None
@@ -77,7 +77,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
 
     def names_in_batch(self, batch: Mapping[str, Tensor]) -> list[str] | None:
         """The same of a batch, which may hold other pictures in place of broken ones."""
-        return self.names(batch["index"].tolist())
+        return self.item_names(batch["index"].tolist())
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
         """The items of a batch at once."""

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ssl_ebm.data.clip_windows import ClipWindows
 from ssl_ebm.data.image_items import ImageDataset
 from ssl_ebm.data.labelled_text import LabelledText
-from ssl_ebm.data.loading import StreamData, found_in
+from ssl_ebm.data.loading import StreamData
 from ssl_ebm.data.moving_digits import MovingDigitsDataset
 from ssl_ebm.data.randomness import uniforms
 from ssl_ebm.errors import UserError
@@ -44,9 +44,9 @@ class Chosen(Dataset[dict[str, Tensor]]):
         inner = self.dataset.plain() if hasattr(self.dataset, "plain") else self.dataset
         return Chosen(inner, self.places, self.first_epoch)
 
-    def names(self, items: Sequence[int]) -> list[str] | None:
+    def item_names(self, items: Sequence[int]) -> list[str] | None:
         """What the files of items are called; None: they have none of their own."""
-        names = found_in(self.dataset, "names")
+        names = getattr(self.dataset, "item_names", None)
         return None if names is None else names(self._wanted(items))
 
     def _wanted(self, items: Sequence[int]) -> list[int]:

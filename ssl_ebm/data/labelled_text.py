@@ -100,13 +100,13 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         item = {"tokens": self.tokens[place].long(), "index": torch.tensor(place)}
         return item if self.labels[place] < 0 else item | {"label": self.labels[place]}
 
-    def names(self, items: Sequence[int]) -> list[str]:
+    def item_names(self, items: Sequence[int]) -> list[str]:
         """Where documents stand: their file, and its line."""
         return [os.fsdecode(self._names[index % len(self)]) for index in items]
 
     def names_in_batch(self, batch: Mapping[str, Tensor]) -> list[str]:
         """The same of a batch."""
-        return self.names(batch["index"].tolist())
+        return self.item_names(batch["index"].tolist())
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """A batch of items: tokens (B, T) int64, T the length of the longest document, to a multiple of 8,

@@ -28,6 +28,7 @@ from ssl_ebm.data.read_watch import ReadWatch
 from ssl_ebm.errors import UserError
 
 MEMORY_SHARE = 0.5  # of the machine's memory, at most, for decoded files
+IN_A_WORKER = "Caught UserError in DataLoader worker"  # how PyTorch begins
 READ_TIMEOUT = 600.0  # seconds
 NAMED = 10  # files that a warning names; `describe` lists all
 DEFLATED = 1032  # times as large as it lies in a ZIP or gzip file, at most, is what was deflated (zlib.net)
@@ -36,9 +37,12 @@ SPREAD_KEY = stream_key(0, "order of validation")  # of no run's seed: their val
 HELD = 2**17  # items of which an epoch's order is held in memory: any permutation, all equally likely
 
 
-def _last_line(error: UserError) -> UserError:
+def _message_alone(error: UserError) -> UserError:
     """The message alone: a loader wraps an error of a worker into the worker's traceback."""
-    return UserError(str(error).strip().splitlines()[-1].removeprefix("ssl_ebm.errors.UserError: "))
+    text = str(error)
+    if IN_A_WORKER in text:
+        text = text.rpartition("ssl_ebm.errors.UserError: ")[2]
+    return UserError(text.strip())
 
 
 def _check_place(processes: int) -> None:
@@ -190,7 +194,7 @@ class _Loader(DataLoader[Any]):
             with self.watch or nullcontext():
                 return next(batches)
         except UserError as error:
-            raise _last_line(error) from error
+            raise _message_alone(error) from error
 
 
 class StreamLoader(_Loader):
@@ -365,7 +369,7 @@ class StreamData(LightningDataModule, ABC):
     def names_of_items(self, items: Sequence[int]) -> list[str] | None:
         """What the files of training items are called, as `items_of_batch` counts these; None: they come from
         no files, or from many."""
-        names = found_in(self.train_dataset, "names")
+        names = getattr(self.train_dataset, "item_names", None)
         return None if names is None else names(items)
 
     def names_in_batch(self, split: str, batch: Mapping[str, Tensor]) -> list[str] | None:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ HANGING_READ = (
     "the data loader gave no batch for {:g} s: the storage hangs, or is slower than --read_timeout; "
     "look at it, and go on with --ckpt_path last"
 )
+LAST_WORDS = 10.0  # seconds, at most
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DEATH_BY_SIGNAL = re.compile(r"DataLoader worker \(pid")  # what torch's handler of SIGCHLD raises
 SIGNAL_DELAY = 5.0  # seconds between the end of a worker's pipe and that signal, at most
@@ -100,8 +102,12 @@ def end_for_hanging_read(seconds: float) -> NoReturn:
     Args:
         seconds: that the read has lasted.
     """
-    print(f"ssl-ebm: error: {HANGING_READ.format(seconds)}", file=sys.__stderr__, flush=True)
+    last = threading.Timer(LAST_WORDS, os._exit, (2,))  # what is said may go to the storage that hangs
+    last.daemon = True
+    last.start()
     with contextlib.suppress(OSError, ValueError):  # it is full, or closed
+        print(f"ssl-ebm: error: {HANGING_READ.format(seconds)}", file=sys.__stderr__, flush=True)
+    with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(2)
 

@@ -12,6 +12,7 @@ _OF_A_LAUNCHER = (
     *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
     *("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"),
 )
+_SHELLS = ("bash", "interactive")  # names of jobs, as `SLURMEnvironment.detect` of Lightning knows them
 _ELASTIC = "TORCHELASTIC_"  # begins torchrun's others
 _INSTEAD = {
     "compare": "it starts its trainings itself, one on each GPU or core",
@@ -23,9 +24,11 @@ def processes_launched() -> int:
     """How many processes torchrun or srun has started for this command; 1 without them.
 
     (A batch script of SLURM knows the number of tasks of its job, too, but is one process: srun counts those
-    of a step.)
+    of a step. A shell that srun has started is one as well, though its step may have several.)
     """
-    counts = [os.environ.get("SLURM_STEP_NUM_TASKS", "")]
+    counts = []
+    if os.environ.get("SLURM_JOB_NAME") not in _SHELLS:
+        counts.append(os.environ.get("SLURM_STEP_NUM_TASKS", ""))
     if "RANK" in os.environ:
         counts.append(os.environ.get("WORLD_SIZE", ""))
     return max([1, *(int(count) for count in counts if count.isdigit())])

@@ -57,7 +57,7 @@ def _append(path: Path, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) 
     try:
         with open(path, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, keys).writerows(rows)
-    except OSError:
+    except BaseException:  # Ctrl-C among them
         with suppress(OSError):
             os.truncate(path, size)
         raise

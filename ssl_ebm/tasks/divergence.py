@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -64,6 +66,12 @@ class DivergenceWatch(nn.Module):
         self.norms = torch.empty(0)
         self.norms_step = torch.zeros((), dtype=torch.int64)
         self.current = -1  # number of the batch that is being trained on
+
+    def begin(self) -> None:
+        """Forgets what an earlier training has seen."""
+        for value, start in ((self.diverged, False), (self.value, 0), (self.batch, -1), (self.skipped, 0)):
+            value.fill_(start)
+        self.told, self.current = 0, -1
 
     @property
     def earliness(self) -> Tensor:
@@ -183,6 +191,7 @@ class WatchedTask(LightningModule):
             )
 
     def on_train_start(self) -> None:
+        self.divergence.begin()
         self.divergence.norms, self.divergence.norms_step = self._norms()
 
     def logs_this_step(self) -> bool:
@@ -217,6 +226,11 @@ class WatchedTask(LightningModule):
         if stepped and self.global_step % CHECK_STEPS == 0:
             self._stop_if_diverged()
             self._keep_norms()
+
+    def on_validation_start(self) -> None:
+        # What is drawn with such weights ends in errors of its own, which say nothing of the cause.
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self._stop_if_weights_diverged()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A checkpoint never holds weights that a loss or gradient which diverged has touched.
@@ -272,7 +286,8 @@ class WatchedTask(LightningModule):
     @torch.no_grad()
     def _norms(self) -> tuple[Tensor, Tensor]:
         """(P,), float32: norms of what this process has of each weight, and (), int64: after which step."""
-        norms = torch.stack(torch._foreach_norm([own_part(p).float() for p in self.parameters()]))
+        parts = [own_part(p) for p in self.parameters()]
+        norms = torch.stack(torch._foreach_norm(parts, 2, torch.float32))
         return norms, torch.full((), self.global_step, device=norms.device)
 
     def _keep_norms(self) -> None:
@@ -292,15 +307,19 @@ class WatchedTask(LightningModule):
         watch = self.divergence
         batch = None if watch.batch < 0 else int(watch.batch)  # weights alone: in none
         data: Any = getattr(self.trainer, "datamodule", None)
-        known = isinstance(data, StreamData) and batch is not None
+        # Of batches that are overfitted the Trainer chooses the items.
+        known = isinstance(data, StreamData) and batch is not None and not self.trainer.overfit_batches
         items = data.items_of_batch(batch) if known else None
+        names = None
+        with suppress(Exception):  # of a dataset of the user's own: the divergence matters more
+            names = data.names_of_items(items) if items else None
         rank = f".{self.global_rank}" if self.trainer.world_size > 1 else ""
         path = Path(self.trainer.default_root_dir) / f"diverged{rank}.json"
         report = {
             "loss": "finite" if value == 0 else (value if math.isfinite(value) else str(value)),
             "batch": batch,
             "items": items,
-            "names": data.names_of_items(items) if items else None,
+            "names": names,
             "steps_left_out": skipped,
             "norms_of_weights_before": {"step": int(watch.norms_step), "norms": self._named(watch.norms)},
             "norms_of_weights_at_the_end": self._named(self._norms()[0]),

@@ -81,6 +81,20 @@ def test_pictures_read_on_demand(pictures: Path, workers: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*the next picture takes its place")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_name_with_a_line_break_cuts_no_message(pictures: Path, workers: int) -> None:
+    for number, path in enumerate(sorted(pictures.rglob("*.png"))):
+        if number < 9:
+            path.unlink()
+            path.with_name(f"two\nlines {number}.png").write_bytes(b"broken")
+    data = ImageFolder(
+        str(pictures), size=4, in_memory=False, batch_size=2, workers=workers, on_broken="stop"
+    )
+    data.setup("fit")
+    with pytest.raises(UserError, match=r"(?s)^.*two\nlines \d\.png cannot be read .* copy it again$"):
+        list(data.train_dataloader())
+
+
 def test_a_training_stops_with_one_line(pictures: Path, capfd: pytest.CaptureFixture[str]) -> None:
     network = described(
         "ssl_ebm.networks.completion.ConvolutionalCompletion", channels=3, parts=4, width=8, levels=1

@@ -101,6 +101,27 @@ def test_a_training_goes_on_while_metrics_cannot_be_written(
     assert all(float(row["loss"]) > 0 for row in found)
 
 
+def test_rows_are_not_written_twice_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = WholeTable(str(tmp_path))
+    table.log_metrics({"loss": 1.0}, 0)
+    table.save()
+    write = csv.DictWriter.writerows
+
+    def interrupted(self: Any, rows: Any) -> None:
+        write(self, rows)
+        raise KeyboardInterrupt
+
+    table.log_metrics({"loss": 2.0}, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(csv.DictWriter, "writerows", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            table.save()
+    table.save()
+    assert Path(table.metrics_file_path).read_text().split() == ["loss,step", "1.0,0", "2.0,1"]
+
+
 def test_a_new_column_that_cannot_be_written_loses_no_row(
     tmp_path: Path, room: Callable[[int], None]
 ) -> None:

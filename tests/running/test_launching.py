@@ -21,6 +21,7 @@ ALONE: list[dict[str, str]] = [
     {**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"},
     {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"},  # a batch script
     {**SRUN, "SLURM_STEP_NUM_TASKS": "1"},
+    {**SRUN, "SLURM_JOB_NAME": "bash"},  # srun --ntasks 2 --pty bash
 ]
 REFUSED = {
     "compare": ["--config", "a.yaml", "--out", "out"],

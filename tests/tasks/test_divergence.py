@@ -235,6 +235,48 @@ def test_each_look_tells_of_the_steps_that_were_left_out_since(
     assert poison.changed == [step not in (0, 4, 5) for step in range(STEPS)]
 
 
+def test_no_validation_is_made_with_weights_that_are_not_finite(tmp_path: Path) -> None:
+    """Nothing can be drawn from a prior that is not finite, and that error would say nothing of the cause."""
+    with pytest.raises(UserError, match=rf"not finite \(nan\).*batch {BAD}; its items"):
+        train(
+            tmp_path, 0, Poison(), steps=50, limit_val_batches=1, val_check_interval=BAD + 1,
+            check_val_every_n_epoch=None,
+        )  # fmt: skip
+
+
+def test_items_that_the_trainer_chooses_are_not_accused(tmp_path: Path) -> None:
+    """Batches that are overfitted are not those of the stream."""
+    with pytest.raises(UserError, match="not finite"):
+        train(tmp_path, 0, Poison(), overfit_batches=2)
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert (report["batch"], report["items"], report["names"]) == (BAD, None, None)
+
+
+@pytest.mark.parametrize("names", [["a class", "another"], lambda items: 1 / 0], ids=["a list", "an error"])
+def test_what_a_dataset_of_ones_own_calls_its_items_hides_no_divergence(names: Any, tmp_path: Path) -> None:
+    data = digits(1)
+    data.setup("fit")
+    data.train_dataset.names = data.train_dataset.item_names = names
+    fitter = trainer(STEPS, callbacks=[Poison()], default_root_dir=tmp_path, limit_val_batches=0)
+    with pytest.raises(UserError, match=r"not finite.*diverged\.json"):
+        fitter.fit(small(), datamodule=data)
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert len(report["items"]) == data.batch_size
+    assert report["names"] is None
+
+
+def test_a_training_after_one_that_diverged_begins_anew(tmp_path: Path) -> None:
+    task = small()
+    before = {name: weights.clone() for name, weights in task.state_dict().items()}
+    settings: dict[str, Any] = {"default_root_dir": tmp_path, "limit_val_batches": 0}
+    with pytest.raises(UserError, match="not finite"):
+        trainer(STEPS, callbacks=[Poison()], **settings).fit(task, datamodule=digits(1))
+    task.load_state_dict(before)
+    fitter = trainer(STEPS, **settings)
+    fitter.fit(task, datamodule=digits(1))
+    assert fitter.global_step == STEPS
+
+
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     """A step that was left out did not touch them, so it is no excuse."""
 

@@ -56,7 +56,8 @@ class Frozen:
         """(B, D) float, or (B, T, D) where nothing is pooled."""
         inputs = self.task.inputs(batch).to(self.task.device)
         if inputs.is_floating_point():
-            inputs = inputs.to(self.task.dtype)
+            weights = (one.dtype for one in self.task.parameters() if one.is_floating_point())
+            inputs = inputs.to(next(weights, inputs.dtype))
         if not self._modules:
             whole: Tensor = self.task.representation(inputs).float()
             return whole[:, None] if self.pooling == "none" else whole

@@ -111,3 +111,13 @@ def test_a_grid_of_patches_leaves_the_class_token_out() -> None:
     patches = np.array(tokens[:, 1:]).reshape(2, 4, 2, 4, 2, 24)
     wanted = patches.mean((2, 4)).transpose(0, 3, 1, 2).reshape(2, -1)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_inputs_are_brought_to_the_weights(dtype: torch.dtype) -> None:
+    """Which `task.dtype` does not know of bfloat16."""
+    batch = {"image": torch.rand(3, 1, 16, 16)}
+    expected = Frozen(inpainting())(batch)
+    found = Frozen(inpainting().to(dtype))(batch)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
