@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader, TensorDataset
 
-from ssl_ebm.data.loading import StreamLoader, StreamSampler
+from ssl_ebm.data.loading import StreamLoader
+from ssl_ebm.data.sampling import StreamSampler
 from ssl_ebm.errors import UserError
 
 

@@ -308,7 +308,11 @@ class WatchedTask(LightningModule):
         batch = None if watch.batch < 0 else int(watch.batch)  # weights alone: in none
         data: Any = getattr(self.trainer, "datamodule", None)
         # Of batches that are overfitted the Trainer chooses the items.
-        known = isinstance(data, StreamData) and batch is not None and not self.trainer.overfit_batches
+        known = (
+            isinstance(data, StreamData)
+            and batch is not None
+            and not getattr(self.trainer, "overfit_batches", 0)
+        )
         items = data.items_of_batch(batch) if known else None
         names = None
         with suppress(Exception):  # of a dataset of the user's own: the divergence matters more

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
-from ssl_ebm.data import MovingDigits, loading
-from ssl_ebm.data.loading import HELD, OrderedSampler, StreamSampler
+from ssl_ebm.data import MovingDigits, loading, sampling
+from ssl_ebm.data.sampling import HELD, OrderedSampler, StreamSampler
 from ssl_ebm.errors import UserError
 
 SETTINGS: dict[str, Any] = {
@@ -53,7 +53,7 @@ def test_batches_do_not_depend_on_the_workers(split: str) -> None:
 def test_each_epoch_of_the_stream_is_a_permutation(
     items: int, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "HELD", held)
+    monkeypatch.setattr(sampling, "HELD", held)
     dataset = TensorDataset(torch.arange(items))
     streams = []
     for seed in (0, 1):

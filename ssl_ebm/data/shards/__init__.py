@@ -3,7 +3,7 @@
 A shard is an uncompressed tar file that holds the original files as they are, so that `tar`, webdataset and
 whatever else reads tar files read it. Beside the shards lies an index of where each file begins. With it any
 item is one read away, so shards are read through the order that all data of this project is read in
-(`loading.StreamSampler`), and batches are those of the original folder, to the bit.
+(`sampling.StreamSampler`), and batches are those of the original folder, to the bit.
 
 Why the index is our own, and not litdata's or webdataset's (0.2.76 and 1.0.2, measured on 20,000 and 100,000
 items):
