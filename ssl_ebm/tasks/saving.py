@@ -14,6 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import whole
 
+FOLDER = 0x10  # the bit of MS-DOS in the attributes of a part of an archive
+
 
 class WholeFileIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, waits for the disk, and renames it: the path holds the old file
@@ -37,11 +39,13 @@ def is_whole(path: str | Path) -> bool:
     """Whether a checkpoint is there, and holds what was written.
 
     torch's format is a ZIP archive: every part has its CRC-32, and the list of parts stands at the end, where
-    a torn file has none. torch itself does not look at the checksums.
+    a torn file has none. torch itself does not look at the checksums, and of a part that is marked as a
+    folder it takes what happens to be in memory for the content.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+            folders = any(part.external_attr & FOLDER for part in archive.infolist())
+            return archive.testzip() is None and not folders
     except Exception:  # of another type for each way in which the list can be wrong
         return False
 

@@ -94,7 +94,7 @@ def test_no_changed_bit_of_the_list_of_parts_stops_the_search(tmp_path: Path) ->
             last.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
             found = newest_whole(tmp_path)
             damaged += found != last
-            if place % 16 == bit:  # loading takes longer
+            if found == last or place % 16 == bit:  # loading takes longer
                 assert step_of(found) == (2 if found == last else 1)
     assert damaged > len(whole) - start
 
