@@ -89,11 +89,25 @@ class PrivateData(ToyData):
     Args:
         user: its name there.
         api_token: its password.
+        credentials: of other servers.
     """
 
-    def __init__(self, user: str, api_token: str | None = None, width: int = 4) -> None:
+    def __init__(
+        self,
+        user: str,
+        api_token: str | None = None,
+        credentials: dict[str, Any] | None = None,
+        width: int = 4,
+    ) -> None:
         super().__init__(width)
-        self.user, self.api_token = user, api_token
+        self.user, self.api_token, self.credentials = user, api_token, credentials
+
+    def describe(self) -> dict[str, Any]:
+        return {"user": self.user, "server": {"name": "a", "password": self.api_token}}
+
+    def fingerprint(self, of: str) -> str:
+        """Of its own, which is none of the project's."""
+        return of
 
 
 class _Endless(torch.utils.data.Dataset[Any]):

@@ -15,6 +15,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.report.studies import check_data
 from ssl_ebm.running.runs import Run
 from ssl_ebm.tasks.latent_prediction import LatentPrediction
+from ssl_ebm.tasks.secret_settings import without_secrets
 
 MODELS = ("least_squares", "latent_ebm")  # one config for each, in any order
 PARAMETER_TOLERANCE = 0.1  # the larger network may have this much more than the smaller
@@ -101,9 +102,10 @@ def read_entries(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> 
 
 
 def resolved(run: Run) -> dict[str, Any]:
-    """All settings of a run as ``fit`` saves them, without those that do not matter for what is trained."""
+    """All settings of a run as ``fit`` saves them, without those that do not matter for what is trained, and
+    without secrets."""
     settings = yaml.safe_load(run._parser(run.subcommand).dump(run.config[run.command]))
-    return trained_settings(settings)
+    return trained_settings(without_secrets(settings).settings)
 
 
 def trained_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

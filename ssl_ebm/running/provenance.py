@@ -12,10 +12,11 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import SaveConfigCallback
@@ -23,9 +24,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 import ssl_ebm
 from ssl_ebm import __version__
-from ssl_ebm.files import sha256_of, whole, write_whole
-from ssl_ebm.running.secret_settings import secrets_in, without_secrets
+from ssl_ebm.data.loading import StreamData
+from ssl_ebm.errors import UserError, in_one_line
+from ssl_ebm.files import sha256_of, write_whole
 from ssl_ebm.tasks.learning_rate import global_batch
+from ssl_ebm.tasks.secret_settings import without_secrets
 
 VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
 GIT_PATIENCE = 20  # seconds
@@ -36,7 +39,9 @@ CONFIG, RECORD = "config.yaml", "run.json"  # of a run, in its folder
 class SaveConfig(SaveConfigCallback):
     """Writes the resolved settings of a training run to ``run_dir/config.yaml``, beside its checkpoints, once
     the weights of its checkpoint are in place: one that does not fit leaves those of an earlier run there. Of
-    settings that look like a secret it leaves the values out."""
+    settings that look like a secret it leaves the values out: whoever reads the file must give them
+    again. But of a task, or DataModule, of one's own that keeps them by `save_hyperparameters`, checkpoints
+    and loggers have all settings as they are."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         pass  # where Lightning's own writes them
@@ -48,15 +53,16 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         config = self.config.clone()
         config["ckpt_path"] = None  # a repetition begins where the run began
-        with whole(Path(trainer.default_root_dir) / CONFIG, on_disk=True) as partial:
-            self.parser.save(config, str(partial), overwrite=True, multifile=False)
-            text = partial.read_text(encoding="utf-8")
-            if secrets := secrets_in(text):
-                partial.write_text(without_secrets(text), encoding="utf-8")
-                rank_zero_warn(
-                    f"{CONFIG} and {RECORD} leave out what looks like a secret, which a repetition needs "
-                    f"again: {', '.join(secrets)} (variables of the environment are a better place for it)"
-                )
+        text = self.parser.dump(config)
+        shown, hidden = without_secrets(yaml.safe_load(text))
+        if hidden:
+            text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+            names = sorted({name.rpartition(".")[2] for name in hidden})
+            rank_zero_warn(
+                f"{CONFIG} and {RECORD} leave out what looks like a secret, which a repetition needs "
+                f"again: {', '.join(names)} (variables of the environment are a better place for it)"
+            )
+        write_whole(Path(trainer.default_root_dir) / CONFIG, text, on_disk=True)
 
 
 def versions() -> dict[str, str]:
@@ -73,10 +79,17 @@ def _peak_rate(trainer: Trainer) -> float | None:
 
 def _described(data: Any) -> dict[str, Any] | None:
     """What a DataModule says of itself, and the fingerprint of its files; None where it says nothing."""
-    describe, fingerprint = (getattr(data, name, None) for name in ("describe", "fingerprint"))
-    if describe is None:
+    describe = getattr(data, "describe", None)
+    return None if describe is None else {**describe(), "fingerprint": _fingerprint(data)}
+
+
+def _fingerprint(data: Any) -> Mapping[str, object] | None:
+    """That of the files of a set of this package; None where there is none, or it cannot be taken."""
+    try:
+        return data.fingerprint() if isinstance(data, StreamData) else None
+    except (OSError, UserError) as error:
+        rank_zero_warn(f"{RECORD} has no fingerprint of the data's files ({in_one_line(error)})")
         return None
-    return {**describe(), "fingerprint": None if fingerprint is None else fingerprint()}
 
 
 def git_state(folder: str | Path) -> dict[str, Any] | None:
@@ -150,7 +163,8 @@ class RunRecord(Callback):
             )
             now["learning_rate"] = before
         _warn_of_other_data(earlier[-1] if earlier else {}, now)
-        text = json.dumps([*earlier, now], indent=1, default=str) + "\n"
+        starts = without_secrets([*earlier, now]).settings
+        text = json.dumps(starts, indent=1, default=str) + "\n"
         write_whole(self.path, text, on_disk=True)
         scale = {name: now[name] for name in ("learning_rate", "items_of_step") if now[name] is not None}
         for logger in trainer.loggers:

@@ -27,7 +27,7 @@ from ssl_ebm.running.progress import ProgressLines
 from ssl_ebm.running.provenance import CONFIG, RECORD, RunRecord, SaveConfig
 from ssl_ebm.running.quiet import quieten
 from ssl_ebm.running.run_settings import add_settings, launched_settings
-from ssl_ebm.running.secret_settings import command_without_secrets, shown_without_secrets
+from ssl_ebm.running.secret_words import command_without_secrets, shown_without_secrets
 from ssl_ebm.running.trust import (
     Checked,
     check_configs,
@@ -50,6 +50,7 @@ from ssl_ebm.tasks.saving import (
     last_checkpoint,
     newest_whole,
 )
+from ssl_ebm.tasks.secret_settings import refuse_hidden
 from ssl_ebm.tasks.seeding import SeededSteps
 from ssl_ebm.tasks.signals import StopOnSignal
 
@@ -133,6 +134,7 @@ class Run(LightningCLI):
             ) from error
         except ValueError as error:  # of the system, as for a name with a null byte
             raise UserError(f"a setting cannot be read ({in_one_line(error)}): mend it") from error
+        refuse_hidden(self.config[self.command].as_dict())
         seed = self.setting("seed_everything")
         if not isinstance(seed, bool | None) and not 0 <= seed <= LARGEST_SEED:
             raise UserError(f"seed_everything is {seed}: use 0 to {LARGEST_SEED}")

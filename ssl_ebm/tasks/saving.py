@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import whole
+from ssl_ebm.tasks.secret_settings import without_secrets
 
 FOLDER = 0x10  # the bit of MS-DOS in the attributes of a part of an archive
 
@@ -145,10 +146,10 @@ class MakeRoom(Callback):
 
 def note_data(checkpoint: dict[str, Any], trainer: Trainer) -> None:
     """Says in a checkpoint what data it saw: entry ``data``, what the DataModule's ``describe`` returns, if
-    it has that. Once is enough."""
+    it has that, without secrets. Once is enough."""
     describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
     if describe is not None and "data" not in checkpoint:
-        checkpoint["data"] = describe()
+        checkpoint["data"] = without_secrets(describe()).settings
 
 
 class LastCheckpoint(Checkpoint):
