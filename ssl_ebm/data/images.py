@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from abc import abstractmethod
@@ -211,8 +212,11 @@ class IdxImages(ImageData):
 
     def fingerprint(self) -> fingerprints.Fingerprint:
         kinds = ("images-idx3", "labels-idx1")
-        stems = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in kinds]
-        return fingerprints.of_paths([find_idx(self.folder, stem) for stem in stems])
+        found = []
+        for stem in (f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in kinds):
+            with contextlib.suppress(UserError):  # training needs no files of the test
+                found.append(find_idx(self.folder, stem))
+        return fingerprints.of_paths(found)
 
 
 class ImageFolder(ImageData):

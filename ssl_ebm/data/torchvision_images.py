@@ -101,7 +101,9 @@ class TorchvisionImages(ImageData):
     def fingerprint(self) -> fingerprints.Fingerprint:
         if self.set_name == "ImageNet":
             return fingerprints.of_folder(self.root, SUFFIXES)
-        return fingerprints.of_folder(self.root / _FOLDERS.get(self.set_name, f"{self.set_name}/raw"))
+        if self.set_name in _FOLDERS:
+            return fingerprints.of_folder(self.root / _FOLDERS[self.set_name])
+        return fingerprints.of_paths([self.root / self.set_name / "raw" / name for name in _IDX_FILES])
 
     def prepare_data(self) -> None:
         """Downloads the set, where it is missing and `download` asks for it; Lightning calls it once."""
@@ -206,6 +208,7 @@ _FOLDERS = {
     "CIFAR100": "cifar-100-python",
     "STL10": "stl10_binary",
 }
+_IDX_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 _ON_DISK = {
     **{
         name: f"set root to the folder that holds {name}/raw/ with its four unpacked files"

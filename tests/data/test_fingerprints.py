@@ -130,7 +130,10 @@ SETS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], StreamData]]] = {
     ),
     "MNIST's files": (idx, lambda folder: IdxImages(str(folder))),
     "torchvision's": (
-        lambda folder: write(folder / "FashionMNIST" / "raw", ["a-idx3-ubyte", "b-idx3-ubyte"]),
+        lambda folder: write(
+            folder / "FashionMNIST" / "raw",
+            [f"{a}-{b}-ubyte" for a in ("train", "t10k") for b in ("images-idx3", "labels-idx1")],
+        ),
         lambda folder: TorchvisionImages("FashionMNIST", str(folder)),
     ),
     "texts": (
@@ -162,6 +165,56 @@ def test_every_set_of_files_has_one(name: str, tmp_path: Path) -> None:
         path.write_bytes(content)
     assert len(files) > 1
     assert data(tmp_path / "copy").fingerprint() == first
+
+
+def test_of_very_many_files_an_even_share_of_the_sizes_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And all names; no other size is asked for."""
+    for limit in ("MOST_FILES", "MOST_SIZES"):
+        monkeypatch.setattr(fingerprints, limit, 4)
+    asked: list[str] = []
+    stat = Path.stat
+
+    def looking(path: Path, **settings: bool) -> os.stat_result:
+        asked.append(path.name)
+        return stat(path, **settings)
+
+    folder = write(tmp_path / "data", [f"{n}.png" for n in range(10)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", looking)
+        first = fingerprints.of_folder(folder)
+    assert first["of"] == "names and one in 3 of the sizes of 10 files"
+    assert asked == ["0.png", "3.png", "6.png", "9.png"]
+    (folder / "4.png").write_text("longer than it was before")
+    assert fingerprints.of_folder(folder) == first
+    (folder / "6.png").write_text("longer than it was before")
+    assert fingerprints.of_folder(folder) != first
+    (folder / "6.png").write_text("content of 6.png")
+    assert fingerprints.of_folder(folder) == first
+    (folder / "4.png").rename(folder / "40.png")
+    assert fingerprints.of_folder(folder)["sha256"] != first["sha256"]
+
+
+def test_files_of_the_test_that_are_missing_are_left_out(tmp_path: Path) -> None:
+    """Training does without them."""
+    idx(tmp_path)
+    both = IdxImages(str(tmp_path)).fingerprint()
+    for path in tmp_path.rglob("t10k*"):
+        path.unlink()
+    found = IdxImages(str(tmp_path)).fingerprint()
+    assert both["of"] == "names, sizes and content of 4 files"
+    assert found["of"] == "names, sizes and content of 2 files"
+    assert found["sha256"] != both["sha256"]
+
+
+def test_archives_beside_the_files_of_a_set_do_not_count(tmp_path: Path) -> None:
+    """torchvision leaves them there, and does not read them."""
+    make, data = SETS["torchvision's"]
+    make(tmp_path)
+    before = data(tmp_path).fingerprint()
+    (tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(b"an archive")
+    assert data(tmp_path).fingerprint() == before
 
 
 def test_tables_beside_the_files_count(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 import ssl_ebm
 from ssl_ebm.cli import main
-from ssl_ebm.data import ImageFolder
+from ssl_ebm.data import FontDigits, ImageFolder
 from ssl_ebm.errors import UserError
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.provenance import git_state, versions
@@ -177,6 +177,26 @@ def test_a_run_names_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.warns(UserWarning, match="the files of the data have changed since the start"):
         assert main([*go_on, "3"]) == 0
     assert latest()["data"]["fingerprint"] != first["data"]["fingerprint"]
+
+
+def test_files_that_give_no_fingerprint_stop_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def fail(_: FontDigits) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(FontDigits, "fingerprint", fail)
+    fit = ["fit", "--model", "ssl_ebm.tasks.Inpainting", "--model.network"]
+    fit += [json.dumps(SMALL).replace('"channels": 3', '"channels": 1')]
+    fit += ["--data", "ssl_ebm.data.FontDigits", "--data.size", "16", "--data.batch_size", "4"]
+    fit += ["--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "0", "--trainer.max_steps", "1"]
+    with pytest.warns(UserWarning, match=r"run.json has no fingerprint .*Stale file handle"):
+        assert main([*fit, "--run_dir", "run"]) == 0
+    (start,) = json.loads(Path("run/run.json").read_text())
+    assert start["data"]["name"] == "FontDigits"
+    assert start["data"]["fingerprint"] is None
 
 
 def test_the_state_of_a_repository_is_its_commit_and_whether_files_differ(tmp_path: Path) -> None:
