@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ NAMES_OF_CLASSES = "classes"  # entry of an output that says what its classes ar
 CLASSES = ("class", "label")  # columns of which it does
 PROBABILITY = "probability"  # of every class
 NUMBERS = ("index", "clip", "start")  # entries of a batch that say which items these are
+NO_TEXT = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # half a character, and no byte of a file's name
 
 
 class Predictions(Callback):
@@ -29,7 +31,7 @@ class Predictions(Callback):
             ("index"; of clips "clip", and the first frame, "start"), the name of its file where there is one,
             and everything of which an item has one number: of a tensor (B,) "prediction", of a dictionary of
             tensors those that are (B,), and of a "probability" (B, K) the largest. Classes are written as
-            their names.
+            their names (a half of a character in one as \\ud800).
 
     Each of several processes writes what it predicted, to predictions.RANK.pt and .csv.
 
@@ -99,5 +101,10 @@ def _readable(name: str, values: Tensor, classes: Any) -> list[Any]:
     """Values (B,) as a table has them."""
     found: list[Any] = values.tolist()
     if name in CLASSES and isinstance(classes, list):
-        return [classes[number] if 0 <= number < len(classes) else "" for number in found]
+        names = (classes[number] if 0 <= number < len(classes) else "" for number in found)
+        return [NO_TEXT.sub(_escaped, str(one)) for one in names]
     return [f"{one:.6g}" if isinstance(one, float) else one for one in found]
+
+
+def _escaped(half: re.Match[str]) -> str:
+    return f"\\u{ord(half[0]):x}"

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
@@ -43,6 +44,16 @@ def test_a_row_has_one_number_of_each_kind_and_classes_their_names(tmp_path: Pat
     assert [row["class"] for row in rows[:3]] == ["dog", "cat, or a kitten", "cat, or a kitten"]
     assert [row["label"] for row in rows[:3]] == ["", "cat, or a kitten", "dog"]
     assert [float(row["probability"]) for row in rows[:3]] == [0.9, 0.75, 0.5]
+
+
+def test_a_name_of_a_class_that_is_no_text_is_written_escaped(tmp_path: Path) -> None:
+    """As a corpus in JSON may hold: halves of characters. Bytes of a file's name are written as they are."""
+    batch = {"class": torch.tensor([0, 1, 2]), "classes": ["a\ud800b", "\udfff\udc7f", "\udc80\udcff"]}
+    with pytest.raises(UnicodeDecodeError):  # such bytes are no UTF-8
+        table_of(tmp_path, [batch])
+    with open(tmp_path / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        found = [row["class"] for row in csv.DictReader(file)]
+    assert found == ["a\\ud800b", "\\udfff\\udc7f", "\udc80\udcff"]
 
 
 def test_numbers_that_stand_alone_are_the_prediction(tmp_path: Path) -> None:
