@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -494,6 +495,50 @@ def test_a_read_that_hangs_in_the_process_itself_ends_it(tmp_path: Path) -> None
     assert read_checkpoint("run/checkpoints/last.ckpt")["global_step"] == 4
     lines = Path("run/metrics/version_0/metrics.csv").read_text().splitlines()
     assert len(lines) == 1 + 4
+
+
+class _Waiting(_Hanging):
+    """The read of a later item comes back when it has been given up."""
+
+    def __init__(self, dataset: Any, given_up: threading.Event) -> None:
+        super().__init__(dataset)
+        self.given_up = given_up
+
+    def __getitem__(self, index: int) -> Any:
+        assert index < len(self) or self.given_up.wait(60)
+        return self.dataset[index % len(self)]
+
+
+@pytest.mark.parametrize("by_command", [True, False], ids=["command", "script"])
+def test_a_read_that_hangs_ends_no_process_of_a_script(
+    by_command: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only that of the command."""
+    given_up, statuses, warned = threading.Event(), list[int](), list[str]()
+
+    def end(status: int) -> None:
+        statuses.append(status)
+        given_up.set()
+
+    def warn(message: str, *_: Any, **__: Any) -> None:
+        if "gave no batch for 0.5 s: the storage hangs" in str(message):
+            warned.append(str(message))
+            given_up.set()
+
+    real = MovingDigits.make_dataset
+    monkeypatch.setattr(
+        MovingDigits, "make_dataset", lambda data, split: _Waiting(real(data, split), given_up)
+    )
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(warnings, "warn", warn)
+    settings = [*FRAMES, "--data.workers", "0", "--read_timeout", "0.5", "--trainer.max_steps", "6"]
+    settings += ["--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"]
+    if by_command:
+        assert main(["fit", *settings]) == 0  # its process would have ended
+    else:
+        Run("fit", settings).execute()
+    assert read_checkpoint("run/checkpoints/last.ckpt")["global_step"] == 6
+    assert (statuses, len(warned)) == (([2], 0) if by_command else ([], 1))
 
 
 FRAMES = ["--data", "ssl_ebm.data.MovingDigits", "--data.train_clips", "16", "--data.batch_size", "4"]

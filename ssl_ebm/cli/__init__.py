@@ -13,6 +13,7 @@ from pathlib import Path
 from ssl_ebm.cli import commands
 from ssl_ebm.cli.parser import TAKE_SETTINGS, TRAINER_COMMANDS, make_parser
 from ssl_ebm.errors import UserError, in_one_line
+from ssl_ebm.running.failures import ending_for_hanging_reads
 from ssl_ebm.running.launching import refuse_several_processes
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     warnings.formatwarning = _format_warning
     try:
-        dispatch(arguments)
+        with ending_for_hanging_reads():
+            dispatch(arguments)
     except (UserError, argparse.ArgumentError) as error:
         print(f"ssl-ebm: error: {in_one_line(error)}", file=sys.stderr)
         return 2

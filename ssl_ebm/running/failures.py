@@ -12,7 +12,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from functools import partial
 from typing import NoReturn
 
 from ssl_ebm.errors import in_one_line
@@ -31,6 +34,7 @@ HANGING_READ = (
 )
 LAST_WORDS = 10.0  # seconds, at most
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ENDS = ContextVar("whether a hanging read ends the process", default=False)
 DEATH_BY_SIGNAL = re.compile(r"DataLoader worker \(pid")  # what torch's handler of SIGCHLD raises
 SIGNAL_DELAY = 5.0  # seconds between the end of a worker's pipe and that signal, at most
 # What Python, NumPy and torch say of numbers that no memory or integer holds.
@@ -92,7 +96,29 @@ def take_late_signal(error: BaseException) -> None:
             time.sleep(SIGNAL_DELAY)  # cut short by the error
 
 
-def end_for_hanging_read(seconds: float) -> NoReturn:
+@contextlib.contextmanager
+def ending_for_hanging_reads() -> Iterator[None]:
+    """A block, that of a command, in which `give_up_hanging_read` ends the process."""
+    before = _ENDS.set(True)
+    try:
+        yield
+    finally:
+        _ENDS.reset(before)
+
+
+def give_up_hanging_read(seconds: float) -> Callable[[], None]:
+    """What to do, from another thread, when a read lasts too long: a command ends its process; to a script or
+    notebook, whose process it is, a warning says so.
+
+    Args:
+        seconds: that the read has lasted.
+    """
+    if _ENDS.get():
+        return partial(_end_for_hanging_read, seconds)
+    return partial(warnings.warn, HANGING_READ.format(seconds), stacklevel=1)
+
+
+def _end_for_hanging_read(seconds: float) -> NoReturn:
     """Ends the process as a mistake of the user does, with a line and exit status 2, from another thread than
     the one that the system holds.
 

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ssl_ebm.data.read_watch import ReadWatch
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.loggers import wandb_logger
 from ssl_ebm.running.arguments import merge_parts, names_a_task
-from ssl_ebm.running.failures import end_for_hanging_read, remedy_for, take_late_signal
+from ssl_ebm.running.failures import give_up_hanging_read, remedy_for, take_late_signal
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.metrics import MetricsTable
 from ssl_ebm.running.predictions import Predictions
@@ -286,6 +285,9 @@ class Run(LightningCLI):
     def execute(self) -> Any:
         """Runs the command; returns what the Trainer's method returns.
 
+        A read of data that hangs in this process for `--read_timeout` seconds is a warning here, from another
+        thread; the command ``ssl-ebm`` ends the process, which the system may hold.
+
         Raises:
             UserError: as for the class; another process trains in this folder.
         """
@@ -299,9 +301,9 @@ class Run(LightningCLI):
             self._add_wandb()
         arguments = self._prepare_subcommand_kwargs(self.command)
         arguments["ckpt_path"] = self.setting("ckpt_path")
-        end = partial(end_for_hanging_read, self.read_watch.seconds)
+        give_up = give_up_hanging_read(self.read_watch.seconds)
         try:
-            with self.read_watch.giving_up(end):
+            with self.read_watch.giving_up(give_up):
                 result = getattr(self.trainer, self.command)(weights_only=True, **arguments)
         except UserError:
             raise
