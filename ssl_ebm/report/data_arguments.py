@@ -12,6 +12,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.running.arguments import read_arguments
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.config_files import read_settings
+from ssl_ebm.tasks.secret_settings import refuse_hidden
 
 
 def data_description(data: str) -> dict[str, Any]:
@@ -39,7 +40,8 @@ def make_data(data: str, settings: Sequence[str]) -> LightningDataModule:
         settings: as in ``--data.folder DIR``.
 
     Raises:
-        UserError: as `data_description`; a setting that it does not have, or of something else.
+        UserError: as `data_description`; a setting that it does not have, or of something else, or one that
+            was left out of a run's settings as a secret.
     """
     described = data_description(data)
     given = dict(described.get("init_args") or {})
@@ -48,4 +50,5 @@ def make_data(data: str, settings: Sequence[str]) -> LightningDataModule:
         if not name.startswith("--data.") or len(words) != 1:
             raise UserError(f"unrecognized arguments: {' '.join(one.words)} (settings begin with --data.)")
         given[name.removeprefix("--data.")] = words[0]  # of the type that the setting has
+    refuse_hidden({"data": given})
     return build({"class_path": described["class_path"], "init_args": given}, LightningDataModule, "data")

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from ssl_ebm.cli import main
+from ssl_ebm.errors import UserError
+from ssl_ebm.report.data_arguments import make_data
 from ssl_ebm.running.runs import Run
 from ssl_ebm.running.secret_words import command_without_secrets
 from ssl_ebm.tasks.secret_settings import without_secrets
@@ -160,6 +162,8 @@ def test_settings_of_which_a_secret_was_left_out_are_refused(
         "ssl-ebm: error: data.api_token is HIDDEN, which stands for what was left out of a file: give it "
         "(--data.api_token VALUE)\n"
     )
+    with pytest.raises(UserError, match=r"data\.api_token is HIDDEN"):
+        make_data("run/config.yaml", ["--data.width", "4"])
     again += ["--data.api_token", "a"]
     assert main(again) == 2
     assert "data.credentials is HIDDEN" in capsys.readouterr().err
