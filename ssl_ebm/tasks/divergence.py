@@ -286,8 +286,7 @@ class WatchedTask(LightningModule):
     @torch.no_grad()
     def _norms(self) -> tuple[Tensor, Tensor]:
         """(P,), float32: norms of what this process has of each weight, and (), int64: after which step."""
-        parts = [own_part(p) for p in self.parameters()]
-        norms = torch.stack(torch._foreach_norm(parts, 2, torch.float32))
+        norms = torch.stack([_norm(own_part(p)) for p in self.parameters()])
         return norms, torch.full((), self.global_step, device=norms.device)
 
     def _keep_norms(self) -> None:
@@ -335,3 +334,9 @@ class WatchedTask(LightningModule):
             return ""
         what = "the" if batch is None else f"batch {batch}; its items and the"
         return f" ({what} weights' norms are in {path})"
+
+
+def _norm(weight: Tensor) -> Tensor:
+    """(), float32; of half precision without a copy of it in single precision."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return torch.linalg.vector_norm(weight, dtype=wide).float()

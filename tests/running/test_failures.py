@@ -46,8 +46,7 @@ def test_an_end_comes_where_nothing_can_be_said(hangs: bool, tmp_path: Path) -> 
         os.set_blocking(writing, True)
     else:
         os.close(reading)
-    program = (
-        "from ssl_ebm.running import failures; failures.LAST_WORDS = 0.5; failures.end_for_hanging_read(3)"
-    )
+    program = "from ssl_ebm.running import failures; failures.LAST_WORDS = 0.5\n"
+    program += "with failures.ending_for_hanging_reads(): failures.give_up_hanging_read(3)()"
     done = subprocess.run([sys.executable, "-c", program], stderr=writing, env=thread_limit(), timeout=120)
     assert done.returncode == 2

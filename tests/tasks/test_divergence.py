@@ -192,6 +192,14 @@ def test_the_norms_of_the_last_finite_weights_that_were_looked_at_are_kept(
     assert report["norms_of_weights_before"] == {"step": step, "norms": pytest.approx(norms, rel=1e-5)}
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_norms_are_taken_of_weights_of_any_precision(dtype: torch.dtype) -> None:
+    task = small().to(dtype)
+    found, _ = task._norms()
+    expected = [p.detach().double().norm() for p in task.parameters()]
+    torch.testing.assert_close(found, torch.stack(expected).float(), rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("poison", [Poison(), PoisonGradient([STEPS - 1])], ids=["loss", "gradient"])
 def test_no_training_ends_with_weights_that_are_not_finite(tmp_path: Path, poison: Record) -> None:
     """Shorter than `CHECK_STEPS`, and without checkpoints."""
