@@ -44,7 +44,7 @@ class SaveConfig(SaveConfigCallback):
     and loggers have all settings as they are."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pass  # where Lightning's own writes them
+        """Nothing: Lightning's own writes them here, before it has read the checkpoint."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
