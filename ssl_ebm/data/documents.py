@@ -174,6 +174,16 @@ class Corpus:
         """
         return None if self.path.startswith(HUB) else open_shards(self.path, "texts")
 
+    def _unfiltered_shards(self) -> ShardFolder | None:
+        """Those of which every file is a source: their index tells what these have in common."""
+        return self.shards() if self.label_column is None or self.optional else None
+
+    def _fixed(self) -> set[str | None]:
+        """The splits that the names of the sources fix; None stands for none."""
+        if shards := self._unfiltered_shards():
+            return set(map(split_of_name, shards.names))
+        return {source.split for source in self.sources()}
+
     def settings(self) -> dict[str, str]:
         """Where the texts are, and which shards, for what is written of a run."""
         shards = self.shards()
@@ -214,6 +224,8 @@ class Corpus:
 
     def size(self) -> tuple[int, str]:
         """How much there is to read, in bytes or in rows of a dataset."""
+        if shards := self._unfiltered_shards():
+            return shards.size(), TextFile.measure
         sources = self.sources()
         return sum(source.size() for source in sources), next(iter(sources)).measure
 
@@ -229,8 +241,7 @@ class Corpus:
         Raises:
             UserError: a file that cannot be read; it says where. No document at all.
         """
-        sources = self.sources()
-        fixed = {source.split for source in sources}
+        sources, fixed = self.sources(), self._fixed()
         if fixed <= {"val", "test"} and not self.optional:
             raise UserError(
                 f"{self.path} has {' and '.join(sorted(map(str, fixed)))} but no train: add it, or give "

@@ -103,11 +103,10 @@ def _alphabet(normalizer: Any, texts: Iterator[str]) -> tuple[list[str], list[st
     that may go on a word; sorted."""
     counts: Counter[str] = Counter()
     inside: set[str] = set()
-    for text in texts:
-        for piece in pieces(text):
-            normal = normalizer.normalize_str(piece)
-            counts.update(normal)
-            inside.update(_AFTER_ANOTHER.findall(normal))
+    for batch in _batches(texts, PIECE):
+        normal = normalizer.normalize_str("\n".join(piece for piece, _ in batch))
+        counts.update(normal)
+        inside.update(_AFTER_ANOTHER.findall(normal))
     for space in [one for one in counts if one.isspace()]:
         del counts[space]
     kept = sorted(sorted(counts, key=lambda one: (-counts[one], one))[:ALPHABET])
@@ -176,7 +175,7 @@ def encode(tokenizer: Any, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]
         UserError: the tokenizer cannot encode them, as one whose own unknown token is not in it.
     """
     gathered: list[NDArray[np.uint32]] = []  # of a document whose last piece is to come
-    for batch in _batches(texts):
+    for batch in _batches(texts, BATCH):
         # No name for the encodings of a batch: they would be held until those of the next one are made.
         for made, (_, ends) in zip(_encodings(tokenizer, batch), batch, strict=True):
             gathered.append(np.array(made.ids, np.uint32))
@@ -197,8 +196,8 @@ def _encodings(tokenizer: Any, batch: list[tuple[str, bool]]) -> list[Any]:
     return encoded
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
-    """Pieces of texts, and whether each ends its text."""
+def _batches(texts: Iterable[str], size: int) -> Iterator[list[tuple[str, bool]]]:
+    """Pieces of texts, about so many characters at a time, and whether each ends its text."""
     batch, characters = [], 0
     for text in texts:
         taken = 0
@@ -206,7 +205,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
             taken += len(piece)
             batch.append((piece, taken == len(text)))
             characters += len(piece)
-            if characters >= BATCH:
+            if characters >= size:
                 yield batch
                 batch, characters = [], 0
     if batch:

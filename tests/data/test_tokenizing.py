@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import string
 import subprocess
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Callable
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from ssl_ebm.data import tokenizing
 from ssl_ebm.data.special_tokens import MASK, SPECIAL
@@ -138,6 +140,25 @@ def test_pieces_and_batches_do_not_change_the_tokens(texts: list[str], piece: in
         for tokenizer in TRAINED.values():
             whole = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
             assert [ids.tolist() for ids in encode(tokenizer, texts)] == whole
+
+
+@given(
+    texts=st.lists(
+        st.text(st.sampled_from("kaloSΣςİßẞé漢가.'9(\n\t\r\u00a0\u0301\u0323\u200b\ufeff ")), max_size=20
+    ),
+    size=st.integers(1, 40),
+)
+def test_characters_of_texts_are_those_of_each_text(texts: list[str], size: int) -> None:
+    """Texts that are normalised together lend each other no accent, capital or place in a word."""
+    normal = [normalizers.BertNormalizer().normalize_str(text) for text in texts]
+    counts = Counter(character for text in normal for character in text if not character.isspace())
+    inside = {two[1] for text in normal for two in map("".join, pairwise(text)) if two.split() == [two]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizing, "PIECE", size)
+        patch.setattr(tokenizing, "ALPHABET", 4)
+        known, within = tokenizing._alphabet(normalizers.BertNormalizer(), iter(texts))
+    assert known == sorted(sorted(counts, key=lambda one: (-counts[one], one))[:4])
+    assert within == [one for one in known if one in inside and one not in string.punctuation]
 
 
 def test_encodings_of_one_batch_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from ssl_ebm.data.documents import Corpus
 from ssl_ebm.data.shards.folder import open_shards
+from ssl_ebm.data.shards.manifest import Kind
 from ssl_ebm.errors import UserError
 from ssl_ebm.report.benchmarks import scale
 from ssl_ebm.report.benchmarks.rows import Row
@@ -124,12 +125,15 @@ def test_memory_does_not_grow_with_the_items(kind: int, few: int, many: int) -> 
     not fill the tokenizer's batch."""
     items = memory.KINDS[kind]
     rows = list(memory.memory_rows("scale", items=(few, many), kinds=[items]))
-    assert [row.case.rpartition(", ")[2] for row in rows[:4]] == [f"{few:,} {items.what}"] * 4
-    whole, held, peak, seconds = (row.ours for row in rows[4:])
-    assert held - rows[1].ours < 6
-    assert peak - rows[2].ours < 12
-    assert 0 < held <= peak < whole
-    assert seconds > 0
+    assert len(rows) == 8 * len(items.names)
+    for start, name in enumerate(items.names):
+        fewer, more = (rows[at : at + 4] for at in (4 * start, 4 * (start + len(items.names))))
+        assert all(row.case.endswith(f", {few:,} {name}") for row in fewer)
+        whole, held, peak, seconds = (row.ours for row in more)
+        assert held - fewer[1].ours < 6
+        assert peak - fewer[2].ours < 12
+        assert 0 < held <= peak < whole
+        assert seconds > 0
 
 
 @LINUX
@@ -148,13 +152,26 @@ def test_a_million_texts_would_not_be_held(tmp_path: Path) -> None:
 
 
 @LINUX
-def test_rows_of_texts(tmp_path: Path) -> None:
-    """Both counts are tokenised, after a thousand that are not counted."""
+@pytest.mark.slow
+def test_rows_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both counts are tokenised, at their first start alone, after a thousand that are not counted."""
+    left: list[list[tuple[str, int]]] = []  # after each start: the token files, and when they were written
+    measured = memory.first_batch
+
+    def start(kind: Kind, folder: Path, warm_up: Path, cache: Path) -> list[float]:
+        figures = measured(kind, folder, warm_up, cache)
+        left.append([(str(one), one.stat().st_mtime_ns) for one in sorted(cache.rglob("*.bin"))])
+        return figures
+
+    monkeypatch.setattr(memory, "first_batch", start)
     rows = list(memory.memory_rows("scale", items=(1000, 3000), kinds=[memory.KINDS[3]]))
-    whole, held, peak, seconds = (row.ours for row in rows[4:])
+    whole, held, peak, seconds = (row.ours for row in rows[8:12])
     assert rows[3].ours < seconds
     assert held < peak
     assert 0 < peak < whole
+    assert [row.case for row in rows[4:8]] == [f"{row.case}, {memory.AGAIN}" for row in rows[:4]]
+    assert [len(files) for files in left] == [3] * 4
+    assert left[0] == left[1] != left[2] == left[3]
 
 
 def test_the_least_and_the_most_items_of_a_kind_are_summed_up() -> None:

@@ -149,6 +149,10 @@ class ShardFolder:
         """An item that is a file of its own."""
         return StoredFile(self, row)
 
+    def size(self) -> int:
+        """Bytes of all items."""
+        return sum(int(block["size"].sum()) for block in self.items.blocks())
+
     def listings(self) -> Iterator[Listing]:
         """All files, as `find_files` would list them in the original folder; one after another, so that those
         that nobody keeps take no memory."""
@@ -160,7 +164,7 @@ class ShardFolder:
             if item["begins"]:
                 if last is not None:
                     yield last
-                stored = StoredFile(self, row)
+                stored = StoredFile(self, row, known=name)
                 last = Listing(stored, name, group, classes[item["label"]], splits[item["split"]])
             elif last is not None:
                 stored = replace(stored, parts=stored.parts + 1)

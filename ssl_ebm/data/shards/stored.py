@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
@@ -19,19 +19,26 @@ class StoredFile:
         shards: which.
         row: of its first part in the index.
         parts: how many rows it takes.
+        known: its name, where the index need not be asked for it.
     """
 
     shards: ShardFolder
     row: int
     parts: int = 1
+    known: str | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """In the folder that the shards were made of."""
+        return self.shards.names[self.row] if self.known is None else self.known
 
     @property
     def suffix(self) -> str:
         """As of a path: ".jpg"."""
-        return os.path.splitext(self.shards.names[self.row])[1]
+        return os.path.splitext(self.name)[1]
 
     def __str__(self) -> str:
-        return f"{self.shards.folder}/{self.shards.names[self.row]}"
+        return f"{self.shards.folder}/{self.name}"
 
     def size(self) -> int:
         """In bytes."""
@@ -63,7 +70,7 @@ class _Parts(io.RawIOBase):
         self.shards, self.row = file.shards, file.row
         self.sizes = file.shards.items.some(file.row, file.row + file.parts)["size"].tolist()
         self.size, self.place = sum(self.sizes), 0
-        self.name = file.shards.names[file.row]  # FFmpeg takes hints from its ending
+        self.name = file.name  # FFmpeg takes hints from its ending
 
     def readable(self) -> bool:
         return True

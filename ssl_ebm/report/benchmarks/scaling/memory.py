@@ -37,26 +37,26 @@ STATUS, PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 WORDS = 12  # in a text
 BATCHES = 50  # after which memory is looked at
 WHOLE = "memory (RSS)"
+AGAIN = "tokenised before"
 SCRIPT = f"""
 import ctypes, re, sys, tempfile, time
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from ssl_ebm.data import ImageFolder, Text, VideoFolder
 
-anew = partial(tempfile.mkdtemp, dir=sys.argv[2])  # where nothing is tokenised yet
+kind, opened, warm_up, cache = sys.argv[1:]
 make = {{
-    "images": lambda folder: ImageFolder(folder, size=32, in_memory=False, batch_size=64),
-    "clips": lambda folder: VideoFolder(folder, size=32, cache=False, batch_size=8),
-    "texts": lambda folder: Text(folder, "file", vocabulary=1000, cache=anew(), batch_size=64),
-}}[sys.argv[1]]
+    "images": lambda folder, cache: ImageFolder(folder, size=32, in_memory=False, batch_size=64),
+    "clips": lambda folder, cache: VideoFolder(folder, size=32, cache=False, batch_size=8),
+    "texts": lambda folder, cache: Text(folder, "file", vocabulary=1000, cache=cache, batch_size=64),
+}}[kind]
 
 def megabytes(*names):
     status = Path("{STATUS}").read_text()
     return sum(int(re.search(name + r":\\s+(\\d+) kB", status)[1]) for name in names) * 1024 / 1e6
 
-def first_batch(folder):
-    data = make(folder)
+def first_batch(folder, cache):
+    data = make(folder, cache)
     data.setup("fit")
     batches = iter(data.train_dataloader())
     next(batches)
@@ -66,11 +66,11 @@ def held():  # of its own: without what the C library keeps for later, having be
     getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
     return megabytes("RssAnon", "RssShmem")
 
-first_batch(sys.argv[3])  # imports what a first batch needs
+first_batch(warm_up, tempfile.mkdtemp(dir=opened))  # imports what a first batch needs
 before, resident = held(), megabytes("VmRSS")
 Path("{PEAK}").write_text("5")  # the peak is that of from now on
 began = time.monotonic()
-batches = first_batch(sys.argv[2])
+batches = first_batch(opened, cache)
 seconds, peak = time.monotonic() - began, megabytes("VmHWM")
 for _ in islice(batches, {BATCHES} - 1):
     pass
@@ -89,6 +89,7 @@ class Items:
         write: so many of them into a folder.
         splits: the folders that they are in, if these fix the splits.
         dtype: of their numbers, as they are kept.
+        starts: what each start on the same items is called, after `what`.
     """
 
     what: str
@@ -96,6 +97,12 @@ class Items:
     write: Callable[[Path, int], object]
     splits: tuple[str, ...] = ("",)
     dtype: str = "uint8"
+    starts: tuple[str, ...] = ("",)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the items at each start, for the page."""
+        return [f"{self.what}, {start}" if start else self.what for start in self.starts]
 
 
 def write_notes(folder: Path, count: int) -> None:
@@ -111,44 +118,46 @@ KINDS = (
     Items("pictures", "images", write_pictures),
     Items("pictures in fixed splits", "images", write_pictures, SPLITS),
     Items("clips", "clips", partial(write_clips, frames=10, height=40, width=60)),
-    Items("texts", "texts", write_notes, dtype="uint16"),
+    Items("texts", "texts", write_notes, dtype="uint16", starts=("", AGAIN)),
 )
 
 
 def memory_rows(
     suite: str, items: Sequence[int] = ITEMS, shard: int = SHARD, kinds: Sequence[Items] = KINDS
 ) -> Iterator[Row]:
-    """For each number of items: seconds from opening to the first batch (of texts: they are tokenised in
-    them); the process's memory (RSS) after some batches; how much came with the items and is still held
-    (its own: neither pages of files, nor what the C library keeps for later); and how much had come at most,
-    until the first batch. Nothing where the system is no Linux or does not tell.
+    """For each number of items: seconds from opening to the first batch; the process's memory (RSS) after
+    some batches; how much came with the items and is still held (its own: neither pages of files, nor what
+    the C library keeps for later); and how much had come at most, until the first batch. Texts are tokenised
+    at their first start; a second process then starts on the same texts, as every later training does.
+    Nothing where the system is no Linux or does not tell.
     """
     if not (STATUS.is_file() and os.access(PEAK, os.W_OK)):
         return
     for one in kinds:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
             plan, records = write_one_shard(folder, shard, one)
             few = repeat_shard(folder, folder / "few", plan, records, 1)
             for count in items:
                 many = repeat_shard(folder, folder / str(count), plan, records, count // shard)
                 total = len(records["items"]) * (count // shard)
-                seconds, whole, more, peak = first_batch(one.kind, many, few)
-                figures = (
-                    (WHOLE, whole, "MB"),
-                    ("memory held for the items", more, "MB"),
-                    ("memory at most for them, while opening", peak, "MB"),
-                    ("until the first batch", seconds, "s"),
-                )
-                for what, figure, unit in figures:
-                    yield Row(suite, f"{what}, {total:,} {one.what}", one.dtype, figure, unit)
+                for name in one.names:
+                    seconds, whole, more, peak = first_batch(one.kind, many, few, folder / f"cache{count}")
+                    figures = (
+                        (WHOLE, whole, "MB"),
+                        ("memory held for the items", more, "MB"),
+                        ("memory at most for them, while opening", peak, "MB"),
+                        ("until the first batch", seconds, "s"),
+                    )
+                    for what, figure, unit in figures:
+                        yield Row(suite, f"{what}, {total:,} {name}", one.dtype, figure, unit)
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
-    """Memory with the fewest and with the most items of each kind."""
+    """Memory with the fewest and with the most items of each kind, at each start."""
     lines = []
-    for items in KINDS:
-        found = [row for row in rows if row.case.startswith(WHOLE) and row.case.endswith(f" {items.what}")]
+    for name in (name for items in KINDS for name in items.names):
+        found = [row for row in rows if row.case.startswith(WHOLE) and row.case.endswith(f" {name}")]
         if len(found) > 1:
             few, most = found[0], found[-1]
             total = most.case.removeprefix(f"{WHOLE}, ")
@@ -192,9 +201,9 @@ def repeat_shard(folder: Path, out: Path, plan: Plan, records: dict[str, Any], t
     return out
 
 
-def first_batch(kind: Kind, folder: Path, warm_up: Path) -> list[float]:
+def first_batch(kind: Kind, folder: Path, warm_up: Path, cache: Path) -> list[float]:
     """Of a process that opens a folder after another: seconds, MB of the process, MB held for the folder,
-    and MB at most for it."""
-    command = [sys.executable, "-c", SCRIPT, kind, str(folder), str(warm_up)]
+    and MB at most for it. What is tokenised in it stays in the cache."""
+    command = [sys.executable, "-c", SCRIPT, kind, str(folder), str(warm_up), str(cache)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [float(word) for word in done.stdout.split()[-4:]]
