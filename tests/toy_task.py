@@ -55,6 +55,21 @@ class OtherTask(ToyTask):
     """Another task of the same shape."""
 
 
+class PrivateTask(ToyTask):
+    """The same with a password, which it keeps as it keeps all settings.
+
+    Args:
+        api_key: its password.
+        server: another one, within.
+    """
+
+    def __init__(
+        self, api_key: str | None = None, server: dict[str, Any] | None = None, width: int = 4
+    ) -> None:
+        super().__init__(width)
+        self.save_hyperparameters()
+
+
 class ToyData(LightningDataModule):
     """Random rows, in the project's resumable training stream.
 

@@ -19,6 +19,7 @@ from ssl_ebm.report.studies import Measured, study_of
 from ssl_ebm.report.training import Training, train
 from ssl_ebm.running.provenance import versions
 from ssl_ebm.tasks.checkpoints import load_task
+from ssl_ebm.tasks.secret_settings import shown_description
 
 
 def compare(
@@ -72,7 +73,7 @@ def compare(
         if done:
             shown.say(f"already trained: {', '.join(done)}")
         data.setup()  # all splits: a clip that cannot be read is found before the training
-        description = data.describe()
+        description = shown_description(data) or {}
         data.train_dataset = None  # the trainings read it for themselves
         untrained = {name: entry.model for name, entry in entries.items()}
         evaluating, rolling = study.rehearse(untrained, data, protocol, len(seeds))

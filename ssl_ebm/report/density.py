@@ -30,6 +30,7 @@ from ssl_ebm.report.sections import section
 from ssl_ebm.report.tables import cell, table, tiles
 from ssl_ebm.running.provenance import versions
 from ssl_ebm.tasks.density_estimation import DensityEstimation
+from ssl_ebm.tasks.secret_settings import shown_description
 
 SHOWN = 16  # samples beside their nearest training items
 WELL = 0.9  # AUROC from which a set is told apart well
@@ -95,7 +96,7 @@ class DensityReport(Callback):
         task.to(device)  # at the end of `fit` Lightning has moved it to the processor
         found = evaluate_density(task, data, self.against, self.items, self.samples, self.seed)
         results = {
-            "data": data.describe(),
+            "data": shown_description(data),
             "energy": type(task.energy).__name__,
             "objective": task.objective_name,
             "parameters": sum(p.numel() for p in task.energy.parameters()),

@@ -26,6 +26,7 @@ from ssl_ebm.running.trust import Checked, check_configs, check_description
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.classification import Vote
 from ssl_ebm.tasks.saving import last_checkpoint, newest_whole
+from ssl_ebm.tasks.secret_settings import shown_description
 
 LOOKS = 5  # validations in a training
 
@@ -250,7 +251,7 @@ def _tune(checked: Checked) -> Tuned:
         "backbone_sha256": model.began_from,
         "classes": model.classes,
         "settings": resolved(run),
-        "data": data.describe(),
+        "data": shown_description(data),
     }
     return Tuned(dict(model.votes), counted, record, shared)
 

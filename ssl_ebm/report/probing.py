@@ -30,6 +30,7 @@ from ssl_ebm.running.provenance import versions
 from ssl_ebm.tasks.backbones import make_backbone
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint
 from ssl_ebm.tasks.fine_tuning import FineTuning
+from ssl_ebm.tasks.secret_settings import shown_description
 
 KINDS = ("linear", "knn", "attentive", "regression")
 MAPPED = 2000  # test items on the map of the features
@@ -114,7 +115,7 @@ def probe(
         "pooling": plan.pooling,
         "split": plan.split,
         "seed": plan.seed,
-        "data": found.describe(),
+        "data": shown_description(found),
         "classes": list(getattr(found, "classes", [])),
         "models": results,
         "seconds": round(time.monotonic() - began, 1),

@@ -13,6 +13,7 @@ from ssl_ebm.files import write_whole
 from ssl_ebm.report.provenance import describe_device, steps_behind
 from ssl_ebm.report.text_page import render
 from ssl_ebm.running.provenance import versions
+from ssl_ebm.tasks.secret_settings import shown_description, without_secrets
 
 
 class TextReport(TextQuality):
@@ -31,8 +32,8 @@ class TextReport(TextQuality):
             "parameters": sum(one.numel() for one in pl_module.parameters()),
             "device": describe_device(pl_module.device),
             "versions": versions(),
-            "task": dict(pl_module.hparams),
-            "data": trainer.datamodule.describe(),  # type: ignore[attr-defined]
+            "task": without_secrets(dict(pl_module.hparams)).settings,
+            "data": shown_description(trainer.datamodule),  # type: ignore[attr-defined]
         }
         page = Path(trainer.default_root_dir) / "report.html"
         write_whole(page, render(found, about))

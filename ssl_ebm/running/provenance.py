@@ -28,7 +28,7 @@ from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.files import sha256_of, write_whole
 from ssl_ebm.tasks.learning_rate import global_batch
-from ssl_ebm.tasks.secret_settings import without_secrets
+from ssl_ebm.tasks.secret_settings import shown_description, without_secrets
 
 VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
 GIT_PATIENCE = 20  # seconds
@@ -40,8 +40,7 @@ class SaveConfig(SaveConfigCallback):
     """Writes the resolved settings of a training run to ``run_dir/config.yaml``, beside its checkpoints, once
     the weights of its checkpoint are in place: one that does not fit leaves those of an earlier run there. Of
     settings that look like a secret it leaves the values out: whoever reads the file must give them
-    again. But of a task, or DataModule, of one's own that keeps them by `save_hyperparameters`, checkpoints
-    and loggers have all settings as they are."""
+    again."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Nothing: Lightning's own writes them here, before it has read the checkpoint."""
@@ -59,8 +58,8 @@ class SaveConfig(SaveConfigCallback):
             text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
             names = sorted({name.rpartition(".")[2] for name in hidden})
             rank_zero_warn(
-                f"{CONFIG} and {RECORD} leave out what looks like a secret, which a repetition needs "
-                f"again: {', '.join(names)} (variables of the environment are a better place for it)"
+                f"{CONFIG}, {RECORD} and checkpoints leave out what looks like a secret, which a repetition "
+                f"needs again: {', '.join(names)} (variables of the environment are a better place for it)"
             )
         write_whole(Path(trainer.default_root_dir) / CONFIG, text, on_disk=True)
 
@@ -79,8 +78,8 @@ def _peak_rate(trainer: Trainer) -> float | None:
 
 def _described(data: Any) -> dict[str, Any] | None:
     """What a DataModule says of itself, and the fingerprint of its files; None where it says nothing."""
-    describe = getattr(data, "describe", None)
-    return None if describe is None else {**describe(), "fingerprint": _fingerprint(data)}
+    said = shown_description(data)
+    return None if said is None else {**said, "fingerprint": _fingerprint(data)}
 
 
 def _fingerprint(data: Any) -> Mapping[str, object] | None:

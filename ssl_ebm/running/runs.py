@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ from ssl_ebm.tasks.saving import (
     last_checkpoint,
     newest_whole,
 )
-from ssl_ebm.tasks.secret_settings import refuse_hidden
+from ssl_ebm.tasks.secret_settings import hidden_in, hide_from_loggers, refuse_hidden
 from ssl_ebm.tasks.seeding import SeededSteps
 from ssl_ebm.tasks.signals import StopOnSignal
 
@@ -187,15 +187,21 @@ class Run(LightningCLI):
         check_task(content, path, self.setting("model.class_path").rpartition(".")[2])
         self.config[self.command]["ckpt_path"] = str(path)
         if self.command != "fit":
-            if self.barred is not None:
-                settings = dict(content.get("hyper_parameters", {}))
-                settings.pop("_instantiator", None)  # which Lightning leaves out, too
-                chosen = self.setting("model.class_path")
-                described = {"class_path": settings.pop("_class_path", chosen), "init_args": settings}
-                if "class_path" in settings:
-                    described = settings
-                never_importing(check_description(described, path, described["class_path"] == chosen))
-            super()._parse_ckpt_path()
+            self._take_settings(content.get("hyper_parameters", {}), path)
+
+    def _take_settings(self, kept: Mapping[str, Any], path: Path) -> None:
+        """The model's settings as a checkpoint has them; those that it hides are the user's to give."""
+        settings = {name: one for name, one in kept.items() if not hidden_in({name: one})}
+        settings.pop("_instantiator", None)  # which Lightning adds
+        if not settings:
+            return
+        chosen = self.setting("model.class_path")
+        described = settings
+        if "class_path" not in settings:
+            described = {"class_path": settings.pop("_class_path", chosen), "dict_kwargs": settings}
+        if self.barred is not None:
+            never_importing(check_description(described, path, described["class_path"] == chosen))
+        self.config = self.parser.parse_object({self.command: {"model": described}}, self.config)
 
     # --- building ---
 
@@ -216,6 +222,7 @@ class Run(LightningCLI):
             if isinstance(error, TypeError | ValueError) and self._is_of_trusted_packages():
                 raise UserError(in_one_line(error)) from error
             raise
+        hide_from_loggers(self.model, self.datamodule)
         self._take_checkpoint()
         self.read_watch = ReadWatch(self.setting("read_timeout"))
         if isinstance(self.model, WatchedTask):

@@ -12,6 +12,7 @@ from ssl_ebm import __version__
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.saving import is_whole
+from ssl_ebm.tasks.secret_settings import refuse_hidden
 
 REASON = 200  # characters of a message of torch's that are shown
 
@@ -95,9 +96,11 @@ def rebuild(content: dict[str, Any], path: str | Path, task: type[TaskType]) -> 
         path: where it is from, for errors.
 
     Raises:
-        UserError: settings that this class does not take, or weights that do not fit them.
+        UserError: settings that this class does not take, weights that do not fit them, or a secret among
+            the settings, which the file hides.
     """
     known = signature(task.__init__).parameters
+    refuse_hidden(content.get("hyper_parameters", {}))
     try:
         given = content.get("hyper_parameters", {})
         settings = {name: value for name, value in given.items() if name in known}

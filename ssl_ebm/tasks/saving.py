@@ -13,8 +13,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import whole
-from ssl_ebm.tasks.secret_settings import without_secrets
+from ssl_ebm.tasks.secret_settings import shown_description, without_secrets
 
+HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's names in a checkpoint
 FOLDER = 0x10  # the bit of MS-DOS in the attributes of a part of an archive
 
 
@@ -23,7 +24,7 @@ class WholeFileIO(TorchCheckpointIO):
     or the new one, also after a power failure.
 
     Lightning writes to the system's temporary folder first; a move from another file system is a copy, and a
-    copy can be cut short.
+    copy can be cut short. Of hyper-parameters it writes no secrets (`hide_secrets`).
 
     Raises:
         UserError: it cannot be written (a full disk); the file that was there before stays.
@@ -32,6 +33,7 @@ class WholeFileIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
+        hide_secrets(checkpoint)
         with whole(path, on_disk=True) as partial, open(partial, "wb") as file:
             torch.save(checkpoint, file)
 
@@ -144,12 +146,23 @@ class MakeRoom(Callback):
             make_room(self.run_dir, self.resumed_from)
 
 
+def hide_secrets(checkpoint: dict[str, Any]) -> None:
+    """Hides what looks like a secret among the hyper-parameters that a task or DataModule has kept by
+    `save_hyperparameters`: whoever makes it again from the checkpoint gives that anew."""
+    for part in HYPER_PARAMETERS:
+        shown = without_secrets(checkpoint.get(part, {}))
+        if shown.hidden:
+            checkpoint[part] = shown.settings
+
+
 def note_data(checkpoint: dict[str, Any], trainer: Trainer) -> None:
     """Says in a checkpoint what data it saw: entry ``data``, what the DataModule's ``describe`` returns, if
     it has that, without secrets. Once is enough."""
-    describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
-    if describe is not None and "data" not in checkpoint:
-        checkpoint["data"] = without_secrets(describe()).settings
+    if "data" in checkpoint:
+        return
+    described = shown_description(getattr(trainer, "datamodule", None))
+    if described is not None:
+        checkpoint["data"] = described
 
 
 class LastCheckpoint(Checkpoint):
@@ -176,6 +189,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         checkpoint.setdefault("task", type(pl_module).__name__)
         note_data(checkpoint, trainer)
+        hide_secrets(checkpoint)  # also where another plugin than `WholeFileIO` writes it
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step

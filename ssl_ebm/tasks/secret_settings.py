@@ -41,9 +41,9 @@ def without_secrets(settings: Any) -> Shown:
     hidden: dict[str, None] = {}
 
     def hide(value: Any, name: str, is_secret: bool) -> Any:
-        kept = HIDDEN if is_secret else value
-        if not is_secret and isinstance(value, str):
-            kept = _QUERY.sub(rf"\1={HIDDEN}", value)
+        if not is_secret and not isinstance(value, str):
+            return value
+        kept = HIDDEN if is_secret else _QUERY.sub(rf"\1={HIDDEN}", value)
         if is_secret or kept != value:
             hidden[name] = None
         return kept
@@ -51,18 +51,42 @@ def without_secrets(settings: Any) -> Shown:
     return Shown(_changed(settings, hide), list(hidden))
 
 
-def refuse_hidden(settings: Any) -> None:
-    """Raises UserError where `HIDDEN` stands for a secret: settings that a run has written, read again."""
+def shown_description(data: Any) -> dict[str, Any] | None:
+    """What a DataModule says of itself by `describe`, as it may be written; None where it says nothing."""
+    describe = getattr(data, "describe", None)
+    return None if describe is None else without_secrets(describe()).settings
 
-    def refuse(value: Any, name: str, is_secret: bool) -> Any:
+
+def hide_from_loggers(*owners: Any) -> None:
+    """Hides secrets among the hyper-parameters that Lightning hands to loggers when training begins: those
+    that tasks and DataModules have kept by `save_hyperparameters`. Their own `hparams` stay as they are."""
+    for one in owners:
+        initial = getattr(one, "hparams_initial", {})
+        shown = without_secrets(initial)
+        if shown.hidden:
+            one._hparams_initial = type(initial)(shown.settings)
+
+
+def hidden_in(settings: Any) -> list[str]:
+    """Names of the settings where `HIDDEN` stands for a secret: of what a run has written, read again."""
+    hidden: list[str] = []
+
+    def note(value: Any, name: str, is_secret: bool) -> Any:
         queried = [one[0] for one in _QUERY.finditer(value)] if isinstance(value, str) else []
         if (is_secret and value == HIDDEN) or any(one.endswith(f"={HIDDEN}") for one in queried):
-            raise UserError(
-                f"{name} is {HIDDEN}, which stands for what was left out of a file: give it (--{name} VALUE)"
-            )
+            hidden.append(name)
         return value
 
-    _changed(settings, refuse)
+    _changed(settings, note)
+    return hidden
+
+
+def refuse_hidden(settings: Any) -> None:
+    """Raises UserError where `HIDDEN` stands for a secret."""
+    for name in hidden_in(settings):
+        raise UserError(
+            f"{name} is {HIDDEN}, which stands for what was left out of a file: give it (--{name} VALUE)"
+        )
 
 
 def _changed(

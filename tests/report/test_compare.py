@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ssl_ebm.cli import main
+from ssl_ebm.data import MovingDigits
 from ssl_ebm.report.assessment import Protocol, evenly
 from ssl_ebm.report.compare import compare
 from ssl_ebm.tasks.saving import last_checkpoint
@@ -56,9 +57,10 @@ def configs(folder: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder and what ``compare`` returned."""
-    folder = tmp_path_factory.mktemp("compare")
+    folder, told = tmp_path_factory.mktemp("compare"), MovingDigits.settings
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(MovingDigits, "settings", lambda data: {**told(data), "password": "s3cr3t"})
         return folder, compare(configs(folder), folder / "out", seeds=[3, 5], protocol=PROTOCOL)
 
 
@@ -84,6 +86,8 @@ def test_results_hold_what_is_promised(done: tuple[Path, dict[str, Any]]) -> Non
     assert results["seconds"] == pytest.approx(sum(results["seconds_by_phase"].values()))
     assert results["data"]["items"] == {"train": 32768, "val": 40, "test": 60}
     assert results["data"]["evaluated"]["items"] == 40
+    assert results["data"]["password"] == "HIDDEN"
+    assert "s3cr3t" not in (folder / "out" / "report.html").read_text()
     assert set(results["models"]) == {"least_squares", "latent_ebm"}
     assert set(results["controls"]) == {"matched_noise", "ensemble", "bank"}
     for name, model in results["models"].items():

@@ -2,10 +2,13 @@
 
 import copy
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from ssl_ebm.cli import main
@@ -171,3 +174,61 @@ def test_settings_of_which_a_secret_was_left_out_are_refused(
     run = Run("fit", [*again[1:], "--data.credentials", '{"user": "b", "keys": ["c"]}'])
     assert (run.datamodule.user, run.datamodule.api_token) == ("somebody", "a")
     assert run.datamodule.credentials == {"user": "b", "keys": ["c"]}
+
+
+@pytest.mark.usefixtures("own_classes")
+def test_a_secret_that_a_task_keeps_is_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the checkpoints of Lightning's own callback neither, nor in what a logger gets."""
+    monkeypatch.chdir(tmp_path)
+    weights = {"save_weights_only": True, "filename": "weights", "every_n_train_steps": 1}
+    callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": weights}
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "run"}}
+    model = {"api_key": SECRET, "server": {"name": "a", "password": SECRET}, "width": 3}
+    described = {"class_path": "toy_task.PrivateTask", "init_args": model}
+    words = ["--model", json.dumps(described), "--data", "toy_task.ToyData", "--data.width", "3"]
+    words += ["--trainer.callbacks", json.dumps([callback]), "--trainer.logger", json.dumps(logger)]
+    with pytest.warns(UserWarning, match=r"a secret.*: api_key, password \("):
+        assert main(["fit", *words, *TOY[2:], "--run_dir", "run"]) == 0
+    files = [path for path in Path("run").rglob("*") if path.is_file()]
+    assert {"weights.ckpt", "last.ckpt", "hparams.yaml"} <= {path.name for path in files}
+    assert [path for path in files if SECRET.encode() in b"".join(contents(path))] == []
+    for path in files:
+        if path.suffix == ".ckpt":
+            kept = torch.load(path, weights_only=True)["hyper_parameters"]
+            assert (kept["api_key"], kept["server"]["name"], kept["width"]) == ("HIDDEN", "a", 3)
+
+
+def contents(path: Path) -> list[bytes]:
+    """Of a file, or of all parts of an archive."""
+    if path.suffix != ".ckpt":
+        return [path.read_bytes()]
+    with zipfile.ZipFile(path) as archive:
+        return [archive.read(name) for name in archive.namelist()]
+
+
+@pytest.mark.usefixtures("own_classes")
+def test_a_secret_that_a_checkpoint_hides_is_the_users_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All other settings are those of the checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    server = json.dumps({"name": "a", "password": SECRET})
+    words = ["--model", "toy_task.PrivateTask", "--model.api_key", SECRET, "--model.server", server]
+    data = ["--data", "toy_task.ToyData", "--data.width", "3"]
+    with pytest.warns(UserWarning, match="a secret"):
+        assert main(["fit", *words, "--model.width", "3", *data, *TOY[2:], "--run_dir", "run"]) == 0
+    again = [*data, "--trainer.accelerator", "cpu", "--run_dir", "run", "--ckpt_path", "last"]
+    given = Run("validate", [*words, *again]).model.hparams
+    assert (given["api_key"], given["server"], given["width"]) == (SECRET, json.loads(server), 3)
+    without = Run("validate", [*words[:2], *again]).model.hparams
+    assert (without["api_key"], without["server"], without["width"]) == (None, None, 3)
+    goes_on = Run("fit", [*words, "--model.width", "3", *again])
+    assert goes_on.model.hparams["api_key"] == SECRET
+
+
+def test_settings_that_are_no_plain_values_stay_as_they_are() -> None:
+    """As of a task of one's own: a tensor is like no other value, and equal to none."""
+    settings = {"weights": torch.ones(3), "table": np.zeros((2, 2)), "key": None, "password": torch.ones(2)}
+    shown, hidden = without_secrets(settings)
+    assert (shown["weights"] is settings["weights"], shown["table"] is settings["table"]) == (True, True)
+    assert (shown["password"], hidden) == ("HIDDEN", ["password"])

@@ -34,6 +34,14 @@ def test_another_task_is_named(checkpoint: Path) -> None:
         load_task(checkpoint, OtherTask)
 
 
+def test_a_secret_that_a_checkpoint_hides_is_no_setting(checkpoint: Path, tmp_path: Path) -> None:
+    content = read_checkpoint(checkpoint)
+    content["hyper_parameters"]["server"] = {"api_key": "HIDDEN"}
+    torch.save(content, tmp_path / "hidden.ckpt")
+    with pytest.raises(UserError, match=r"server\.api_key is HIDDEN"):
+        load_task(tmp_path / "hidden.ckpt", ToyTask)
+
+
 def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "task": "ToyTask", "data": ToyData()}, tmp_path / "code.ckpt")
     with pytest.raises(UserError, match=r"code\.ckpt is no checkpoint"):

@@ -22,6 +22,7 @@ from ssl_ebm.evaluation.probing.frozen import Frozen, Pooling
 from ssl_ebm.evaluation.probing.probes import PENALTIES, knn_probe, linear_probe, regression_probe
 from ssl_ebm.evaluation.probing.results import Classified, Regressed, Samples
 from ssl_ebm.files import make_folder, write_whole
+from ssl_ebm.tasks.secret_settings import shown_description
 from ssl_ebm.tasks.sharding import gathered
 
 Result = Classified | Regressed
@@ -167,7 +168,7 @@ class Probe(Callback, ABC):
             "layer": self.layer,
             "pooling": self.pooling,
             "seed": self.seed,
-            "data": self.data.describe() if hasattr(self.data, "describe") else None,
+            "data": shown_description(self.data),
             **found.to_json(),
         }
         make_folder(trainer.default_root_dir)
