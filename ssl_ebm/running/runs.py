@@ -85,7 +85,7 @@ class Run(LightningCLI):
             raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
         self.command = command
         checked = arguments if isinstance(arguments, Checked) else check_configs(arguments)
-        self.arguments, self.barred, own = checked
+        self.arguments, self.barred, own, self.flags = checked
         quieten()
         keep_freed_memory()
         try:
@@ -264,7 +264,8 @@ class Run(LightningCLI):
         callbacks: list[Callback] = [SeededSteps(seed), checkpoint]
         if self.command == "fit":
             callbacks.append(MakeRoom(self.run_dir, resumed_from))
-            command = command_without_secrets(["ssl-ebm", self.command, *self.arguments])
+            given = ["ssl-ebm", self.command, *self.arguments, *self.flags]
+            command = command_without_secrets(given)
             callbacks += [RunRecord(self.run_dir, command, seed, resumed_from, start)]
             callbacks.append(StopOnSignal(checkpoint))
         self.predictions = Predictions(self.run_dir) if self.command == "predict" else None

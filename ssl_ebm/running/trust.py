@@ -65,11 +65,13 @@ class Checked(NamedTuple):
         arguments: without the flag that trusts the config files.
         barred: what the parser must not import; None: it may import whatever it meets.
         own: what the user himself names.
+        flags: the flag that trusts the config files, where it was given.
     """
 
     arguments: list[str]
     barred: set[str] | None
     own: set[str]
+    flags: tuple[str, ...] = ()
 
 
 def check_configs(arguments: Sequence[str]) -> Checked:
@@ -93,7 +95,7 @@ def check_configs(arguments: Sequence[str]) -> Checked:
         if not (trusted and path.is_fifo())
     ]
     if trusted:
-        return Checked(kept, None, set())
+        return Checked(kept, None, set(), tuple(word for word in arguments if word in FLAGS))
     check = _Check(_chosen_classes(found, contents))
     with _bearable_depth():
         for one in found:

@@ -22,6 +22,7 @@ from ssl_ebm.data import FontDigits, ImageFolder
 from ssl_ebm.errors import UserError
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.provenance import git_state, versions
+from ssl_ebm.running.trust import VARIABLE
 from ssl_ebm.tasks.saving import last_checkpoint, previous_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_classes")
@@ -130,6 +131,19 @@ def test_a_run_says_where_it_comes_from_and_repeats_from_its_config(
     )
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_recorded_command_trusts_what_the_command_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(TOY))
+    words = ["fit", "--trust-config", "--config", "toy.yaml", "--trainer.max_steps", "1"]
+    assert main([*words, "--run_dir", "run"]) == 0
+    (start,) = json.loads(Path("run/run.json").read_text())
+    assert main([*start["command"][1:], "--run_dir", "again"]) == 0
+    assert sorted(start["command"]) == sorted(["ssl-ebm", *words, "--run_dir", "run"])
 
 
 def test_a_run_names_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
