@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers.csv_logs import CSVLogger, ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
@@ -21,8 +22,22 @@ class WholeTable(ExperimentWriter):
     """Lightning's ``metrics.csv``, of which each row is there as a whole, once, or not yet.
 
     Lightning writes the file over where there is a new column, which loses all rows where that fails; and
-    where rows cannot be added, half of them may be there, and again the next time.
+    where rows cannot be added, half of them may be there, and again the next time. Hyper-parameters are
+    written with the first rows: a start that is refused before leaves no file.
     """
+
+    _told = True  # of the hyper-parameters
+
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """Keeps them for `save_hparams`."""
+        self.hparams.update(params)
+        self._told = False
+
+    def save_hparams(self) -> None:
+        """Writes hparams.yaml, unless it holds them."""
+        if not self._told:
+            save_hparams_to_yaml(Path(self.log_dir) / self.NAME_HPARAMS_FILE, self.hparams)
+            self._told = True
 
     def save(self) -> None:
         """Writes the rows since the last time.
@@ -32,6 +47,7 @@ class WholeTable(ExperimentWriter):
         """
         if not self.metrics:
             return
+        self.save_hparams()
         path = Path(self.metrics_file_path)
         keys = sorted(set(self.metrics_keys).union(*self.metrics))
         if path.exists() and keys == self.metrics_keys:
@@ -92,7 +108,14 @@ class MetricsTable(CSVLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Writes the last rows, or says that they are lost."""
+        """Writes the last rows, or says that they are lost; leaves no empty folder of a start that failed."""
         super().finalize(status)
-        if self._experiment is not None and (rows := len(self._experiment.metrics)):
+        if not isinstance(self._experiment, WholeTable):
+            return
+        if rows := len(self._experiment.metrics):
             rank_zero_warn(f"{rows} rows of {self._experiment.metrics_file_path} could not be written")
+        with suppress(OSError):  # no room; or the folder is not empty
+            if status == "success":
+                self._experiment.save_hparams()
+            else:
+                os.rmdir(self.log_dir)

@@ -18,7 +18,6 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -28,6 +27,7 @@ from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.files import sha256_of, write_whole
 from ssl_ebm.tasks.learning_rate import global_batch
+from ssl_ebm.tasks.saving import BeforeFirstStep
 from ssl_ebm.tasks.secret_settings import shown_description, without_secrets
 
 VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
@@ -36,9 +36,8 @@ GIT_PATIENCE = 20  # seconds
 CONFIG, RECORD = "config.yaml", "run.json"  # of a run, in its folder
 
 
-class SaveConfig(SaveConfigCallback):
-    """Writes the resolved settings of a training run to ``run_dir/config.yaml``, beside its checkpoints, once
-    the weights of its checkpoint are in place: one that does not fit leaves those of an earlier run there. Of
+class SaveConfig(BeforeFirstStep, SaveConfigCallback):
+    """Writes the resolved settings of a training run to ``run_dir/config.yaml``, beside its checkpoints. Of
     settings that look like a secret it leaves the values out: whoever reads the file must give them
     again."""
 
@@ -46,10 +45,18 @@ class SaveConfig(SaveConfigCallback):
         """Nothing: Lightning's own writes them here, before it has read the checkpoint."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
         if trainer.is_global_zero:
-            self.save_config(trainer, pl_module, "fit")
+            self._text = self._settings()
+
+    def change_folder(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        write_whole(Path(trainer.default_root_dir) / CONFIG, self._text, on_disk=True)
+
+    def _settings(self) -> str:
+        """As YAML, without secrets, of which a warning tells."""
         config = self.config.clone()
         config["ckpt_path"] = None  # a repetition begins where the run began
         text = self.parser.dump(config)
@@ -61,7 +68,7 @@ class SaveConfig(SaveConfigCallback):
                 f"{CONFIG}, {RECORD} and checkpoints leave out what looks like a secret, which a repetition "
                 f"needs again: {', '.join(names)} (variables of the environment are a better place for it)"
             )
-        write_whole(Path(trainer.default_root_dir) / CONFIG, text, on_disk=True)
+        return text
 
 
 def versions() -> dict[str, str]:
@@ -118,7 +125,7 @@ def _warn_of_other_data(before: dict[str, Any], now: dict[str, Any]) -> None:
         rank_zero_warn("the files of the data have changed since the start that this run goes on from")
 
 
-class RunRecord(Callback):
+class RunRecord(BeforeFirstStep):
     """Adds this start of a training to `run_dir/run.json`: a list, for a run may be broken off and go on.
 
     Together with `run_dir/config.yaml` it says what a repetition needs. The environment is not written: it
@@ -147,7 +154,8 @@ class RunRecord(Callback):
         self.began_from = began_from
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        super().on_fit_start(trainer, pl_module)
+        if not self._is_due:
             return
         earlier: list[Any] = []
         if self.resumed_from is not None:
@@ -163,11 +171,13 @@ class RunRecord(Callback):
             now["learning_rate"] = before
         _warn_of_other_data(earlier[-1] if earlier else {}, now)
         starts = without_secrets([*earlier, now]).settings
-        text = json.dumps(starts, indent=1, default=str) + "\n"
-        write_whole(self.path, text, on_disk=True)
+        self._text = json.dumps(starts, indent=1, default=str) + "\n"
         scale = {name: now[name] for name in ("learning_rate", "items_of_step") if now[name] is not None}
         for logger in trainer.loggers:
             logger.log_hyperparams(scale)
+
+    def change_folder(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        write_whole(self.path, self._text, on_disk=True)
 
     def describe(self, trainer: Trainer) -> dict[str, Any]:
         """What is written of one start, as plain values."""

@@ -172,7 +172,12 @@ class WatchedTask(LightningModule):
         shard(self, self.device_mesh)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        if self.sees_labels or not isinstance(batch, dict):
+        if not isinstance(batch, dict):
+            raise UserError(
+                f"the task needs batches with names, and the data give a {type(batch).__name__}: choose data "
+                "that go with it"
+            )
+        if self.sees_labels:
             return batch
         return Batch({name: values for name, values in batch.items() if name not in LABELS})
 

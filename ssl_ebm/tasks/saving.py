@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,34 @@ def make_room(run_dir: str | Path, resumed_from: str | Path | None) -> None:
         os.replace(last, last.with_name("aside.ckpt"))
 
 
-class MakeRoom(Callback):
-    """`make_room` once the data are there, when the settings of the run are written, too: a start that finds
-    no data leaves an earlier run as it is.
+class BeforeFirstStep(Callback, ABC):
+    """What changes the folder of a run before the first optimizer step, once its gradients are there (or the
+    training has ended without one): a start that data or settings do not let come so far leaves an earlier
+    run as it is, to the byte.
+
+    The first process alone does it; a `fast_dev_run` leaves nothing.
+    """
+
+    _is_due = False
+
+    @abstractmethod
+    def change_folder(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What is to be done."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_due = trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self._is_due:
+            self._is_due = False
+            self.change_folder(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_before_optimizer_step(trainer, pl_module)
+
+
+class MakeRoom(BeforeFirstStep):
+    """`make_room`, before anything else is written.
 
     Args:
         run_dir: folder of the run.
@@ -141,9 +167,8 @@ class MakeRoom(Callback):
         self.run_dir = Path(run_dir)
         self.resumed_from = resumed_from
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-            make_room(self.run_dir, self.resumed_from)
+    def change_folder(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        make_room(self.run_dir, self.resumed_from)
 
 
 def hide_secrets(checkpoint: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import pickle
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("refused")
     for name in ("text", "pictures"):
         tiny_run(name, folder)
+    (folder / "text" / "probe_knn.json").write_text("[]")
     (folder / "bytes.yaml").write_bytes(b"\xff\xfe\x00 : [")
     init = "class_path: ssl_ebm.tasks.MaskedText\n  init_args:\n    lr: null\n"
     (folder / "null.yaml").write_text(f"model:\n  {init}")
@@ -66,6 +66,11 @@ FOLDER, CLIPS, MNIST = (
     for name in ("ImageFolder", "VideoFolder", "IdxImages")
 )
 PICTURES = ["--model", "ssl_ebm.tasks.Inpainting", "--model.network", NETWORK, *FAST]
+UNTRIED = ["--trainer.num_sanity_val_steps", "0"]
+PROBE = described(
+    "ssl_ebm.evaluation.KNNProbe",
+    data={"class_path": "ssl_ebm.data.FontDigits", "init_args": {"train_images": 20, "val_images": 10}},
+)
 FAULTS = {  # what is said, and what is given; TEXT: the settings of the run, WIDER: with a wider network
     "config that is no text": ("is not UTF-8", ["--config", "{}/bytes.yaml"]),
     "null": ("model.lr is null", ["--config", "{}/null.yaml", "TEXT"]),
@@ -92,13 +97,25 @@ FAULTS = {  # what is said, and what is given; TEXT: the settings of the run, WI
     "shards whose index misleads": ("and other times", [*CLIPS, "{}/misleading", *FAST]),
     "files of MNIST's format": ("as an MNIST file", [*MNIST, "{}/idx", *PICTURES]),
     "clips": ("no readable clip", [*CLIPS, "{}/broken", *FAST]),
+    "data of another task": ("needs 'image'", [*DIGITS, "--data.train_clips", "8", *PICTURES]),
+    "data of another task, after no validation": (
+        "needs 'image'",
+        [*DIGITS, "--data.train_clips", "8", *PICTURES, *UNTRIED, f"--trainer.callbacks=[{PROBE}]"],
+    ),
+    "data that are no batches of this package": (
+        "the data give a list",
+        ["--data", "toy_task.ToyData", *PICTURES, *UNTRIED],
+    ),
     "batch": ("lower batch_size", [*DIGITS, "--data.batch_size", "1000000000", *FAST]),
 }
 
 
 def content_of(folder: Path) -> dict[str, str]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """Of files; of folders nothing, but that they are there."""
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in folder.rglob("*")
+    }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -120,15 +137,3 @@ def test_a_refused_start_leaves_the_run_as_it_was(
     assert says in line
     assert "it ran" not in said.out
     assert content_of(place / "text") == before
-
-
-def test_data_that_do_not_go_with_the_task_put_the_earlier_checkpoints_aside(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """That is known only when the training has begun."""
-    shutil.copytree(place / "text", tmp_path / "run")
-    before = (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes()
-    words = [*DIGITS, "--data.train_clips", "8", *PICTURES]
-    assert main(["fit", *words, "--run_dir", str(tmp_path / "run")]) == 2
-    assert "the task needs 'image'" in capsys.readouterr().err
-    assert (tmp_path / "run" / "checkpoints.1" / "last.ckpt").read_bytes() == before

@@ -79,6 +79,7 @@ class Probe(Callback, ABC):
         self.train_items, self.test_items = train_items, test_items
         self.batch_size, self.seed = batch_size, seed
         self._probed = 0  # optimizer step of the last look while training
+        self._begins = False  # a list of figures, with the first ones of a fresh training
 
     # -- what kinds differ in ----------------------------------------------------------------------------
 
@@ -118,10 +119,7 @@ class Probe(Callback, ABC):
         self._probed = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and trainer.ckpt_path is None:
-            path = self._path(trainer)
-            if path.exists():
-                os.replace(path, path.with_suffix(".before.json"))
+        self._begins = trainer.ckpt_path is None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -173,6 +171,9 @@ class Probe(Callback, ABC):
         }
         make_folder(trainer.default_root_dir)
         path = self._path(trainer)
+        if self._begins and path.exists():
+            os.replace(path, path.with_suffix(".before.json"))
+        self._begins = False
         write_whole(path, json.dumps([*_records(path), record], indent=1) + "\n")
         figures = ", ".join(
             f"{name} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for name, one in found.figures.items()
