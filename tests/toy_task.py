@@ -98,6 +98,25 @@ class ToyData(LightningDataModule):
     test_dataloader = predict_dataloader = val_dataloader
 
 
+class NamedData(ToyData):
+    """The same with a name, and words.
+
+    Args:
+        name, words, rates: for settings.
+        password: as of `PrivateData`.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        words: list[str] | None = None,
+        rates: dict[str, float] | None = None,
+        password: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.words, self.rates = name, words, rates
+
+
 class PrivateData(ToyData):
     """The same of a server that asks for a password.
 

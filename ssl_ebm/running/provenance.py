@@ -26,6 +26,7 @@ from ssl_ebm import __version__
 from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.files import sha256_of, write_whole
+from ssl_ebm.tasks.config_files import settings_as_yaml
 from ssl_ebm.tasks.learning_rate import global_batch
 from ssl_ebm.tasks.saving import BeforeFirstStep
 from ssl_ebm.tasks.secret_settings import shown_description, without_secrets
@@ -62,7 +63,7 @@ class SaveConfig(BeforeFirstStep, SaveConfigCallback):
         text = self.parser.dump(config)
         shown, hidden = without_secrets(yaml.safe_load(text))
         if hidden:
-            text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+            text = settings_as_yaml(shown)
             names = sorted({name.rpartition(".")[2] for name in hidden})
             rank_zero_warn(
                 f"{CONFIG}, {RECORD} and checkpoints leave out what looks like a secret, which a repetition "

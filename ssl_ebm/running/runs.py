@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import set_dumper
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -35,6 +36,7 @@ from ssl_ebm.running.trust import (
 )
 from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
+from ssl_ebm.tasks.config_files import settings_as_yaml
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.hints import with_hint
@@ -62,6 +64,7 @@ LEARNT = (
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 
 read_local_files_alone()  # Lightning's command line, imported above, allows for addresses
+set_dumper("yaml", settings_as_yaml)
 
 
 class Run(LightningCLI):

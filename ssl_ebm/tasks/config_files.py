@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,32 @@ def parse_settings(text: str, name: str) -> Any:
         raise
     except Exception as error:  # besides its own errors, those of int() and the like
         raise NoYamlError(f"{name} is no YAML: {in_one_line(error)}") from error
+
+
+def settings_as_yaml(settings: Any) -> str:
+    """Settings as a text that the parser reads as the same: it takes 1e-5 and 1.5e5 for numbers, which PyYAML
+    takes for words and writes without quotation marks."""
+    text: str = yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts words that the parser would take for numbers in quotation marks."""
+
+    def represent_word(self, word: str) -> yaml.ScalarNode:
+        looks_like_number = word[:1] in "+-.0123456789"
+        is_number = looks_like_number and isinstance(_read(word), int | float)
+        return self.represent_scalar("tag:yaml.org,2002:str", word, style="'" if is_number else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_word)
+
+
+def _read(word: str) -> Any:
+    """What the parser takes a word for; None: for nothing."""
+    with contextlib.suppress(Exception):  # as in `parse_settings`
+        return get_loader("yaml")(word)
+    return None
 
 
 def _check_size(text: str, name: str) -> None:

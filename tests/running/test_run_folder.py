@@ -22,6 +22,7 @@ from ssl_ebm.data import FontDigits, ImageFolder
 from ssl_ebm.errors import UserError
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.provenance import git_state, versions
+from ssl_ebm.running.runs import Run
 from ssl_ebm.running.trust import VARIABLE
 from ssl_ebm.tasks.saving import last_checkpoint, previous_checkpoint
 
@@ -131,6 +132,39 @@ def test_a_run_says_where_it_comes_from_and_repeats_from_its_config(
     )
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("secret", [[], ["--data.password", "s3cr3t"]])
+def test_words_that_look_like_numbers_are_repeated_as_words(
+    secret: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the settings are written without secrets."""
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "1e-5",
+        "1.5e5",
+        "-2E+3",
+        "007",
+        "1_000",
+        "1_0e3",
+        "0x1f",
+        "yes",
+        "null",
+        "~",
+        "2026-11-30",
+        "1:30",
+    ]
+    words += [".5", "1.", "+.inf", ".nan", "-", "- a", "a: b", "12 monkeys", "", "'", "1e-5 of it"]
+    rates = {"1e-5": 1e-5, "2": 1e22, "float": 0.5}
+    arguments = {"name": "1e-5", "words": words, "rates": rates}
+    data = ["--data", json.dumps({"class_path": "toy_task.NamedData", "init_args": arguments}), *secret]
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(TOY))
+    given = ["fit", "--config", "toy.yaml", *data, "--trainer.max_steps", "1", "--run_dir", "run"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the secret
+        assert main(given) == 0
+    again = Run("fit", ["--config", "run/config.yaml", *secret]).datamodule
+    assert (again.name, again.words, again.rates) == ("1e-5", words, rates)
 
 
 def test_the_recorded_command_trusts_what_the_command_trusted(
