@@ -30,7 +30,7 @@ from ssl_ebm.report.sections import section
 from ssl_ebm.report.tables import cell, table, tiles
 from ssl_ebm.running.provenance import versions
 from ssl_ebm.tasks.density_estimation import DensityEstimation
-from ssl_ebm.tasks.secret_settings import shown_description
+from ssl_ebm.tasks.secret_settings import shown_description, without_secrets
 
 SHOWN = 16  # samples beside their nearest training items
 WELL = 0.9  # AUROC from which a set is told apart well
@@ -219,7 +219,7 @@ def _setup(task: DensityEstimation, results: Mapping[str, Any]) -> str:
         ("versions", ", ".join(f"{name} {number}" for name, number in results["versions"].items())),
     ]
     facts = table(["", "this run"], [(name, [escape(text)]) for name, text in about])
-    settings = escape(yaml.safe_dump(dict(task.hparams), sort_keys=False))
+    settings = escape(yaml.safe_dump(without_secrets(dict(task.hparams)).settings, sort_keys=False))
     data = escape(yaml.safe_dump(dict(results["data"]), sort_keys=False, allow_unicode=True))
     folded = (
         f"<details><summary>Settings of the task</summary><pre>{settings}</pre></details>"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from small_backbones import make, saved
 
 from ssl_ebm.cli import main
 from ssl_ebm.data import FontDigits, Text
+from ssl_ebm.report.density import _setup
 
 SECRET = "s3cr3t-0123"
 DENSITY = """\
@@ -106,3 +108,14 @@ def test_what_a_command_writes_hides_them(
     for path in files:
         if path.name in written:
             assert "https://a.org/b?token=HIDDEN&c=d" in unescape(path.read_text())
+
+
+def test_the_page_of_an_energy_hides_those_of_its_settings() -> None:
+    """Of a network of the user's own."""
+    energy = {"class_path": "own.Energy", "init_args": {"hub_token": SECRET, "width": 3}}
+    results = {"parameters": 1, "device": "cpu", "versions": {}, "data": {}}
+    task: Any = SimpleNamespace(hparams={"energy": energy})
+    page = _setup(task, results)
+    assert "width: 3" in page
+    assert "hub_token: HIDDEN" in page
+    assert SECRET not in page
