@@ -102,8 +102,16 @@ class TorchvisionImages(ImageData):
         if self.set_name == "ImageNet":
             return fingerprints.of_folder(self.root, SUFFIXES)
         if self.set_name in _FOLDERS:
-            return fingerprints.of_folder(self.root / _FOLDERS[self.set_name])
+            folder = self.root / _FOLDERS[self.set_name]
+            return fingerprints.of_paths([folder / name for name in self._names_read()])
         return fingerprints.of_paths([self.root / self.set_name / "raw" / name for name in _IDX_FILES])
+
+    def _names_read(self) -> list[str]:
+        """Those of CIFAR's and STL10's folders that are read; torchvision lists them."""
+        kind = getattr(datasets, self.set_name)
+        table = kind.class_names_file if self.set_name == "STL10" else kind.meta["filename"]
+        names = [name for name, _ in kind.train_list + kind.test_list]
+        return [table, *(name for name in names if self.unlabelled or "unlabeled" not in name)]
 
     def prepare_data(self) -> None:
         """Downloads the set, where it is missing and `download` asks for it; Lightning calls it once."""

@@ -119,6 +119,7 @@ def texts(folder: Path) -> None:
         (folder / f"{split}.txt").write_text("\n\n".join(f"{split} {17 * n} text" for n in range(99)))
 
 
+STL10 = ["class_names.txt", *(f"{part}_{kind}.bin" for part in ("train", "test") for kind in "Xy")]
 SETS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], StreamData]]] = {
     "pictures": (pictures, lambda folder: ImageFolder(str(folder))),
     "clips": (clips, lambda folder: VideoFolder(str(folder), context_frames=1, future_frames=1)),
@@ -135,6 +136,25 @@ SETS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], StreamData]]] = {
             [f"{a}-{b}-ubyte" for a in ("train", "t10k") for b in ("images-idx3", "labels-idx1")],
         ),
         lambda folder: TorchvisionImages("FashionMNIST", str(folder)),
+    ),
+    "CIFAR10": (
+        lambda folder: write(
+            folder / "cifar-10-batches-py",
+            ["batches.meta", "test_batch", *(f"data_batch_{number}" for number in range(1, 6))],
+        ),
+        lambda folder: TorchvisionImages("CIFAR10", str(folder)),
+    ),
+    "CIFAR100": (
+        lambda folder: write(folder / "cifar-100-python", ["meta", "train", "test"]),
+        lambda folder: TorchvisionImages("CIFAR100", str(folder)),
+    ),
+    "STL10": (
+        lambda folder: write(folder / "stl10_binary", [*STL10, "unlabeled_X.bin"]),
+        lambda folder: TorchvisionImages("STL10", str(folder), unlabelled=True),
+    ),
+    "STL10, with labels": (
+        lambda folder: write(folder / "stl10_binary", STL10),
+        lambda folder: TorchvisionImages("STL10", str(folder)),
     ),
     "texts": (
         texts,
@@ -214,6 +234,19 @@ def test_archives_beside_the_files_of_a_set_do_not_count(tmp_path: Path) -> None
     make(tmp_path)
     before = data(tmp_path).fingerprint()
     (tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(b"an archive")
+    assert data(tmp_path).fingerprint() == before
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100", "STL10", "STL10, with labels"])
+def test_other_files_in_the_folder_of_a_set_do_not_count(name: str, tmp_path: Path) -> None:
+    """As torchvision unpacks them, or somebody has left them there."""
+    make, data = SETS[name]
+    make(tmp_path)
+    before = data(tmp_path).fingerprint()
+    (folder,) = tmp_path.iterdir()
+    write(folder, ["readme.html", "file.txt~", "fold_indices.txt", "notes/1.txt"])
+    if name == "STL10, with labels":
+        write(folder, ["unlabeled_X.bin"])
     assert data(tmp_path).fingerprint() == before
 
 
