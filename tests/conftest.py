@@ -79,3 +79,18 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 def generator(seed: int) -> torch.Generator:
     """A seeded CPU generator of its own."""
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Nothing is compiled before, and what is compiled is forgotten: torch counts for the whole process."""
+    import torch._dynamo as dynamo  # most tests need none of it
+
+    def forget() -> None:
+        dynamo.reset()
+        dynamo.utils.counters.clear()
+
+    forget()
+    with dynamo.config.patch(recompile_limit=dynamo.config.recompile_limit):
+        yield
+    forget()

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from two_futures import trainer
 
-from ssl_ebm.tasks.blocks import compile_blocks
+from ssl_ebm.tasks.blocks import checkpoint_activations, compile_stages
 from ssl_ebm.tasks.saving import LastCheckpoint, WholeFileIO
 from ssl_ebm.tasks.seeding import SeededSteps
 from ssl_ebm.tasks.sharding import ShardedWeights
 
 STEPS = 4
 BROKEN_OFF = "pictures, masked autoencoder"
-COMPILED = (BROKEN_OFF, "text, tokens")
+COMPILED = (BROKEN_OFF, "text, tokens", "frames, one-hot")
 
 
 class Watch(Record):
@@ -70,7 +70,8 @@ def train(
     )  # fmt: skip
     task = MODELS[name]().double()
     if backend is not None:
-        compile_blocks(task, backend)
+        compile_stages(task, backend)
+        checkpoint_activations(task)
     task.on_after_batch_transfer = lambda batch, _: {
         key: value.double() if value.is_floating_point() else value for key, value in batch.items()
     }

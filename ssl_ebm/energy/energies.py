@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.energy.inference import Inference, Inferred
-from ssl_ebm.energy.latents import Latent
+from ssl_ebm.energy.latents import FiniteLatent, Latent
+from ssl_ebm.energy.stages import Staged
 from ssl_ebm.errors import UserError
 
 Cost = Callable[[Tensor, Tensor], Tensor]
@@ -40,7 +41,7 @@ def squared_error(y: Tensor, y_hat: Tensor) -> Tensor:
     return error.square().sum(tuple(range(2, error.ndim))) if error.ndim > 2 else error.square()
 
 
-class PredictiveEnergy(nn.Module):
+class PredictiveEnergy(Staged, nn.Module):
     """E(x, y, z) = C(y, Dec(h, z)) + regularisation * R(z), with the context h = Pred(x).
 
     The context is computed once per batch by `context` and handed to `decode` and `energy`: K candidates of
@@ -48,6 +49,9 @@ class PredictiveEnergy(nn.Module):
 
     Unconditional energy E(y, z) = C(y, Dec(z)) + regularisation * R(z): leave `predictor` out and use h =
     None everywhere.
+
+    Where z has several values, all of which are tried, their predictions and costs are a stage (`Staged`),
+    unless the decoder has stages of its own.
 
     Args:
         decoder: `decoder(h, z)`, or `decoder(z)` where h is None: z (B, S, D) -> y_hat (B, S, *Y). Folding S
@@ -77,6 +81,9 @@ class PredictiveEnergy(nn.Module):
         self.predictor = predictor
         self.cost = cost
         self.regularisation = regularisation
+        several = isinstance(latent, FiniteLatent) and latent.codes > 1
+        inside = any(isinstance(part, Staged) for part in decoder.modules())
+        self.stages = ("misfit",) if several and not inside else ()
 
     def context(self, x: Any) -> Any:
         """h = Pred(x). To be called once per batch, whatever the number of candidates."""

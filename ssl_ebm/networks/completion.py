@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.convolutions import UNet, coordinates
+from ssl_ebm.networks.stages import Stage
 
 
 class Completion(NamedTuple):
@@ -148,7 +149,7 @@ class ConvolutionalCompletion(nn.Module):
         self.channels, self.parts, self.cell, self.features = channels, parts, cell, features
         self.net = UNet((channels + 1) * cell**2 + 2, width, levels, blocks)
         self.summary = nn.Sequential(nn.Linear(4 * width, features), nn.SiLU(), nn.Linear(features, features))
-        self.draw = nn.Sequential(nn.SiLU(), nn.Conv2d(width, (1 + parts) * channels * cell**2, 3, padding=1))
+        self.draw = Stage(nn.SiLU(), nn.Conv2d(width, (1 + parts) * channels * cell**2, 3, padding=1))
         last = self.draw[1]
         assert isinstance(last, nn.Conv2d)
         with torch.no_grad():  # parts begin faint: the mean is learnt first

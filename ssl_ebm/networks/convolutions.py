@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_ebm.energy.stages import Staged
+
 
 def grow_to(features: Tensor, like: Tensor) -> Tensor:
     """Nearest-neighbour enlargement of (B, D, h, w) to the height and width of `like` (B, _, H, W)."""
@@ -24,7 +26,7 @@ def coordinates(like: Tensor) -> Tensor:
     return grid.expand(batch, -1, -1, -1)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Staged, nn.Module):
     """x + Conv(SiLU(GroupNorm(Conv(x)))): (B, D, h, w) -> (B, D, h, w)."""
 
     def __init__(self, width: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.few_channels import FewChannelConv2d
 from ssl_ebm.networks.onednn import Linear
+from ssl_ebm.networks.stages import PairedStages
 
 
 class ImageEncoder(nn.Module):
@@ -58,8 +59,8 @@ class ImageEncoder(nn.Module):
                 pixels = -(-pixels // 2)
             places *= pixels
         hidden = widths[-1]
-        self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-        self.hidden = nn.Sequential(Linear(hidden * places, hidden), nn.SiLU())
+        self.convolutions = PairedStages(*layers).to(memory_format=torch.channels_last)
+        self.hidden = PairedStages(Linear(hidden * places, hidden), nn.SiLU())
         self.head = nn.Linear(hidden, outputs)
 
     def features(self, y: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ class ImageDecoder(nn.Module):
         layers: list[nn.Module] = []
         for into, out in pairwise(widths):
             layers += [nn.SiLU(), nn.ConvTranspose2d(into, out, 4, stride=2, padding=1)]
-        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
+        self.layers = PairedStages(*layers, nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, z: Tensor) -> Tensor:
         flat = z.reshape(-1, z.shape[-1])

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_ebm.networks.motion import moved_by, part_motions
+from ssl_ebm.networks.stages import Stage
 
 HISTORY = 2  # frames before the last that are brought to it
 
@@ -33,7 +34,7 @@ class Refinement(nn.Module):
         self.cell = cell
         self.history = min(HISTORY, frames - 1)
         outputs = channels + parts
-        self.network = nn.Sequential(
+        self.network = Stage(
             nn.Conv2d(channels * (1 + self.history * parts) + outputs, width, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(width, width, 3, padding=1),

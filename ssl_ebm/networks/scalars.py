@@ -3,13 +3,14 @@ need first and second derivatives, so units are SiLU."""
 
 from __future__ import annotations
 
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.onednn import Linear
+from ssl_ebm.networks.stages import PairedStages
 
 
 class Mlp(nn.Module):
@@ -36,13 +37,12 @@ class Mlp(nn.Module):
         for i, (into, out) in enumerate(pairwise(sizes)):
             layers += [nn.SiLU()] if i else []
             layers.append(Linear(into, out))
-        self.layers = nn.Sequential(*layers)
+        self.layers = PairedStages(*layers)
 
     def hidden(self, x: Tensor) -> Tensor:
         """What the last layer sees: (..., inputs) -> (..., width)."""
-        for layer in islice(self.layers, len(self.layers) - 1):  # a slice would be a new module at every call
-            x = layer(x)
-        return x
+        made: Tensor = self.layers(x, len(self.layers) - 1)
+        return made
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layers[-1](self.hidden(x))

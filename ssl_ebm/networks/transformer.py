@@ -16,6 +16,7 @@ from timm.models import vision_transformer as timm_vit
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from ssl_ebm.energy.stages import Staged
 from ssl_ebm.networks.onednn import linear
 
 Turn = tuple[Tensor, Tensor]  # cosines and sines, each (T, D / 2) or broadcast to (B, heads, T, D / 2)
@@ -69,7 +70,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None
     return (weights.softmax(-1) @ v).view(b, heads, m, d)
 
 
-class Block(timm_vit.Block):
+class Block(Staged, timm_vit.Block):
     """timm's block, the same parameters and results, by `linear` and `attend`."""
 
     def forward(  # type: ignore[override]

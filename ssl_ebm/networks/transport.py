@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_ebm.energy.stages import Staged
 from ssl_ebm.networks.convolutions import UNet, coordinates
 from ssl_ebm.networks.motion import block_matching, part_motions, shifted, shifts
 from ssl_ebm.networks.refinement import Refinement
@@ -61,7 +62,7 @@ def _numbers_as_vectors(module: nn.Module, content: dict[str, Tensor], prefix: s
             content[key] = content[key].reshape(1)
 
 
-class TransportPredictor(nn.Module):
+class TransportPredictor(Staged, nn.Module):
     """x -> Context: (B, T, C, H, W) with H and W of any size.
 
     Args:
@@ -79,6 +80,8 @@ class TransportPredictor(nn.Module):
         detail: channels of the network that draws masks pixel by pixel; 0: they follow from the blocks alone.
         faint_paints: start with paints a tenth as strong, for a decoder with `paint_anchors`.
     """
+
+    stages = ("_move_blocks", "_layer_basis")
 
     def __init__(
         self,

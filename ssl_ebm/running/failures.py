@@ -28,6 +28,9 @@ DEAD_WORKER = (
     "a worker that loads data was ended from outside, most often for want of memory: lower data.workers or "
     "data.batch_size, and go on with --ckpt_path last"
 )
+NO_SECOND_DERIVATIVES = (
+    "what --compile has compiled has no second derivatives, which this objective needs: leave --compile out"
+)
 HANGING_READ = (
     "the data loader gave no batch for {:g} s: the storage hangs, or is slower than --read_timeout; "
     "look at it, and go on with --ckpt_path last"
@@ -55,6 +58,8 @@ def remedy_for(error: BaseException | None, ckpt_path: str | None) -> str | None
         text = str(one)
         if type(one).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
             return OUT_OF_MEMORY
+        if "does not currently support double backward" in text:
+            return NO_SECOND_DERIVATIVES
         if timeout := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
             return HANGING_READ.format(float(timeout[1]))
         # The news of a worker's death comes by a signal, which can interrupt anything, or by its pipe.

@@ -69,13 +69,13 @@ def add_settings(parser: LightningArgumentParser) -> None:
         "--activation_checkpointing",
         type=bool,
         default=False,
-        help="Transformer blocks compute activations again for the gradient, to save memory.",
+        help="Stages of networks compute activations again for the gradient, to save memory.",
     )
     parser.add_argument(
         "--compile",
         type=str | None,
         default=None,
-        help="Compile the transformer blocks by this backend of torch.compile, such as inductor.",
+        help="Compile the stages of networks by this backend of torch.compile, such as inductor.",
     )
     parser.add_argument(
         *FLAGS,

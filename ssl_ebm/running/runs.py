@@ -34,7 +34,7 @@ from ssl_ebm.running.trust import (
     check_description,
     read_local_files_alone,
 )
-from ssl_ebm.tasks.blocks import checkpoint_activations, compile_blocks
+from ssl_ebm.tasks.blocks import checkpoint_activations, compile_stages
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
 from ssl_ebm.tasks.config_files import settings_as_yaml
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
@@ -238,7 +238,7 @@ class Run(LightningCLI):
         if self.setting("activation_checkpointing"):
             checkpoint_activations(self.model)
         if (backend := self.setting("compile")) is not None:
-            compile_blocks(self.model, backend)
+            compile_stages(self.model, backend)
 
     def _take_checkpoint(self) -> None:
         """What the model needs of a checkpoint before the data is made: its tokenizer; to begin with: all."""

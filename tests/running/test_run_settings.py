@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tiny_runs import FAST, RUNS
 
+from ssl_ebm.cli import main
 from ssl_ebm.networks.transformer import Block
 from ssl_ebm.running.runs import Run
+from ssl_ebm.tasks import FramePrediction, Inpainting, load_task
+
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 STEPS = 3
 NETWORK = {
@@ -54,7 +60,8 @@ def test_blocks_compute_activations_again_or_are_compiled_where_a_setting_says_s
         found[name] = len(calls)
         blocks = [module for module in run.model.modules() if isinstance(module, Block)]
         assert len(blocks) == BLOCKS
-        compiled[name] = [block._compiled_call_impl is not None for block in blocks]
+        changed = [getattr(vars(block).get("forward"), "func", None) for block in blocks]
+        compiled[name] = [hasattr(one, "_torchdynamo_orig_callable") for one in changed]
     assert found["plain"] == BLOCKS * STEPS
     assert found["again"] == 2 * BLOCKS * STEPS
     assert compiled == {name: [name == "compiled"] * BLOCKS for name in found}
@@ -62,3 +69,43 @@ def test_blocks_compute_activations_again_or_are_compiled_where_a_setting_says_s
     assert len(expected) == STEPS
     assert losses(tmp_path / "again") == expected
     assert losses(tmp_path / "compiled") == pytest.approx(expected, rel=1e-5)
+
+
+BOTH = ["--activation_checkpointing", "true", "--compile", "eager"]
+
+
+@pytest.mark.parametrize(("name", "task"), [("frames_in_detail", FramePrediction), ("pictures", Inpainting)])
+def test_convolutional_networks_train_alike_by_both_settings(name: str, task: type, tmp_path: Path) -> None:
+    """Weights are the same to the bit under the same names, and load where neither setting is."""
+    weights = {}
+    graphs = torch._dynamo.utils.counters["stats"]
+    for folder, more in {"plain": [], "both": BOTH}.items():
+        run = tmp_path / folder
+        assert main(["fit", *RUNS[name](tmp_path), *FAST, *more, "--run_dir", str(run)]) == 0
+        assert (graphs["unique_graphs"] > 0) == bool(more)
+        weights[folder] = load_task(run / "checkpoints" / "last.ckpt", task).state_dict()
+    assert list(weights["both"]) == list(weights["plain"])
+    torch.testing.assert_close(weights["both"], weights["plain"], rtol=0, atol=0)
+
+
+def test_second_derivatives_of_what_is_to_be_compiled_are_refused_before_anything_is_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert (
+        main(["fit", *RUNS["energy"](tmp_path), *FAST, "--compile", "inductor", "--run_dir", str(run)]) == 2
+    )
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "DenoisingScoreMatching needs second derivatives" in said
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("more", [["--activation_checkpointing", "true"], ["--compile", "inductor"]])
+def test_a_task_without_stages_is_refused(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy = ["--model", "toy_task.ToyTask", "--data", "toy_task.ToyData"]
+    assert main(["fit", *toy, *FAST, *more, "--run_dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{more[0][2:]} is for stages of networks" in said
+    assert "ToyTask has none: leave it out" in said

@@ -79,8 +79,8 @@ def test_each_process_has_its_part_of_the_weights(launched: Launched, model: str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", COMPILED)
-def test_compiled_blocks_train_the_same(launched: Launched, model: str) -> None:
-    """Two processes with compiled blocks, against one whose blocks are as they are."""
+def test_compiled_stages_train_the_same(launched: Launched, model: str) -> None:
+    """Two processes with compiled stages that compute activations again, against one as it is."""
     expected, found = saved(launched.one, model), saved(launched.two / "compiled", model)
     assert found["global_step"] == STEPS
     assert_same(found["state_dict"], expected["state_dict"], rtol=1e-5)

@@ -58,6 +58,9 @@ class Inferred:
 class Inference(Protocol):
     """How to find z*.
 
+    One that differentiates a gradient of the energy says so by an attribute `second_derivatives`, True:
+    torch.compile cannot.
+
     Args of a call:
         energy_of_z: candidates (B, S, D) -> energies (B, S).
         latent: the space of z.

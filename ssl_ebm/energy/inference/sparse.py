@@ -46,6 +46,11 @@ class Ista:
     steps: int
     lipschitz: float | None = None
 
+    @property
+    def second_derivatives(self) -> bool:
+        """Whether L is measured."""
+        return self.lipschitz is None
+
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UserError(f"{type(self).__name__}: steps must be at least 1, got {self.steps}")

@@ -11,6 +11,9 @@ from torch import Tensor
 class Objective(Protocol):
     """How an energy is shaped.
 
+    One that differentiates a gradient of the energy says so by an attribute `second_derivatives`, True:
+    torch.compile cannot.
+
     Args of a call:
         model: y (B, *Y) -> F(y) (B,); some objectives need more of it and say so.
         y: (B, *Y), data.

@@ -71,6 +71,8 @@ class Contractive(nn.Module):
     reconstruction's); estimate: Hutchinson (1990).
     """
 
+    second_derivatives = True
+
     def __init__(
         self,
         weight: float,

@@ -26,6 +26,8 @@ class ScoreMatching(nn.Module):
     Source: Hyvarinen, "Estimation of non-normalized statistical models by score matching" (2005), equation 4.
     """
 
+    second_derivatives = True
+
     def forward(
         self,
         model: EnergyOfState,
@@ -56,6 +58,8 @@ class SlicedScoreMatching(nn.Module):
 
     Source: Song, Garg, Shi, Ermon, "Sliced score matching" (2019), equation 8 (the variance-reduced form).
     """
+
+    second_derivatives = True
 
     def __init__(self, directions: int = 1) -> None:
         super().__init__()
@@ -95,6 +99,8 @@ class DenoisingScoreMatching(nn.Module):
 
     Source: Vincent, "A connection between score matching and denoising autoencoders" (2011), equation 10.
     """
+
+    second_derivatives = True
 
     def __init__(self, noise: float) -> None:
         super().__init__()
