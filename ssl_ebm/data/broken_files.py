@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 
-from ssl_ebm.data.loading import NAMED
+from ssl_ebm.data.loading import NAMED, found_in
 from ssl_ebm.errors import UserError
 
 
@@ -42,12 +43,12 @@ def check_share(broken: int, files: int, names: Iterable[str], max_broken: float
 
 
 class BrokenFiles:
-    """The files of a split that were found broken so far, by this process and by its workers.
-
-    Other processes of a distributed run count what they meet themselves, each against all files of the split.
+    """The files of a split that were found broken so far, by this process and by its workers; in a training
+    by several processes also by the others, as of the last time that they were asked (`share`).
 
     Attributes:
         met: (N,) bool, in memory that workers share: which files they are.
+        decides: (), bool, likewise: whether this process stops by its own count.
 
     Args:
         files: N.
@@ -58,6 +59,7 @@ class BrokenFiles:
 
     def __init__(self, files: int, name: Callable[[int], str], max_broken: float, source: str) -> None:
         self.met = torch.zeros(files, dtype=torch.bool).share_memory_()
+        self.decides = torch.ones((), dtype=torch.bool).share_memory_()
         self.name, self.max_broken, self.source = name, max_broken, source
 
     @property
@@ -72,11 +74,34 @@ class BrokenFiles:
         """Counts a file, and warns of it, the first time that it is met.
 
         Raises:
-            UserError: that is one too many.
+            UserError: that is one too many, and this process `decides`.
         """
         if self.met[index]:
             return
         self.met[index] = True
         warnings.warn(said, stacklevel=3)  # not by the first process alone: each meets others
+        if self.decides:
+            self.check()
+
+    def share(self, device: torch.device) -> None:
+        """Counts what any process has met; all must call it.
+
+        Args:
+            device: on which they speak to each other.
+        """
+        every = self.met.to(device, torch.uint8)
+        torch.distributed.all_reduce(every, torch.distributed.ReduceOp.MAX)
+        self.met[every.cpu().bool()] = True  # a worker may be adding another one
+
+    def check(self) -> None:
+        """Raises UserError where more than `max_broken` are broken."""
         count = int(self.met.sum())
         check_share(count, len(self.met), self._names(), self.max_broken, self.source)
+
+
+def counts_of(data: Any) -> list[BrokenFiles]:
+    """Those of the splits of a DataModule, where files are read on demand."""
+    datasets = (getattr(data, f"{split}_dataset", None) for split in ("train", "val", "test"))
+    asked = (found_in(dataset, "broken_files") for dataset in datasets)
+    counts = (count_of() for count_of in asked if count_of is not None)
+    return [one for one in counts if one is not None]

@@ -138,6 +138,10 @@ class ClipWindows(Dataset[dict[str, Tensor]]):
         # A part may hold fractions of a start; rounding must not carry the last one beyond the end.
         return clip, min(int((turn + within) * starts / segments), starts - 1)
 
+    def broken_files(self) -> BrokenFiles:
+        """Clips that were found broken."""
+        return self.found
+
     def clip_name(self, clip: int) -> str:
         """How messages call a clip."""
         return self.clips[clip].name

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssl_ebm.data.augmentation import BOX, MIRRORED, Augmentation, augment
+from ssl_ebm.data.broken_files import BrokenFiles
 from ssl_ebm.data.picture_files import PictureFiles
 
 
@@ -68,6 +69,10 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
     def plain(self) -> ImageDataset:
         """The same images as they are, for probes and nearest neighbours."""
         return ImageDataset(self.images)
+
+    def broken_files(self) -> BrokenFiles | None:
+        """Those that were found broken; None: all are in memory."""
+        return self.images.found if isinstance(self.images, PictureFiles) else None
 
     def item_names(self, items: Sequence[int]) -> list[str] | None:
         """What the files of items are called; None: they have none of their own."""

@@ -84,8 +84,7 @@ class ImageData(StreamData):
 
     @property
     def broken(self) -> list[str]:
-        """Files that could not be read. Of files that are read on demand: those met so far by this process
-        and its workers, but not by other processes of a distributed run."""
+        """Files that could not be read; of those that are read on demand: what was met (`BrokenFiles`)."""
         return self._skipped + [name for files in self._files for name in files.broken]
 
     def make_dataset(self, split: str) -> ImageDataset:

@@ -112,8 +112,8 @@ class VideoData(ClipData):
 
     @property
     def broken(self) -> list[str]:
-        """Clips that could not be read when they were opened, each with the reason, and those that this
-        process and its workers met later, but not other processes of a distributed run."""
+        """Clips that could not be read when they were opened, each with the reason, and those met later
+        (`BrokenFiles`)."""
         made = [one for one in (self.train_dataset, self.val_dataset, self.test_dataset) if one is not None]
         return self.skipped["broken"] + [name for one in made for name in one.found.names]
 

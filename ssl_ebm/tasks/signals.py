@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from ssl_ebm.tasks.broken_files import FilesOfAll
 from ssl_ebm.tasks.saving import LastCheckpoint
 
 # Optimizer steps between two questions to all processes whether one of them was told to stop; of steps with
@@ -37,6 +38,9 @@ class StopOnSignal(Callback):
     `--ckpt_path last` it goes on as if nothing had been. A validation of a SLURM job that takes more than
     `PATIENCE` seconds from there is not waited for: what goes on is the last checkpoint.
 
+    When all processes are asked they also count broken files together (`FilesOfAll`), and stop together where
+    there are too many.
+
     Lightning's own handlers save in the middle of a step, or do not save: these take their place.
 
     Args:
@@ -45,6 +49,7 @@ class StopOnSignal(Callback):
 
     def __init__(self, checkpoint: LastCheckpoint) -> None:
         self.checkpoint = checkpoint
+        self.files = FilesOfAll()
         self.received = 0
         self._when = 0.0  # on the clock of `time.monotonic`
         self._step = -1
@@ -57,6 +62,7 @@ class StopOnSignal(Callback):
         self._asked = time.monotonic()
         self._every = 1  # how long a step takes is not known yet
         self.received = 0
+        self.files.begin(trainer)
         if threading.current_thread() is threading.main_thread():
             for one in (signal.SIGTERM, signal.SIGUSR1):  # Lightning sets the old handlers again at the end
                 signal.signal(one, self._receive)
@@ -83,6 +89,9 @@ class StopOnSignal(Callback):
                 requeue_job()
         raise Stopped(128 + number)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.files.end(trainer)
+
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         late = self.received == signal.SIGUSR1 and time.monotonic() - self._when > PATIENCE
         if not (late and trainer.is_global_zero and "SLURM_JOB_ID" in os.environ):
@@ -98,8 +107,11 @@ class StopOnSignal(Callback):
         if self._step % self._every:
             return 0
         seconds = (time.monotonic() - self._asked) / (self._step - self._asked_step)
-        mine = torch.tensor([float(self.received), seconds], device=trainer.strategy.root_device)
-        number, slowest = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+        told = [float(self.received), seconds, float(self.files.news())]
+        mine = torch.tensor(told, device=trainer.strategy.root_device)
+        number, slowest, news = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+        if news:
+            self.files.share(trainer)
         self._every = steps_between(slowest, trainer.accumulate_grad_batches)
         self._asked_step, self._asked = self._step, time.monotonic()
         return int(number)

@@ -73,7 +73,7 @@ def asked_after(
     def reduce(value: torch.Tensor, reduce_op: str) -> torch.Tensor:
         found.append(several.global_step)
         assert reduce_op == "max"
-        return value.maximum(torch.tensor([0.0, other]))
+        return value.maximum(torch.tensor([0.0, other, 0.0]))
 
     strategy = SimpleNamespace(root_device="cpu", reduce=reduce)
     several = trainer(world_size=2, accumulate_grad_batches=accumulated, strategy=strategy, global_step=start)
