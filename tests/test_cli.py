@@ -226,7 +226,9 @@ def content_of_settings(path: str) -> Any:
     return yaml.safe_load(Path(path).read_text())
 
 
-def test_a_start_that_fails_leaves_the_earlier_run(config: Callable[..., str]) -> None:
+def test_a_start_that_fails_leaves_the_earlier_run(
+    config: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def content() -> dict[str, bytes]:
         of_run = ("config.yaml", "run.json", "checkpoints/last.ckpt")
         return {name: Path("runs/toy", name).read_bytes() for name in of_run}
@@ -245,8 +247,17 @@ def test_a_start_that_fails_leaves_the_earlier_run(config: Callable[..., str]) -
     assert not Path("runs/toy/checkpoints.1").exists()
     with pytest.raises(RuntimeError, match="shapes"):  # data there, but of another width
         main(["fit", "--config", config(), "--data.width", "5"])
+    assert content() == first
+    assert not Path("runs/toy/checkpoints.1").exists()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("after a step")
+
+    monkeypatch.setattr(ToyTask, "on_train_batch_end", fail)
+    with pytest.raises(RuntimeError, match="after a step"):
+        main(["fit", "--config", config(), "--data.rows", "16"])
     assert Path("runs/toy/checkpoints.1/last.ckpt").read_bytes() == first["checkpoints/last.ckpt"]
-    assert content_of_settings("runs/toy/config.yaml")["data"]["init_args"]["width"] == 5
+    assert content_of_settings("runs/toy/config.yaml")["data"]["init_args"]["rows"] == 16
     assert not Path("runs/toy/checkpoints").exists()  # old weights never stand under new settings
 
 
