@@ -104,6 +104,7 @@ def export(options: argparse.Namespace) -> None:
 def probe(options: argparse.Namespace) -> None:
     from ssl_ebm.report.probing import Plan, probe
     from ssl_ebm.report.probing_page import finding
+    from ssl_ebm.running.reading import limited_reads
 
     plan = Plan(
         kinds=options.kind,
@@ -117,7 +118,8 @@ def probe(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     of_data = [word for word in options.settings if word != TRUST]
-    found = probe(options.ckpt, options.data, options.out, plan, of_data)
+    with limited_reads(options.read_timeout):
+        found = probe(options.ckpt, options.data, options.out, plan, of_data)
     print(f"{finding(found)}: {options.out}/probe.html")
 
 

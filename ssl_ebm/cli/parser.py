@@ -155,6 +155,10 @@ def _probe(every: Commands) -> None:
     parser.add_argument("--test_items", type=int, default=10_000, help="at most (default: 10000)")
     parser.add_argument("--no_baselines", action="store_true", help="the checkpoint alone")
     parser.add_argument("--seed", type=int, default=0, help="of the items and random weights (default: 0)")
+    parser.add_argument(
+        "--read_timeout", type=float, default=600.0,
+        help="seconds that a batch of data may take to load (default: 600)",
+    )  # fmt: skip
     parser.add_argument("--out", required=True, help="folder for probe.json and probe.html")
     _add_trust(parser)
     parser.set_defaults(run=commands.trusting(commands.probe))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssl_ebm.data.loading import warn_of_skipped
+from ssl_ebm.data.read_watch import each_watched, watched
 from ssl_ebm.data.splits import SPLITS, Splits, group_keys
 from ssl_ebm.errors import UserError
 
@@ -141,8 +142,10 @@ def _entries(folder: Path, above: str, suffixes: Collection[str] | None) -> list
     """Paths of a folder's own files and folders (these end with a slash), the last first."""
     found: list[tuple[str, str]] = []
     try:
-        with os.scandir(folder / above) as entries:
-            for entry in entries:
+        with watched():
+            entries = os.scandir(folder / above)
+        with entries:
+            for entry in each_watched(entries):
                 if entry.name.startswith("."):
                     continue
                 wanted = suffixes is None or suffix_of(entry.name) in suffixes

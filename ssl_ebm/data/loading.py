@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ssl_ebm.data.randomness import stream_key
-from ssl_ebm.data.read_watch import ReadWatch
+from ssl_ebm.data.read_watch import watched
 from ssl_ebm.data.sampling import OrderedSampler, StreamSampler
 from ssl_ebm.errors import UserError
 
@@ -65,13 +65,8 @@ class EndingWithParent:
 
 
 class _Loader(DataLoader[Any]):
-    """A loader whose workers do not outlive their process.
-
-    Attributes:
-        watch: of the time that a batch takes; None: it may take any, or its workers have their own limit.
-    """
-
-    watch: ReadWatch | None = None
+    """A loader whose workers do not outlive their process, and whose own reads are `watched`; for workers
+    there is `timeout`."""
 
     def __iter__(self) -> Any:
         # not sooner: Lightning seeds the workers only of a loader that has nothing here
@@ -87,7 +82,7 @@ class _Loader(DataLoader[Any]):
             StopIteration: there is none.
         """
         try:
-            with self.watch or nullcontext():
+            with nullcontext() if self.num_workers else watched():
                 return next(batches)
         except UserError as error:
             raise _message_alone(error) from error
@@ -178,7 +173,6 @@ class StreamData(LightningDataModule, ABC):
     Attributes:
         train_dataset, val_dataset, test_dataset: there after `setup`.
         read_timeout: seconds that a loader waits for its workers before it gives up; `ssl-ebm` sets it.
-        read_watch: of the loaders without workers; `ssl-ebm` sets it, and ends its process.
 
     Args:
         batch_size: items in a batch, per process.
@@ -187,7 +181,6 @@ class StreamData(LightningDataModule, ABC):
     """
 
     read_timeout = READ_TIMEOUT
-    read_watch: ReadWatch | None = None
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
@@ -249,7 +242,6 @@ class StreamData(LightningDataModule, ABC):
         sampler = StreamSampler(self.train_dataset, self.batch_size, self.seed, *self._place())
         options = self._options(self.train_dataset)
         loader = StreamLoader(self.train_dataset, sampler=sampler, drop_last=True, **options)
-        loader.watch = None if self.workers else self.read_watch
         if self._resume is not None:
             loader.load_state_dict(self._resume)
             self._resume = None
@@ -290,9 +282,7 @@ class StreamData(LightningDataModule, ABC):
         self.setup(stage)
         dataset = getattr(self, f"{split}_dataset")
         sampler = OrderedSampler(dataset, *self._place(), spread)
-        loader = OrderedLoader(dataset, sampler=sampler, **self._options(dataset))
-        loader.watch = None if self.workers else self.read_watch
-        return loader
+        return OrderedLoader(dataset, sampler=sampler, **self._options(dataset))
 
     def val_dataloader(self) -> OrderedLoader:
         return self._evaluation_loader("validate", "val", spread=True)

@@ -1,14 +1,19 @@
-"""Noticing a read that hangs in the training's own process, where the system may let nothing interrupt it."""
+"""Noticing a read that hangs in a command's own process, where the system may let nothing interrupt it."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import TypeVar
 
 LOOKS = 10  # at a fetch, before it has lasted too long
 LONGEST_PAUSE = 1.0  # seconds from one look to the next
+
+
+Item = TypeVar("Item")
 
 
 class ReadWatch:
@@ -16,7 +21,7 @@ class ReadWatch:
 
         with watch.giving_up(end):  # around the training
             ...
-            with watch:  # around each fetch, which costs two assignments
+            with watched():  # around each fetch, wherever it is
                 batch = next(batches)
 
     A thread looks now and then. Counted is the time in which it can look, so that a process that was
@@ -51,9 +56,11 @@ class ReadWatch:
 
         self._begin()
         threading.Thread(target=look_on, name="read watch", daemon=True).start()
+        around = _WATCH.set(self)
         try:
             yield
         finally:
+            _WATCH.reset(around)
             over.set()
 
     def _begin(self) -> None:
@@ -72,3 +79,29 @@ class ReadWatch:
         self._waited = self._waited + passed if same else 0.0
         self._seen, self._looked = self._fetch, now
         return self._waited >= self.seconds
+
+
+_WATCH: ContextVar[ReadWatch | None] = ContextVar("the watch that gives up", default=None)
+
+
+def read_limit() -> float | None:
+    """Seconds that a fetch may last, by the watch that would give up; None: there is none."""
+    watch = _WATCH.get()
+    return None if watch is None else watch.seconds
+
+
+def watched() -> AbstractContextManager[None]:
+    """A block that is a fetch to the watch that would give up, if there is one; within another, a part of
+    that."""
+    watch = _WATCH.get()
+    return nullcontext() if watch is None or watch._fetch is not None else watch
+
+
+def each_watched(items: Iterable[Item]) -> Iterator[Item]:
+    """Items, each of which is a fetch of its own, together with what is done with it until the next one."""
+    watch = watched()
+    with watch:
+        for item in items:
+            if isinstance(watch, ReadWatch):
+                watch.__enter__()
+            yield item

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssl_ebm.data.read_watch import watched
 from ssl_ebm.evaluation.controls import Ensemble
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.leakage import swap_test
@@ -163,7 +164,8 @@ class _Batch:
 def load_items(dataset: Clips, indices: Sequence[int]) -> list[dict[str, Any]]:
     """The items, by the dataset's own batched access where it has one."""
     batched = getattr(dataset, "__getitems__", None)
-    return batched(list(indices)) if batched is not None else [dataset[i] for i in indices]
+    with watched():
+        return batched(list(indices)) if batched is not None else [dataset[i] for i in indices]
 
 
 def _load(dataset: Clips, indices: np.ndarray, context: int, device: torch.device | str) -> _Batch:

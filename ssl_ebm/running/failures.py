@@ -33,8 +33,10 @@ NO_SECOND_DERIVATIVES = (
 )
 HANGING_READ = (
     "the data loader gave no batch for {:g} s: the storage hangs, or is slower than --read_timeout; "
-    "look at it, and go on with --ckpt_path last"
+    "look at it, and {}"
 )
+GO_ON, AGAIN = "go on with --ckpt_path last", "give the command again"
+TIMED_OUT = re.compile(r"DataLoader timed out after ([\d.]+) seconds")  # of torch's workers
 LAST_WORDS = 10.0  # seconds, at most
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ENDS = ContextVar("whether a hanging read ends the process", default=False)
@@ -60,8 +62,8 @@ def remedy_for(error: BaseException | None, ckpt_path: str | None) -> str | None
             return OUT_OF_MEMORY
         if "does not currently support double backward" in text:
             return NO_SECOND_DERIVATIVES
-        if timeout := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
-            return HANGING_READ.format(float(timeout[1]))
+        if timeout := TIMED_OUT.search(text):
+            return HANGING_READ.format(float(timeout[1]), GO_ON)
         # The news of a worker's death comes by a signal, which can interrupt anything, or by its pipe.
         if DEATH_BY_SIGNAL.search(text) or isinstance(one, ConnectionResetError | EOFError):
             return DEAD_WORKER
@@ -111,19 +113,21 @@ def ending_for_hanging_reads() -> Iterator[None]:
         _ENDS.reset(before)
 
 
-def give_up_hanging_read(seconds: float) -> Callable[[], None]:
+def give_up_hanging_read(seconds: float, then: str = GO_ON) -> Callable[[], None]:
     """What to do, from another thread, when a read lasts too long: a command ends its process; to a script or
     notebook, whose process it is, a warning says so.
 
     Args:
         seconds: that the read has lasted.
+        then: what to do when the storage is there again.
     """
+    said = HANGING_READ.format(seconds, then)
     if _ENDS.get():
-        return partial(_end_for_hanging_read, seconds)
-    return partial(warnings.warn, HANGING_READ.format(seconds), stacklevel=1)
+        return partial(_end_for_hanging_read, said)
+    return partial(warnings.warn, said, stacklevel=1)
 
 
-def _end_for_hanging_read(seconds: float) -> NoReturn:
+def _end_for_hanging_read(said: str) -> NoReturn:
     """Ends the process as a mistake of the user does, with a line and exit status 2, from another thread than
     the one that the system holds.
 
@@ -131,13 +135,13 @@ def _end_for_hanging_read(seconds: float) -> NoReturn:
     folder's lock; of several processes torchrun or srun ends the others.
 
     Args:
-        seconds: that the read has lasted.
+        said: of what was read.
     """
     last = threading.Timer(LAST_WORDS, os._exit, (2,))  # what is said may go to the storage that hangs
     last.daemon = True
     last.start()
     with contextlib.suppress(OSError, ValueError):  # it is full, or closed
-        print(f"ssl-ebm: error: {HANGING_READ.format(seconds)}", file=sys.__stderr__, flush=True)
+        print(f"ssl-ebm: error: {said}", file=sys.__stderr__, flush=True)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(2)

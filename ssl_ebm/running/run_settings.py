@@ -63,7 +63,7 @@ def add_settings(parser: LightningArgumentParser) -> None:
         "--read_timeout",
         type=PositiveFloat,
         default=READ_TIMEOUT,
-        help="Seconds that a batch of data may take to load, before training stops.",
+        help="Seconds that a batch of StreamData may take to load, before training stops.",
     )
     parser.add_argument(
         "--activation_checkpointing",

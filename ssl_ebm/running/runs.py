@@ -234,7 +234,6 @@ class Run(LightningCLI):
             self.model.lr_reference_batch = self.setting("lr_reference_batch")
         if isinstance(self.datamodule, StreamData):
             self.datamodule.read_timeout = self.read_watch.seconds
-            self.datamodule.read_watch = self.read_watch
         if self.setting("activation_checkpointing"):
             checkpoint_activations(self.model)
         if (backend := self.setting("compile")) is not None:

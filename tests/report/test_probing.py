@@ -1,8 +1,10 @@
 """ssl-ebm probe on checkpoints of all three tasks: its figures, its page, its mistakes in one line."""
 
 import json
+import os
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from small_backbones import WORDS, make, saved
+from torch.utils.data import Dataset
 
 from ssl_ebm.cli import main
 from ssl_ebm.data import FontDigits
@@ -184,3 +187,44 @@ def test_data_in_a_file_import_no_module_of_a_stranger(
     __import__("stranger")
     assert Path("ran").exists()  # the trace is one that would have been seen
     del sys.modules["stranger"]
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_read_that_hangs_ends_the_command(
+    workers: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of this process by another thread, which here lets it go on."""
+    given_up, statuses = threading.Event(), list[int]()
+    real = FontDigits.make_dataset
+
+    class Waiting(Dataset[Any]):
+        """The last item comes when it has been given up."""
+
+        def __init__(self, dataset: Any) -> None:
+            self.dataset = dataset
+
+        def __len__(self) -> int:
+            return len(self.dataset)
+
+        def __getitem__(self, index: int) -> Any:
+            assert index < len(self) - 1 or given_up.wait(60)
+            return self.dataset[index]
+
+    def end(status: int) -> None:
+        statuses.append(status)
+        given_up.set()
+
+    if workers == "0":  # of which a worker would not end
+        monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(FontDigits, "make_dataset", lambda data, split: Waiting(real(data, split)))
+    saved(make("patches", 3), Path("patches.ckpt"))
+    words = [*DIGITS, "--data.workers", workers, "--kind", "knn", "--no_baselines", "--out", "out"]
+    command = ["probe", "--ckpt", "patches.ckpt", *words, "--read_timeout"]
+    assert main([*command, "0"]) == 2
+    assert "read_timeout is 0: use" in capsys.readouterr().err
+    stopped = main([*command, "1"])
+    assert (stopped, statuses) == ((0, [2]) if workers == "0" else (2, []))
+    if workers == "1":
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("ssl-ebm: error: the data loader gave no batch for 1 s: the storage hangs")
+        assert said.endswith("look at it, and give the command again")

@@ -13,7 +13,8 @@ from torch.utils.data import Subset
 
 from ssl_ebm.data.labelled_share import LabelledShare
 from ssl_ebm.data.labelled_text import LabelledDocuments
-from ssl_ebm.data.loading import OrderedLoader, StreamData, collate_of
+from ssl_ebm.data.loading import READ_TIMEOUT, OrderedLoader, StreamData, collate_of
+from ssl_ebm.data.read_watch import read_limit
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.isolation import generator_for, isolated
 from ssl_ebm.evaluation.probing.frozen import Frozen
@@ -109,7 +110,7 @@ def extract(
     mine = list(items)[rank::processes]
     loader = OrderedLoader(
         Subset(plain, mine), batch_size=batch_size, num_workers=workers, generator=generator_for(0),
-        collate_fn=collate_of(plain),
+        collate_fn=collate_of(plain), timeout=(read_limit() or READ_TIMEOUT) if workers else 0,
     )  # fmt: skip
     found: dict[str, list[Tensor]] = {name: [] for name in ("features", "target", "clip", "group", "seen")}
     with isolated(frozen.task):
