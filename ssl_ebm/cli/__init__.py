@@ -15,6 +15,7 @@ from ssl_ebm.cli.parser import TAKE_SETTINGS, TRAINER_COMMANDS, make_parser
 from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.running.failures import ending_for_hanging_reads
 from ssl_ebm.running.launching import refuse_several_processes
+from ssl_ebm.running.output import lossy_output
 
 PACKAGE = Path(__file__).resolve().parent.parent
 _usual_format = warnings.formatwarning
@@ -42,6 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The console command. Returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     warnings.formatwarning = _format_warning
+    if arguments and arguments[0] in TRAINER_COMMANDS:  # which leave files; of others this is the answer
+        with lossy_output():
+            return _status(arguments)
+    return _status(arguments)
+
+
+def _status(arguments: Sequence[str]) -> int:
     try:
         with ending_for_hanging_reads():
             dispatch(arguments)

@@ -1,0 +1,66 @@
+"""Commands whose standard output, or error, has no room."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy_task import thread_limit
+
+from ssl_ebm.running.output import LossyStream
+from ssl_ebm.tasks.checkpoints import read_checkpoint
+
+FIT = ["fit", "--model", "toy_task.ToyTask", "--data", "toy_task.ToyData", "--run_dir", "run"]
+FIT += ["--trainer.max_steps", "6", "--trainer.accelerator", "cpu"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("both", [False, True], ids=["output", "output and error"])
+def test_a_training_whose_output_has_no_room_goes_on(both: bool, tmp_path: Path) -> None:
+    """As with `fit > log` on a disk that is full, where the table of the model is the first to fail."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ssl_ebm.cli", *FIT],
+            stdout=full,
+            stderr=full if both else subprocess.PIPE,
+            env=thread_limit(),
+            cwd=tmp_path,
+            text=True,
+            timeout=180,
+        )
+    assert done.returncode == 0, done.stderr
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 6
+    if not both:
+        said = "cannot write to standard output (No space left on device): what does not fit is lost"
+        assert done.stderr.count(said) == 1
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+
+
+def test_lines_come_again_when_there_is_room(tmp_path: Path) -> None:
+    """And whole ones, of which nothing is told twice."""
+    warned, limit = io.StringIO(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open(tmp_path / "log", "w") as file:
+        stream = LossyStream(file, "the log", warned)
+        print("first", file=stream, flush=True)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(file.name), limit[1]))
+            for number in range(3):
+                print(f"lost {number}", file=stream, flush=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        print("last", file=stream, flush=True)
+        assert (tmp_path / "log").read_text() == "first\nlast\n"
+        assert warned.getvalue().count("cannot write to the log (File too large)") == 1
+
+
+def test_a_closed_pipe_is_no_want_of_room() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with pytest.raises(BrokenPipeError), open(write, "w") as file:
+        print("a", file=LossyStream(file, "a pipe", io.StringIO()), flush=True)
