@@ -163,7 +163,7 @@ def lecture(options: argparse.Namespace) -> None:
 def benchmark(options: argparse.Namespace) -> None:
     from ssl_ebm.report.benchmark import run
 
-    run(options.suite, options.out)
+    run(options.suite, options.out, only=options.only)
 
 
 def run_trainer(command: str, arguments: Sequence[str]) -> None:

@@ -259,6 +259,9 @@ def _benchmark(every: Commands) -> None:
     parser = every.add_parser("benchmark", help="measure speed, against peers where they are installed")
     parser.add_argument("suite", nargs="?", default=None, help="one suite (default: all)")
     parser.add_argument("--out", required=True, help="folder for benchmark.html and benchmark.json")
+    parser.add_argument(
+        "--only", metavar="WORD", help="only the parts with this in their name, as arithmetic (default: all)"
+    )
     parser.set_defaults(run=commands.benchmark)
 
 

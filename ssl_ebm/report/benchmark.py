@@ -15,13 +15,15 @@ from ssl_ebm.progress import Display
 from ssl_ebm.report.benchmarks.machine import describe_machine, measured_device
 from ssl_ebm.report.benchmarks.page import page
 from ssl_ebm.report.benchmarks.rows import Row, as_table
-from ssl_ebm.report.benchmarks.suites import Part, Suite, find_suites
+from ssl_ebm.report.benchmarks.suites import Part, Suite, find_suites, with_part
 from ssl_ebm.report.benchmarks.timing import Effort
 
 WIDTH = 150  # columns of the table where the output is no terminal
 
 
-def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 0.25) -> list[dict[str, Any]]:
+def run(
+    suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 0.25, only: str | None = None
+) -> list[dict[str, Any]]:
     """Measures a suite, prints a table, and writes it to ``OUT/benchmark.json`` and ``benchmark.html``, and
     what machine that was to ``machine.json``.
 
@@ -35,24 +37,27 @@ def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 
         out: folder.
         repeats: blocks of each work; small differences take three times as many, large ones half as many.
         seconds: length of a block, about; 0: one unit of work.
+        only: in the names of the parts that are run; None: all are.
 
     Returns:
         The rows.
 
     Raises:
-        UserError: no such suite; a folder that cannot be made; a number out of range.
+        UserError: no such suite, or no such part; a folder that cannot be made; a number out of range.
     """
     if repeats < 1 or not seconds >= 0:
         raise UserError(f"repeats is {repeats} and seconds {seconds}: use at least 1 and 0")
-    suites = find_suites(suite)
-    folder = make_folder(out)
     effort = Effort(repeats, seconds, measured_device())
+    suites = find_suites(suite)
+    if only is not None:
+        suites = with_part(suites, effort, only)
+    folder = make_folder(out)
     machine = describe_machine()
     rows: dict[str, list[Row]] = {name: [] for name in suites}
     everything: list[dict[str, Any]] = []
     with Display(seconds=0) as display:
         for name, chosen in suites.items():
-            for measured in measure(name, chosen, effort, display):
+            for measured in measure(name, chosen, effort, display, only):
                 rows[name] += measured
                 everything += [row.as_dict() for row in measured]
                 write_whole(folder / "benchmark.json", json.dumps(everything, indent=2) + "\n")
@@ -64,10 +69,12 @@ def run(suite: str | None, out: str | Path, repeats: int = 12, seconds: float = 
     return everything
 
 
-def measure(name: str, suite: Suite, effort: Effort, display: Display) -> Iterator[list[Row]]:
-    """Runs the parts of a suite, showing how far it is: the rows of each."""
+def measure(
+    name: str, suite: Suite, effort: Effort, display: Display, only: str | None = None
+) -> Iterator[list[Row]]:
+    """Runs the parts of a suite, or those with a word in their name, showing how far it is: rows of each."""
     display.say(f"{name}: getting ready")
-    parts = suite.parts(effort)
+    parts = [part for part in suite.parts(effort) if only is None or only in part.name]
     began = time.monotonic()
     for number, part in enumerate(parts):
         left = _left(parts, number, time.monotonic() - began)
@@ -86,7 +93,8 @@ def _left(parts: list[Part], done: int, elapsed: float) -> float:
 def _print(rows: dict[str, list[Row]], suites: dict[str, Suite], machine: dict[str, Any]) -> None:
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
     for name, measured in rows.items():
-        console.print(as_table(measured))
+        if measured:
+            console.print(as_table(measured))
         for line in suites[name].summary(measured):
             console.print(line)
     console.print(", ".join(f"{key} {value}" for key, value in machine.items() if value is not None))

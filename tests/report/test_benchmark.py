@@ -359,6 +359,28 @@ def test_an_interrupted_run_leaves_what_it_has(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "benchmark.html").exists()
 
 
+def test_one_part_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Part2(FakeSuite):
+        def summary(self, rows: Sequence[Row]) -> list[str]:
+            return []
+
+    class Without(Part2):
+        def parts(self, effort: Effort) -> list[Part]:
+            return super().parts(effort)[:1]
+
+    monkeypatch.setattr(benchmark, "find_suites", lambda name: {"fake": Part2(), "other": Without()})
+    [row] = benchmark.run(None, tmp_path / "out", only="tw")
+    assert row["case"] == "another"
+    html = (tmp_path / "out" / "benchmark.html").read_text()
+    assert "another" in html
+    assert "other</h2>" not in html
+    with pytest.raises(
+        UserError, match=r"no part .* 'three' in its name: use a word of one of one, two, one"
+    ):
+        benchmark.run(None, tmp_path / "none", only="three")
+    assert not (tmp_path / "none").exists()
+
+
 def test_time_left_is_in_proportion_to_the_time_so_far() -> None:
     parts = FakeSuite().parts(ONCE)
     assert benchmark._left(parts, 0, 0.0) == 4.0

@@ -34,7 +34,8 @@ def page(rows: Mapping[str, Sequence[Row]], suites: Mapping[str, Suite], machine
     for name, measured in rows.items():
         suite = suites[name]
         lines = "".join(f"<li>{escape(line)}</li>" for line in suite.summary(measured))
-        parts.append(f"<section><h2>{escape(name)}</h2>{_table(measured)}<ul>{lines}</ul></section>")
+        if measured or lines:
+            parts.append(f"<section><h2>{escape(name)}</h2>{_table(measured)}<ul>{lines}</ul></section>")
         if isinstance(suite, Explained):
             parts.append(suite.appendix())
     return document("Benchmark", "\n".join(parts))

@@ -12,7 +12,7 @@ from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.scaling import checkpoints, memory
 from ssl_ebm.report.benchmarks.scaling.checkpoints import checkpoint_rows
 from ssl_ebm.report.benchmarks.scaling.memory import memory_rows
-from ssl_ebm.report.benchmarks.scaling.page import appendix, demands
+from ssl_ebm.report.benchmarks.scaling.page import appendix, recipes
 from ssl_ebm.report.benchmarks.scaling.processes import (
     TOGETHER,
     frame_prediction,
@@ -47,7 +47,7 @@ def parts(effort: Effort) -> list[Part]:
 
 def _count() -> list[Row]:
     """No measurement, but it takes a while: done here, where progress is shown, for the page."""
-    demands()
+    recipes()
     return []
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from ssl_ebm.report.benchmarks.rows import Row
 from ssl_ebm.report.benchmarks.timing import Effort, Work, matmul, matmul_flops
@@ -38,16 +41,47 @@ def stepping(network: nn.Module, loss: Loss, dtype: torch.dtype) -> Work:
     return Work(run)
 
 
+class Products(TorchDispatchMode):
+    """Counts the arithmetic of matrix products and convolutions, a multiplication and an addition being two.
+
+    By the formulas of PyTorch's own counter, whose hooks on modules take no gradient of a module's input, as
+    samplers ask for.
+
+    Attributes:
+        flops: so far.
+    """
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=found)
+        return found
+
+
+def flops_of_passes(loss: Loss) -> tuple[int, int]:
+    """Arithmetic of computing a loss, with all the gradients that are taken for that, and of its backward
+    pass."""
+    with _known_operators(), Products() as counter:
+        value = loss()
+        forward = counter.flops
+        value.backward()
+    return forward, counter.flops - forward
+
+
+@contextmanager
+def _known_operators() -> Iterator[None]:
+    """Those that the counter knows: the usual linear layer, and attention spelled out."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TF32")  # of Intel's GPUs, by oneDNN's switch
+        with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+            yield
+
+
 def flops_of_step(loss: Loss) -> int:
     """Arithmetic of the matrix products of a forward and a backward pass."""
-    # Operators that the counter knows: the usual linear layer, and attention spelled out.
-    with (
-        torch.backends.mkldnn.flags(enabled=False),
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
-        loss().backward()
-    return int(counter.get_total_flops())
+    return sum(flops_of_passes(loss))
 
 
 def step_row(

@@ -1,6 +1,6 @@
 """What a suite is: parts to run one after the other, and the lines that sum them up."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol, cast
@@ -56,3 +56,17 @@ def find_suites(name: str | None) -> dict[str, Suite]:
         raise UserError(f"no benchmark suite {name!r}: use one of {', '.join(SUITES)}, or none for all")
     chosen = SUITES if name is None else {name: SUITES[name]}
     return {one: cast(Suite, import_module(module)) for one, module in chosen.items()}
+
+
+def with_part(suites: Mapping[str, Suite], effort: Effort, word: str) -> dict[str, Suite]:
+    """Those suites that have a part with a word in its name.
+
+    Raises:
+        UserError: none has.
+    """
+    names = {name: [part.name for part in suite.parts(effort)] for name, suite in suites.items()}
+    found = {name: suites[name] for name, parts in names.items() if any(word in part for part in parts)}
+    if not found:
+        known = ", ".join(part for parts in names.values() for part in parts)
+        raise UserError(f"no part of the benchmark has {word!r} in its name: use a word of one of {known}")
+    return found

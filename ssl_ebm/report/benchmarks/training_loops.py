@@ -179,7 +179,7 @@ def make_fit(
     arguments += ["--trainer.precision", "bf16-mixed" if dtype == torch.bfloat16 else "32-true"]
     arguments += ["--trainer.accelerator", "gpu" if gpu else "cpu", "--trainer.devices", "1"]
     arguments += ["--trainer.limit_val_batches", "0", "--trainer.enable_model_summary", "false"]
-    with _silent():
+    with silent():
         return Run("fit", [*arguments, "--run_dir", str(run_dir), *settings])
 
 
@@ -192,13 +192,13 @@ def bare_twin(run: Run, dtype: torch.dtype, device: torch.device) -> BareLoop:
 def execute(run: Run, turns: Turns) -> Rates:
     """Runs ``fit`` until the turns are over; returns the rates."""
     run.trainer.callbacks.append(turns)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
-    with _silent():
+    with silent():
         run.execute()
     return turns.rates
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """What ``fit`` prints goes nowhere; into a pipe, so that it prints lines and draws no bar."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level

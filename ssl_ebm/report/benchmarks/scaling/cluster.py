@@ -5,12 +5,13 @@ Data parallel training with a copy of the network on each of N GPUs, as the stra
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 GRADIENT_BYTES = 4  # float32, also under mixed precision: DistributedDataParallel without a hook
 WEIGHT_BYTES = 4
 ADAM_BYTES = 8  # two float32 averages of each weight
-FORWARD_SHARE = 1 / 3  # of a step's arithmetic: a backward pass computes two products for each of the forward
+BACKWARD = 2 / 3  # of a step's arithmetic: two products for each of the forward pass
 MOST_GPUS = 2**16  # beyond which nothing is worked out
 
 
@@ -56,6 +57,9 @@ class Demand:
         stored: bytes of an item, as it is stored.
         items: of an epoch.
         core: items/s that one processor core loads.
+        fixed: FLOP of a training step for each batch, however many items it has.
+        backward: share of the FLOP that is the backward pass in which gradients are summed.
+        held: bytes of all that a checkpoint holds but the optimizer's; None: the parameters.
     """
 
     parameters: int
@@ -66,6 +70,9 @@ class Demand:
     stored: float
     items: int
     core: float
+    fixed: float = 0.0
+    backward: float = BACKWARD
+    held: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,26 +145,28 @@ def needs(demand: Demand, gpus: int, cluster: Cluster | None = None) -> Needs:
     cluster = cluster or Cluster()
     step_items = min(max(demand.step, gpus * demand.batch), demand.largest)
     gpu_items = step_items / gpus
-    seconds = demand.flops / (cluster.peak * cluster.utilisation)  # for an item
-    compute = gpu_items * seconds
+    rate = cluster.peak * cluster.utilisation
+    flops = gpu_items * demand.flops + math.ceil(gpu_items / demand.batch) * demand.fixed
+    compute = flops / rate
     gradient = GRADIENT_BYTES * demand.parameters
     reduce = ring_seconds(cluster, gpus, gradient)
-    backward = min(gpu_items, demand.batch) * seconds * (1 - FORWARD_SHARE)
-    exposed = max(0.0, reduce - backward)
-    rate = step_items / (compute + exposed)
-    checkpoint = (WEIGHT_BYTES + ADAM_BYTES) * demand.parameters
+    last = min(gpu_items, demand.batch) * demand.flops + demand.fixed  # FLOP of the last batch
+    exposed = max(0.0, reduce - demand.backward * last / rate)
+    rate_of_all = step_items / (compute + exposed)
+    held = WEIGHT_BYTES * demand.parameters if demand.held is None else demand.held
+    checkpoint = held + ADAM_BYTES * demand.parameters
     return Needs(
         gpus=gpus,
         step_items=step_items,
         gpu_items=gpu_items,
         sent=ring_bytes(gpus, gradient),
-        flops=gpu_items * demand.flops,
+        flops=flops,
         compute=compute,
         reduce=reduce,
         exposed=exposed,
-        rate=rate,
-        storage=rate * demand.stored,
-        cores=rate / gpus / demand.core,
+        rate=rate_of_all,
+        storage=rate_of_all * demand.stored,
+        cores=rate_of_all / gpus / demand.core,
         steps_per_epoch=demand.items / step_items,
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint / cluster.disk,
@@ -178,7 +187,10 @@ def limit(demand: Demand, cluster: Cluster | None = None) -> tuple[int, str]:
         if more.gpu_items < 1:
             return gpus, f"a step has {more.step_items:,} items, fewer than {2 * gpus:,} GPUs"
         if more.efficiency < cluster.efficiency:
-            reason = "the all-reduce is longer than the backward pass"
-            return gpus, f"{reason}: {more.reduce * 1e3:.3g} ms, {more.efficiency:.0%} of a step computes"
+            items = min(more.gpu_items, demand.batch)
+            return gpus, (
+                f"the all-reduce, {more.reduce * 1e3:.2g} ms, is longer than the backward pass of {items:g} "
+                f"items: {more.efficiency:.0%} of a step computes"
+            )
         gpus *= 2
     return gpus, "nothing up to there"

@@ -1,165 +1,182 @@
-"""The recipes whose needs are worked out: configs of this project, counted on the real network."""
+"""The recipes whose needs are worked out: all configs that train, each read by the command's own parser, and
+its arithmetic counted on its own network.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssl_ebm.report.benchmarks.scaling.cluster import Demand
-from ssl_ebm.report.benchmarks.scaling.processes import described
-from ssl_ebm.report.benchmarks.steps import flops_of_step
-from ssl_ebm.report.benchmarks.training_loops import Steps
-from ssl_ebm.tasks.building import build
+from ssl_ebm.report.benchmarks.scaling.items import Items, items_of
+from ssl_ebm.report.benchmarks.steps import flops_of_passes
+from ssl_ebm.report.benchmarks.training_loops import Steps, silent
+from ssl_ebm.running.runs import Run
+from ssl_ebm.tasks.config_files import read_settings, read_text
 
 TOTAL = 10**6  # steps of the training whose first ones are counted
+CLASSES = 10  # of what is fine-tuned: assumed
+LARGEST = {  # items of an optimizer step beyond which more are not known to help
+    "Inpainting": (4096, "Steps of up to 4,096 images: He et al. (2022)."),
+    "MaskedText": (8192, "Steps of up to 8,192 sequences: Liu et al., RoBERTa (2019)."),
+    "FineTuning": (1024, "Steps of up to 1,024: He et al. (2022) for pictures, assumed for the rest."),
+}
+ANY = (2048, "Steps of up to 2,048: assumed, nothing is published.")
+ON_GPUS = re.compile(r"--processes (\d+)")  # how a config's head says what it is written for
+Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config, and what is assumed of its data.
+    """A config, and what it asks for.
 
     Attributes:
-        config: its file in ``configs``.
-        unit: of an item.
-        model: the task, described as the config does (what changes neither size nor work is left out).
-        shape: of an item.
-        batch: items of a process.
-        accumulate: batches of an optimizer step, on `on` GPUs.
-        on: GPUs that the config is written for.
-        largest: most items of an optimizer step.
-        stored: bytes of an item.
-        items: of an epoch.
-        core: items/s that one processor core loads.
-        sources: where the last four are from.
+        name: its path below ``configs``, without .yaml.
+        objective: what it minimises.
+        items: that it trains on.
+        demand: of a cluster.
+        sources: of what no config says.
     """
 
-    config: str
-    unit: str
-    model: dict[str, Any]
-    shape: tuple[int, ...]
-    batch: int
-    accumulate: int
-    on: int
-    largest: int
-    stored: float
-    items: int
-    core: float
-    sources: str
+    name: str
+    objective: str
+    items: Items
+    demand: Demand
+    sources: tuple[str, ...]
 
-
-def mae(size: int, patch: int, **sizes: Any) -> dict[str, Any]:
-    network = described(
-        "networks.patch_completion.PatchCompletion", size=size, patch=patch, normalised=True, **sizes
-    )
-    mask = described("data.masks.RandomPatches", ratio=0.75, patch=patch)
-    return described("tasks.Inpainting", objective="least_squares", network=network, mask=mask)
-
-
-RECIPES = (
-    Recipe(
-        "inpainting/imagenet_mae_vit_b16", "images",
-        mae(224, 16, width=768, depth=12, heads=12, decoder_width=512, decoder_depth=8, decoder_heads=16),
-        (3, 224, 224), batch=64, accumulate=8, on=8, largest=4096,
-        stored=107_700, items=1_281_167, core=150,
-        sources="4,096 images a step: He et al. (2022). ImageNet's training tar: 138 GB, 1,281,167 images. "
-        "150 images/s decoded and cropped by a core: assumed.",
-    ),
-    Recipe(
-        "masked_text/bert_base", "sequences",
-        described(
-            "tasks.MaskedText",
-            network=described(
-                "networks.text.TextEncoder", vocabulary=30592, width=768, depth=12, heads=12, length=512,
-                positions="learnt", norm="post",
-            ),
-            masking=described("data.corruption.TokenMasking", ratio=0.15, unit="word"),
-        ),
-        (512,), batch=32, accumulate=8, on=1, largest=8192,
-        stored=2 * 512, items=3_300_000_000 // 512, core=11_000,
-        sources="8,192 sequences a step: Liu et al., RoBERTa (2019). 3.3 billion words: Devlin et al. "
-        "(2019), a word taken for a token. Tokens are stored in 2 bytes, and a core loads 5.8 million "
-        "of them a second: measured.",
-    ),
-    Recipe(
-        "frame_prediction/clips_large_latent_ebm", "clips",
-        described(
-            "tasks.FramePrediction", objective="latent_ebm", latent="one_hot", codes=256, context_frames=4,
-            channels=3, width=128, levels=4, blocks=2, features=512, radius=6, paints=64, paint_anchors=True,
-            self_fed=4, sharpness=1.0, rollout_sharpness=1.0, cover=0.05, detail=32,
-        ),
-        (9, 3, 128, 128), batch=32, accumulate=1, on=1, largest=2048,
-        stored=112_500, items=240_000, core=30,
-        sources="2,048 clips a step: assumed, nothing is published. 240,000 clips: Kinetics-400. 0.9 seconds "
-        "of 1 Mbit/s. 30 windows/s decoded by a core: measured on short clips.",
-    ),
-    Recipe(
-        "inpainting/pictures_mae", "images",
-        mae(32, 4, width=192, depth=6, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3),
-        (3, 32, 32), batch=128, accumulate=1, on=1, largest=4096,
-        stored=3072, items=50_000, core=2800,
-        sources="As the large one; CIFAR-10; 2,800 pictures/s decoded by a core: measured.",
-    ),
-    Recipe(
-        "masked_text/documents", "sequences",
-        described(
-            "tasks.MaskedText",
-            network=described(
-                "networks.text.TextEncoder", vocabulary=4096, width=256, depth=4, heads=4, length=64
-            ),
-            masking=described("data.corruption.TokenMasking", ratio=0.3),
-        ),
-        (64,), batch=16, accumulate=1, on=1, largest=8192,
-        stored=2 * 64, items=100_000, core=90_000,
-        sources="As the large one; 6.4 million tokens of documents, assumed.",
-    ),
-    Recipe(
-        "frame_prediction/quickstart_latent_ebm", "clips",
-        described(
-            "tasks.FramePrediction", objective="latent_ebm", latent="one_hot", codes=49, context_frames=4,
-            width=32, radius=3, rollout_sharpness=8.0,
-        ),
-        (5, 1, 32, 32), batch=32, accumulate=1, on=1, largest=2048,
-        stored=0, items=100_000, core=24_000,
-        sources="As the large one; clips are generated, 48,000 a second on two cores: measured; an epoch is "
-        "100,000 of them, assumed.",
-    ),
-)  # fmt: skip
-KEYS = {"images": "image", "sequences": "tokens", "clips": "video"}
+    @property
+    def group(self) -> str:
+        """The folder of its task."""
+        return self.name.rpartition("/")[0]
 
 
 class Counted(Steps):
-    """A training that logs nothing."""
+    """A training that logs nothing, on data of some classes."""
 
     log_every_n_steps = TOTAL
+    datamodule = SimpleNamespace(classes=[str(number) for number in range(CLASSES)])
 
 
-def demand(recipe: Recipe) -> Demand:
-    """Builds the recipe's task and counts the arithmetic of its own training step, for one item.
+@dataclass(frozen=True)
+class Arithmetic:
+    """FLOP of training steps: of each item, and of each batch however many items it has.
+
+    Attributes:
+        item, fixed: until there is a loss, and of its backward pass.
+    """
+
+    item: tuple[float, float]
+    fixed: tuple[float, float]
+
+    def backward(self, items: int) -> float:
+        """Share of a batch that is the backward pass."""
+        forward, backward = (one * items + all_ for one, all_ in zip(self.item, self.fixed, strict=True))
+        return backward / (forward + backward)
+
+
+def find_configs() -> Path | None:
+    """The folder of recipes: of the clone that this package lies in, or below the current folder."""
+    for place in (Path(__file__).resolve().parents[4], Path()):
+        if (place / "configs").is_dir():
+            return place / "configs"
+    return None
+
+
+def trainable(configs: Path) -> list[str]:
+    """Names of the configs that train, sorted: others are fragments, which describe no model."""
+    names = (str(path.relative_to(configs).with_suffix("")) for path in configs.rglob("*.yaml"))
+    return sorted(name for name in names if "model" in (read_settings(configs / f"{name}.yaml") or {}))
+
+
+def read_recipe(configs: Path, name: str) -> Recipe:
+    """Builds what a config describes, and counts.
+
+    Raises:
+        UserError: as the command ``fit``, or as `items_of`.
+    """
+    path = configs / f"{name}.yaml"
+    with silent():
+        run = Run("fit", ["--config", str(path), "--trainer.accelerator", "cpu", "--trainer.devices", "1"])
+    task, data = run.model, run.datamodule
+    items = items_of(data, task)
+    held = {
+        one.data_ptr(): one.numel() * one.itemsize for one in task.state_dict().values()
+    }  # once if shared
+    found = arithmetic_of(task, items.key, items.shape)
+    said = ON_GPUS.search(read_text(path))
+    step = data.batch_size * run.trainer.accumulate_grad_batches * (int(said[1]) if said else 1)
+    largest, source = LARGEST.get(type(task).__name__, ANY)
+    demand = Demand(
+        parameters=sum(weight.numel() for weight in task.parameters() if weight.requires_grad),
+        flops=sum(found.item),
+        batch=data.batch_size,
+        step=step,
+        largest=max(largest, step),
+        stored=0.0 if items.kept else items.stored,
+        items=items.epoch,
+        core=items.core,
+        fixed=sum(found.fixed),
+        backward=found.backward(data.batch_size),
+        held=sum(held.values()),
+    )
+    return Recipe(name, task.objective_name, items, demand, (items.sources, source))
+
+
+def arithmetic_of(task: LightningModule, key: str, shape: tuple[int, ...]) -> Arithmetic:
+    """Counts the training steps of a task: all that it does for a loss (candidates of a latent, steps of a
+    sampler), and the backward pass.
 
     The count is of matrix products and convolutions, a multiplication and an addition being two; a mean over
-    the first eight steps, for those of frame prediction differ.
+    the first eight steps where those of frame prediction differ.
+
+    Args:
+        key: of a batch, under which the items are.
+        shape: of an item.
     """
     torch.manual_seed(0)
-    task = build(recipe.model, LightningModule, "model").train()
-    flops = flops_of_item(task, KEYS[recipe.unit], recipe.shape)
-    parameters = sum(weight.numel() for weight in task.parameters() if weight.requires_grad)
-    step = recipe.batch * recipe.accumulate * recipe.on
-    return Demand(
-        parameters, flops, recipe.batch, step, recipe.largest, recipe.stored, recipe.items, recipe.core
-    )
-
-
-def flops_of_item(task: LightningModule, key: str, shape: tuple[int, ...]) -> float:
-    """Mean over the first steps."""
     counted = Counted(TOTAL)
     task.trainer = cast(Trainer, counted)
-    item = torch.rand(1, *shape) if key != "tokens" else torch.randint(8, 1000, (1, *shape))
-    period = 2 * task.hparams.get("self_fed", 0) or 1
-    found = []
-    for counted.global_step in range(period):
-        found.append(flops_of_step(lambda: cast(Tensor, task.training_step({key: item}, 0))))
-    return sum(found) / period
+    task.setup("fit")
+    task.train()
+    labelled = getattr(task, "sees_labels", False)  # and looks at them, so that they must have values
+
+    def passes(items: int) -> tuple[int, int]:
+        batch = batch_of(key, (items, *shape), labelled)
+        return flops_of_passes(lambda: cast(Tensor, task.training_step(batch, 0)))
+
+    with nullcontext() if labelled else shapes_alone(task):
+        one, two = passes(1), passes(2)
+        each = [one]
+        for counted.global_step in range(1, 2 * task.hparams.get("self_fed", 0)):
+            each.append(passes(1))
+    fixed = [2.0 * a - b for a, b in zip(one, two, strict=True)]
+    means = [sum(some) / len(each) for some in zip(*each, strict=True)]
+    forward, backward = (mean - some for mean, some in zip(means, fixed, strict=True))
+    return Arithmetic((forward, backward), (fixed[0], fixed[1]))
+
+
+@contextmanager
+def shapes_alone(task: LightningModule) -> Iterator[None]:
+    """Operators give tensors of the right shape and compute nothing; afterwards the task has no weights."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for module in task.modules():
+            held: dict[str, Any]
+            for held in (module._parameters, module._buffers):
+                held |= {name: mode.from_tensor(one) for name, one in held.items() if one is not None}
+        yield
+
+
+def batch_of(key: str, shape: tuple[int, ...], labelled: bool) -> Batch:
+    """A batch of noise."""
+    batch = {key: torch.randint(8, 1000, shape) if key == "tokens" else torch.rand(shape)}
+    return batch | {"label": torch.randint(CLASSES, shape[:1])} if labelled else batch
