@@ -35,8 +35,9 @@ def input_gradient(gradient: Tensor, weight: Tensor, size: Pair, stride: Pair, p
     repeats = [1, 1]
     while channels * repeats[0] * stride[0] * repeats[1] * stride[1] < LANES:
         repeats[int(repeats[0] > repeats[1])] *= 2
+    taps_of = _taps if torch.compiler.is_compiling() else _kept_taps  # the compiler knows no cache
     plans = [
-        _taps(*dimension, weight.device)
+        taps_of(*dimension, weight.device)
         for dimension in zip(weight.shape[2:], stride, padding, repeats, strict=True)
     ]
     (rows, before), (columns, left) = plans
@@ -54,7 +55,6 @@ def input_gradient(gradient: Tensor, weight: Tensor, size: Pair, stride: Pair, p
     return blocks.reshape(len(made), channels, down * high, across * wide)[..., : size[0], : size[1]]
 
 
-@lru_cache(maxsize=256)
 def _taps(side: int, stride: int, padding: int, repeats: int, device: torch.device) -> tuple[Tensor, int]:
     """Which entry of a kernel leads from a pixel of a block to a number of the output, in one dimension.
 
@@ -69,6 +69,9 @@ def _taps(side: int, stride: int, padding: int, repeats: int, device: torch.devi
     outputs = torch.arange(first, last + 1, device=device)[:, None]
     entry = torch.arange(block, device=device) + padding - stride * outputs
     return entry.where((entry >= 0) & (entry < side), side), -first
+
+
+_kept_taps = lru_cache(maxsize=256)(_taps)
 
 
 class _ByBlocks(torch.autograd.Function):
@@ -114,7 +117,7 @@ class FewChannelConv2d(nn.Conv2d):
             and simple
             and not isinstance(self.padding, str)
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
+            and not torch.compiler.is_exporting()
         ):
             made: Tensor = _ByBlocks.apply(x, self.weight, self.bias, self.stride, self.padding)
             return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import conv2d
@@ -61,3 +63,25 @@ def test_a_convolution_of_pictures_is_torchs_with_its_gradients_of_every_order(
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_a_compiled_gradient_in_the_picture_is_one_convolution_too() -> None:
+    """Torch's own would be an operator of its name."""
+    from functorch.compile import make_boxed_func  # no other test needs these
+    from torch._dynamo.backends.common import aot_autograd
+
+    operators: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, _: Any) -> Any:
+        operators.extend(str(node.target) for node in graph.graph.nodes)
+        return make_boxed_func(graph.forward)
+
+    layer = FewChannelConv2d(1, 4, 5, stride=2, padding=2).requires_grad_(False)
+    x = torch.rand(2, 1, 12, 12, requires_grad=True)
+    backend = aot_autograd(fw_compiler=lambda graph, _: make_boxed_func(graph.forward), bw_compiler=keep)
+    (found,) = torch.autograd.grad(torch.compile(layer, backend=backend)(x).square().sum(), x)
+    (expected,) = torch.autograd.grad(layer(x).square().sum(), x)
+    torch.testing.assert_close(found, expected)
+    assert "aten.convolution.default" in operators
+    assert "aten.convolution_backward.default" not in operators
