@@ -106,6 +106,14 @@ FAULTS = {  # what is said, and what is given; TEXT: the settings of the run, WI
         "the data give a list",
         ["--data", "toy_task.ToyData", *PICTURES, *UNTRIED],
     ),
+    "second derivatives of what is compiled": (
+        "needs second derivatives",
+        [*RUNS["energy"](Path()), *FAST, "--compile", "inductor"],
+    ),
+    "no stages": (
+        "has none: leave it out",
+        ["--model", "toy_task.ToyTask", "--data", "toy_task.ToyData", "--activation_checkpointing", "true"],
+    ),
     "batch": ("lower batch_size", [*DIGITS, "--data.batch_size", "1000000000", *FAST]),
 }
 
