@@ -20,7 +20,7 @@ from ssl_ebm.data import (
 )
 from ssl_ebm.errors import UserError
 
-# Measured on one core of an AMD EPYC (Zen 4), 2026-11-30, unless it says otherwise.
+# Measured on an AMD EPYC (Zen 4), 2026-11-30, in seconds of one core's time, unless it says otherwise.
 KEPT_PICTURES, KEPT_CROPS = 82_000, 36_000  # a second in 32x32, from memory: mirrored; cropped as well
 KEPT_DIGITS = 155_000  # a second in 28x28, from memory, as they are
 DECODED_PICTURES = 2_800  # a second, JPEG in 32x32
@@ -28,8 +28,9 @@ DECODED_WINDOWS = 30  # a second, of clips of some seconds
 TOKENS = 5.8e6  # a second, from mapped files (2026-11-26)
 DOCUMENTS = 60_000  # a second, of 64 tokens, from memory
 POINTS = 570_000  # a second
-DIGITS = 5_400 * 5 * 32**2  # pixels a second of one moving digit
-TWO_DIGITS = 2_700 * 9 * 64**2  # of two
+DIGITS = 24_600 * 5 * 32**2  # pixels a second of one moving digit
+UNCERTAIN = 5_400 * 5 * 32**2  # where 0.6 of the clips are drawn again until their future is uncertain
+TWO_DIGITS = 2_700 * 9 * 64**2  # the same of two
 JPEG = 913 / 32**2  # bytes a pixel, of a million of CIFAR-10's
 IMAGENET = 138e9 / 1_281_167  # bytes a picture
 VIDEO = 125_000  # bytes a second
@@ -131,8 +132,11 @@ def _(data: VideoFolder, task: Any) -> Items:
 @items_of.register
 def _(data: MovingDigits, task: Any) -> Items:
     shape = (data.context_frames + data.future_frames, *data.frame_shape)
-    pixels = DIGITS if data.world.digits == 1 else TWO_DIGITS
-    sources = f"Clips are made on the fly: {MEASURED}, in proportion to the pixels."
+    pixels = TWO_DIGITS if data.world.digits > 1 else UNCERTAIN if data.train_uncertain_share else DIGITS
+    sources = (
+        f"Clips are made on the fly, {data.train_uncertain_share:.0%} of them drawn again until their future "
+        f"is uncertain: {MEASURED}, in proportion to the pixels."
+    )
     core = pixels / math.prod(shape)
     return Items("clips", "video", shape, 0, "generated", False, data.clips["train"], core, sources)
 

@@ -48,7 +48,7 @@ NEEDED: dict[str, Callable[[Needs], str]] = {
     "of a step computes": lambda n: _share(n.efficiency),
     "1,000 items/s": lambda n: _small(n.rate / 1e3),
     "read, GB/s": lambda n: _small(n.storage / 1e9) if n.storage else DASH,
-    "cores a GPU": lambda n: _small(n.cores),
+    "loading cores a GPU": lambda n: _small(n.cores),
     "steps an epoch": lambda n: f"{n.steps_per_epoch:,.0f}",
 }
 
