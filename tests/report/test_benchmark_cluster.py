@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, partial
 from html import unescape
 from pathlib import Path
@@ -35,7 +35,7 @@ from ssl_ebm.report.benchmarks.scaling.cluster import (
     ring_seconds,
 )
 from ssl_ebm.report.benchmarks.scaling.items import Items, items_of
-from ssl_ebm.report.benchmarks.scaling.page import TITLE, section
+from ssl_ebm.report.benchmarks.scaling.page import STOPS, TITLE, section
 from ssl_ebm.report.benchmarks.scaling.recipes import (
     CLASSES,
     Recipe,
@@ -399,3 +399,14 @@ def test_what_is_worked_out_is_part_of_the_page() -> None:
     assert html in made
     assert "a &lt;line&gt;" in made
     assert "a processor" in made
+
+
+@pytest.mark.parametrize("name", [one.name for one in fields(Cluster)])
+def test_every_assumption_is_on_the_page(name: str) -> None:
+    """A page with another value of it is another page, where nothing is worked out from it."""
+    usual = Cluster()
+    pages = [
+        section([], {"mine": "why"}, one).replace(STOPS.format(efficiency=one.efficiency), "")
+        for one in (usual, replace(usual, **{name: getattr(usual, name) / 2}))
+    ]
+    assert pages[0] != pages[1]

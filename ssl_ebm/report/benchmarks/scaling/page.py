@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from html import escape
 from itertools import groupby
@@ -51,6 +51,34 @@ NEEDED: dict[str, Callable[[Needs], str]] = {
     "loading cores a GPU": lambda n: _small(n.cores),
     "steps an epoch": lambda n: f"{n.steps_per_epoch:,.0f}",
 }
+
+ASSUMED: tuple[tuple[str, Callable[[Cluster], str], str], ...] = (
+    (
+        "peak of a GPU",
+        lambda c: f"{c.peak / 1e12:g} TFLOP/s",
+        "bfloat16, dense: data sheet of NVIDIA's H100 SXM",
+    ),
+    (
+        "share of it that a step reaches",
+        lambda c: f"{c.utilisation:.0%}",
+        "Llama 3 on up to 16,384 H100: 38 to 43 % (Grattafiori et al. 2024, table 4); small networks: less",
+    ),
+    ("GPUs in a node", lambda c: f"{c.gpus_per_node}", "NVIDIA DGX H100"),
+    (
+        "sent by a GPU within its node",
+        lambda c: f"{c.node_link / 1e9:g} GB/s",
+        "NVLink, data sheet of the H100: 900 GB/s both ways",
+    ),
+    (
+        "sent by a GPU to other nodes",
+        lambda c: f"{c.network_link / 1e9:g} GB/s",
+        "a port of 400 Gb/s InfiniBand for each GPU (DGX H100)",
+    ),
+    ("from one GPU to the next", lambda c: f"{c.hop * 1e6:g} µs", "an assumption"),
+    ("written of a checkpoint", lambda c: f"{c.disk / 1e9:g} GB/s", "an assumption: one NVMe disk"),
+    ("cores for each GPU", lambda c: f"{c.cores:g}", "a DGX H100 has 112 for its eight"),
+    ("least share of a step that computes", lambda c: f"{c.efficiency:.0%}", "a choice"),
+)
 
 
 @cache
@@ -98,9 +126,13 @@ def section(
         )
     for name, why in (wrong or {}).items():
         parts.append(f"<p class='bad'>{escape(name)} was not worked out: {escape(why)}</p>")
-    assumed = ", ".join(f"{name} {value:g}" for name, value in asdict(cluster).items())
-    parts.append(f"<p class='read'><b>Assumed</b> (bytes, seconds, FLOP): {escape(assumed)}.</p></section>")
+    parts.append(f"<h3>Assumed of the machines</h3>{_assumed(cluster)}</section>")
     return "".join(parts)
+
+
+def _assumed(cluster: Cluster) -> str:
+    rows = [(name, [escape(show(cluster)), escape(source)]) for name, show, source in ASSUMED]
+    return table(["", "value", "from"], rows)
 
 
 def _described(group: Iterable[Recipe], cluster: Cluster) -> str:
