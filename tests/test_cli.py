@@ -370,17 +370,26 @@ def _wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.05)
 
 
-class _Greedy(Callback):
-    """Asks for a pebibyte."""
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        torch.empty(2**50)
+def _ask_for_a_pebibyte(*_: Any) -> None:
+    torch.empty(2**50)
 
 
-def test_want_of_memory_says_what_to_lower(config: Callable[..., str]) -> None:
+@pytest.mark.parametrize(
+    ("moment", "then"),
+    [
+        (
+            "on_train_batch_start",
+            "then give the command again",
+        ),  # the folder's checkpoint is another training's
+        ("on_train_batch_end", "then go on with --ckpt_path last"),
+    ],
+)
+def test_want_of_memory_says_what_to_lower(moment: str, then: str, config: Callable[..., str]) -> None:
     run = Run("fit", ["--config", config()])
-    run.trainer.callbacks.append(_Greedy())  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"out of memory: lower data.batch_size"):
+    greedy = Callback()
+    setattr(greedy, moment, _ask_for_a_pebibyte)
+    run.trainer.callbacks.append(greedy)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=rf"out of memory: lower data.batch_size.*; {then}$"):
         run.execute()
 
 

@@ -15,18 +15,17 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from functools import partial
 from typing import NoReturn
 
 from ssl_ebm.errors import in_one_line
 
 OUT_OF_MEMORY = (
     "out of memory: lower data.batch_size (with configs/strategies/accumulate.yaml a step stays as it was), "
-    "or add configs/strategies/bf16.yaml or checkpointing.yaml; then go on with --ckpt_path last"
+    "or add configs/strategies/bf16.yaml or checkpointing.yaml; then {}"
 )
 DEAD_WORKER = (
     "a worker that loads data was ended from outside, most often for want of memory: lower data.workers or "
-    "data.batch_size, and go on with --ckpt_path last"
+    "data.batch_size, and {}"
 )
 NO_SECOND_DERIVATIVES = (
     "what --compile has compiled has no second derivatives, which this objective needs: leave --compile out"
@@ -49,30 +48,31 @@ TOO_LARGE = re.compile(
 )
 
 
-def remedy_for(error: BaseException | None, ckpt_path: str | None) -> str | None:
+def remedy_for(error: BaseException | None, ckpt_path: str | None, then: str = GO_ON) -> str | None:
     """One line for an error, or for one that it comes from; None where there is nothing to say.
 
     Args:
         error: what a Trainer raised.
         ckpt_path: the checkpoint that was to be loaded.
+        then: what to do when the cause is removed.
     """
     for one in _chain(error):
         text = str(one)
         if type(one).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-            return OUT_OF_MEMORY
+            return OUT_OF_MEMORY.format(then)
         if "does not currently support double backward" in text:
             return NO_SECOND_DERIVATIVES
         if timeout := TIMED_OUT.search(text):
-            return HANGING_READ.format(float(timeout[1]), GO_ON)
+            return HANGING_READ.format(float(timeout[1]), then)
         # The news of a worker's death comes by a signal, which can interrupt anything, or by its pipe.
         if DEATH_BY_SIGNAL.search(text) or isinstance(one, ConnectionResetError | EOFError):
-            return DEAD_WORKER
+            return DEAD_WORKER.format(then)
         if isinstance(one, OSError) and one.errno in (*NO_ROOM, errno.EIO):
             what, remedy = "write", "make room"
             if one.errno == errno.EIO:
                 what, remedy = "read or write", "look at the storage"
             file = one.filename or "a file"
-            return f"cannot {what} {file} ({one.strerror}): {remedy}, and go on with --ckpt_path last"
+            return f"cannot {what} {file} ({one.strerror}): {remedy}, and {then}"
         if "loading state_dict" in text:
             return f"{ckpt_path} was written with other settings of the model: use those"
         if isinstance(one, MemoryError | OverflowError) or TOO_LARGE.search(text):
@@ -113,18 +113,24 @@ def ending_for_hanging_reads() -> Iterator[None]:
         _ENDS.reset(before)
 
 
-def give_up_hanging_read(seconds: float, then: str = GO_ON) -> Callable[[], None]:
+def give_up_hanging_read(seconds: float, then: Callable[[], str] = lambda: GO_ON) -> Callable[[], None]:
     """What to do, from another thread, when a read lasts too long: a command ends its process; to a script or
     notebook, whose process it is, a warning says so.
 
     Args:
         seconds: that the read has lasted.
-        then: what to do when the storage is there again.
+        then: says what to do when the storage is there again.
     """
-    said = HANGING_READ.format(seconds, then)
-    if _ENDS.get():
-        return partial(_end_for_hanging_read, said)
-    return partial(warnings.warn, said, stacklevel=1)
+    ends = _ENDS.get()  # a thread of its own does not know
+
+    def give_up() -> None:
+        said = HANGING_READ.format(seconds, then())
+        if ends:
+            _end_for_hanging_read(said)
+        else:
+            warnings.warn(said, stacklevel=1)
+
+    return give_up
 
 
 def _end_for_hanging_read(said: str) -> NoReturn:

@@ -21,7 +21,7 @@ def limited_reads(seconds: float) -> Iterator[None]:
     if not seconds > 0:
         raise UserError(f"read_timeout is {seconds:g}: use a number of seconds above 0")
     try:
-        with ReadWatch(seconds).giving_up(give_up_hanging_read(seconds, AGAIN)):
+        with ReadWatch(seconds).giving_up(give_up_hanging_read(seconds, lambda: AGAIN)):
             yield
     except RuntimeError as error:
         if TIMED_OUT.search(str(error)) is None:

@@ -19,7 +19,7 @@ from ssl_ebm.data.read_watch import ReadWatch
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.loggers import wandb_logger
 from ssl_ebm.running.arguments import merge_parts, names_a_task
-from ssl_ebm.running.failures import give_up_hanging_read, remedy_for, take_late_signal
+from ssl_ebm.running.failures import AGAIN, GO_ON, give_up_hanging_read, remedy_for, take_late_signal
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.metrics import MetricsTable
 from ssl_ebm.running.predictions import Predictions
@@ -311,7 +311,7 @@ class Run(LightningCLI):
             self._add_wandb()
         arguments = self._prepare_subcommand_kwargs(self.command)
         arguments["ckpt_path"] = self.setting("ckpt_path")
-        give_up = give_up_hanging_read(self.read_watch.seconds)
+        give_up = give_up_hanging_read(self.read_watch.seconds, self._what_then)
         try:
             with self.read_watch.giving_up(give_up):
                 result = getattr(self.trainer, self.command)(weights_only=True, **arguments)
@@ -319,7 +319,7 @@ class Run(LightningCLI):
             raise
         except Exception as error:
             take_late_signal(error)
-            remedy = remedy_for(error, self.setting("ckpt_path"))
+            remedy = remedy_for(error, self.setting("ckpt_path"), self._what_then())
             if remedy is None:
                 raise
             raise UserError(remedy) from error
@@ -328,6 +328,11 @@ class Run(LightningCLI):
         if self.predictions is not None:
             self.predictions.write(result, self.trainer)
         return result
+
+    def _what_then(self) -> str:
+        """After a fault. What began and took no step has no checkpoint: the folder's is another's."""
+        begins = self.command == "fit" and self.setting("ckpt_path") is None
+        return AGAIN if begins and not self.trainer.global_step else GO_ON
 
     def _add_wandb(self) -> None:
         if self.setting("trainer.logger") not in (None, True) or getattr(self.trainer, "fast_dev_run", False):
