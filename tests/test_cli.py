@@ -323,6 +323,28 @@ def test_a_killed_run_goes_on(config: Callable[..., str], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("on_train_start", "give the command again"),  # the folder's checkpoint is of another training
+        ("on_train_end", "go on with --ckpt_path last"),
+    ],
+)
+def test_ctrl_c_in_a_training_says_how_it_goes_on(
+    moment: str,
+    words: str,
+    config: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ToyTask, moment, stopped)
+    assert main(["fit", "--config", config()]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"ssl-ebm: interrupted; {words}"
+
+
+@pytest.mark.parametrize(
     ("command", "words"),
     [
         ("fit", "--ckpt_path last goes on from the last checkpoint"),

@@ -56,12 +56,12 @@ def _status(arguments: Sequence[str]) -> int:
     except (UserError, argparse.ArgumentError) as error:
         print(f"ssl-ebm: error: {in_one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return _interrupted(arguments)
+    except KeyboardInterrupt as stop:
+        return _interrupted(arguments, stop)
     except SystemExit as stop:
         # Lightning answers Ctrl-C with an exit of its own.
         if isinstance(stop.__context__, KeyboardInterrupt):
-            return _interrupted(arguments)
+            return _interrupted(arguments, stop)
         raise
     except BrokenPipeError:  # `ssl-ebm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,8 +78,10 @@ def _format_warning(
     return _usual_format(message, category, filename, lineno, line)
 
 
-def _interrupted(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] in TRAINER_COMMANDS:
+def _interrupted(arguments: Sequence[str], stop: BaseException) -> int:
+    if notes := getattr(stop, "__notes__", []):
+        how = notes[0]
+    elif arguments and arguments[0] in TRAINER_COMMANDS:
         how = "--ckpt_path last goes on from the last checkpoint"
     else:  # what is whole is kept by those that take long
         how = "the same command goes on with what is not whole yet"

@@ -65,10 +65,10 @@ class BrokenFiles:
     @property
     def names(self) -> list[str]:
         """Of those found so far."""
-        return [*self._names()]
+        return [*self._names(self.met)]
 
-    def _names(self) -> Iterator[str]:
-        return (self.name(index) for index in self.met.nonzero()[:, 0].tolist())
+    def _names(self, met: torch.Tensor) -> Iterator[str]:
+        return (self.name(index) for index in met.nonzero()[:, 0].tolist())
 
     def add(self, index: int, said: str) -> None:
         """Counts a file, and warns of it, the first time that it is met.
@@ -81,22 +81,26 @@ class BrokenFiles:
         self.met[index] = True
         warnings.warn(said, stacklevel=3)  # not by the first process alone: each meets others
         if self.decides:
-            self.check()
+            self.check(self.met)
 
-    def share(self, device: torch.device) -> None:
+    def share(self, device: torch.device) -> torch.Tensor:
         """Counts what any process has met; all must call it.
 
         Args:
             device: on which they speak to each other.
+
+        Returns:
+            (N,) bool, the same for all processes: what workers add meanwhile is not in it.
         """
         every = self.met.to(device, torch.uint8)
         torch.distributed.all_reduce(every, torch.distributed.ReduceOp.MAX)
-        self.met[every.cpu().bool()] = True  # a worker may be adding another one
+        shared = every.cpu().bool()
+        self.met[shared] = True
+        return shared
 
-    def check(self) -> None:
-        """Raises UserError where more than `max_broken` are broken."""
-        count = int(self.met.sum())
-        check_share(count, len(self.met), self._names(), self.max_broken, self.source)
+    def check(self, met: torch.Tensor) -> None:
+        """Raises UserError where those, (N,) bool, are more than `max_broken` allows."""
+        check_share(int(met.sum()), len(met), self._names(met), self.max_broken, self.source)
 
 
 def counts_of(data: Any) -> list[BrokenFiles]:

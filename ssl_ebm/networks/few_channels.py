@@ -35,7 +35,9 @@ def input_gradient(gradient: Tensor, weight: Tensor, size: Pair, stride: Pair, p
     repeats = [1, 1]
     while channels * repeats[0] * stride[0] * repeats[1] * stride[1] < LANES:
         repeats[int(repeats[0] > repeats[1])] *= 2
-    taps_of = _taps if torch.compiler.is_compiling() else _kept_taps  # the compiler knows no cache
+    # The compiler knows no cache; and what is made where tensors have shapes alone is not for others.
+    real = type(gradient) is Tensor and not torch.compiler.is_compiling()
+    taps_of = _kept_taps if real else _taps
     plans = [
         taps_of(*dimension, weight.device)
         for dimension in zip(weight.shape[2:], stride, padding, repeats, strict=True)

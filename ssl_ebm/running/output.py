@@ -67,12 +67,18 @@ def lossy_output() -> Iterator[None]:
     """A block in which standard output and error are a `LossyStream` each; they stay so where something was
     lost, for Python flushes them when it ends."""
     before = sys.stdout, sys.stderr
+    if None in before:  # closed, and nothing is said
+        yield
+        return
     made = LossyStream(before[0], "standard output", before[1])
     errors = LossyStream(before[1], "standard error", before[0])
     sys.stdout, sys.stderr = made, errors
     try:
         yield
     finally:
+        with suppress(BrokenPipeError):
+            made.flush()
+            errors.flush()
         if not made.has_lost:
             sys.stdout = before[0]
         if not errors.has_lost:

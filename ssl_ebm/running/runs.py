@@ -317,6 +317,9 @@ class Run(LightningCLI):
                 result = getattr(self.trainer, self.command)(weights_only=True, **arguments)
         except UserError:
             raise
+        except (KeyboardInterrupt, SystemExit) as stop:
+            stop.add_note(self._what_then())  # for who says that it was interrupted
+            raise
         except Exception as error:
             take_late_signal(error)
             remedy = remedy_for(error, self.setting("ckpt_path"), self._what_then())

@@ -79,7 +79,8 @@ def compile_stages(task: LightningModule, backend: str) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
     for part, name in stages_of(task, "compile"):
         compiled = functools.partial(torch.compile(getattr(type(part), name), backend=backend), part)
-        again = isinstance(vars(part).get(name), functools.partial)  # what is computed again is the compiled
+        before = getattr(vars(part).get(name), "func", None)
+        again = before is _computed_again  # what is computed again is the compiled
         setattr(part, name, functools.partial(_computed_again, part, compiled) if again else compiled)
 
 

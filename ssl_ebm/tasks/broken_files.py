@@ -34,11 +34,10 @@ class FilesOfAll:
         Raises:
             UserError: in all of them, more files are broken than `max_broken` allows.
         """
-        for one in self._counts:
-            one.share(trainer.strategy.root_device)
-        self._told = sum(int(one.met.sum()) for one in self._counts)
-        for one in self._counts:
-            one.check()
+        shared = [one.share(trainer.strategy.root_device) for one in self._counts]
+        self._told = sum(int(met.sum()) for met in shared)
+        for one, met in zip(self._counts, shared, strict=True):
+            one.check(met)
 
     def end(self, trainer: Trainer) -> None:
         """The last count, which is reported. All processes must call it.

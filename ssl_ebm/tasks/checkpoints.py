@@ -12,7 +12,7 @@ from ssl_ebm import __version__
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.saving import is_whole
-from ssl_ebm.tasks.secret_settings import refuse_hidden
+from ssl_ebm.tasks.secret_settings import hidden_in
 
 REASON = 200  # characters of a message of torch's that are shown
 
@@ -50,11 +50,17 @@ def check_task(checkpoint: dict[str, Any], path: str | Path, task: str) -> None:
         raise UserError(f"{path} is a checkpoint of {written_by}, not of {task}: give one of {task}")
 
 
-def load_task(path: str | Path, task: type[TaskType]) -> TaskType:
-    """``task`` as it was saved at ``path``: settings and weights, on the CPU, in evaluation mode."""
+def load_task(path: str | Path, task: type[TaskType], **settings: Any) -> TaskType:
+    """``task`` as it was saved at ``path``: settings and weights, on the CPU, in evaluation mode.
+
+    Args:
+        path: of the checkpoint.
+        task: its class.
+        settings: in place of those of the file, as a secret that it leaves out.
+    """
     content = read_checkpoint(path)
     check_task(content, path, task.__name__)
-    return rebuild(content, path, task)
+    return rebuild(content, path, task, **settings)
 
 
 def take_weights(model: LightningModule, content: dict[str, Any], path: str | Path) -> None:
@@ -86,7 +92,7 @@ def take_weights(model: LightningModule, content: dict[str, Any], path: str | Pa
     model.on_load_checkpoint(content)
 
 
-def rebuild(content: dict[str, Any], path: str | Path, task: type[TaskType]) -> TaskType:
+def rebuild(content: dict[str, Any], path: str | Path, task: type[TaskType], **given: Any) -> TaskType:
     """``task`` as the content of a file says: settings and weights, in evaluation mode.
 
     The class is the caller's, and its settings are plain values: what else the file names is not imported.
@@ -94,16 +100,23 @@ def rebuild(content: dict[str, Any], path: str | Path, task: type[TaskType]) -> 
     Args:
         content: as `read_checkpoint` gives it.
         path: where it is from, for errors.
+        given: settings in place of those of the file.
 
     Raises:
         UserError: settings that this class does not take, weights that do not fit them, or a secret among
             the settings, which the file hides.
     """
     known = signature(task.__init__).parameters
-    refuse_hidden(content.get("hyper_parameters", {}))
     try:
-        given = content.get("hyper_parameters", {})
-        settings = {name: value for name, value in given.items() if name in known}
+        kept = {**content.get("hyper_parameters", {}), **given}
+        settings = {name: value for name, value in kept.items() if name in known}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} has settings without names ({in_one_line(error)})") from error
+    if hidden := hidden_in(settings):
+        raise UserError(
+            f"{path} leaves out {', '.join(hidden)}, which looks like a secret: give it to load_task"
+        )
+    try:
         refuse_nulls(f"{task.__module__}.{task.__qualname__}", settings, task.__name__)
         with of_bearable_size():
             model = task(**settings)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -172,13 +173,13 @@ class WatchedTask(LightningModule):
         shard(self, self.device_mesh)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        if not isinstance(batch, dict):
+        if self.sees_labels:
+            return batch
+        if not isinstance(batch, Mapping):
             raise UserError(
                 f"the task needs batches with names, and the data give a {type(batch).__name__}: choose data "
                 "that go with it"
             )
-        if self.sees_labels:
-            return batch
         return Batch({name: values for name, values in batch.items() if name not in LABELS})
 
     @property

@@ -134,10 +134,12 @@ class BeforeFirstStep(Callback, ABC):
     training has ended without one): a start that data or settings do not let come so far leaves an earlier
     run as it is, to the byte.
 
-    The first process alone does it; a `fast_dev_run` leaves nothing.
+    The first process alone does it; a `fast_dev_run` leaves nothing. Where a task steps past Lightning's
+    optimizers it is done after the batch of the first step, before a checkpoint is written.
     """
 
     _is_due = False
+    _began = 0  # optimizer step
 
     @abstractmethod
     def change_folder(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -145,11 +147,19 @@ class BeforeFirstStep(Callback, ABC):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_due = trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
+        self._began = trainer.global_step
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._is_due:
             self._is_due = False
             self.change_folder(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step > self._began:
+            self.on_before_optimizer_step(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_before_optimizer_step(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.on_before_optimizer_step(trainer, pl_module)

@@ -90,6 +90,8 @@ class StopOnSignal(Callback):
         raise Stopped(128 + number)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size > 1:
+            self.checkpoint.save(trainer)  # whatever the count says
         self.files.end(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import conv2d
 from torch.nn.grad import conv2d_input
 
-from ssl_ebm.networks.few_channels import FewChannelConv2d, input_gradient
+from ssl_ebm.networks.few_channels import FewChannelConv2d, _kept_taps, input_gradient
 
 
 @pytest.mark.parametrize("channels", [1, 3, 17])
@@ -85,3 +86,24 @@ def test_a_compiled_gradient_in_the_picture_is_one_convolution_too() -> None:
     torch.testing.assert_close(found, expected)
     assert "aten.convolution.default" in operators
     assert "aten.convolution_backward.default" not in operators
+
+
+def test_gradients_of_shapes_alone_leave_those_of_numbers() -> None:
+    """Whoever counts the arithmetic of a step goes on to train in the same process."""
+    _kept_taps.cache_clear()
+
+    def gradient() -> torch.Tensor:
+        layer = FewChannelConv2d(1, 4, 5, stride=2, padding=2)
+        x = torch.rand(2, 1, 28, 28, requires_grad=True)
+        torch.manual_seed(0)
+        torch.nn.init.normal_(layer.weight)
+        return torch.autograd.grad(layer(x).sum(), x)[0]
+
+    with FakeTensorMode():
+        gradient()
+    made = gradient()
+    assert type(made) is torch.Tensor
+    torch.manual_seed(0)
+    weight = torch.nn.init.normal_(torch.empty(4, 1, 5, 5))
+    expected = conv2d_input([2, 1, 28, 28], weight, torch.ones(2, 4, 14, 14), 2, 2)
+    torch.testing.assert_close(made, expected)

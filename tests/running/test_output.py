@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from toy_task import thread_limit
 
-from ssl_ebm.running.output import LossyStream
+from ssl_ebm.running.output import LossyStream, lossy_output
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 
 FIT = ["fit", "--model", "toy_task.ToyTask", "--data", "toy_task.ToyData", "--run_dir", "run"]
@@ -64,3 +64,29 @@ def test_a_closed_pipe_is_no_want_of_room() -> None:
     os.close(read)
     with pytest.raises(BrokenPipeError), open(write, "w") as file:
         print("a", file=LossyStream(file, "a pipe", io.StringIO()), flush=True)
+
+
+def test_what_waits_at_the_end_is_lost_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open(tmp_path / "log", "w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        monkeypatch.setattr(sys, "stderr", warned := io.StringIO())
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+            with lossy_output():
+                print("a line that waits in the buffer")
+            assert isinstance(sys.stdout, LossyStream)  # for the flush when Python ends
+            sys.stdout.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "cannot write to standard output" in warned.getvalue()
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_stream_stays_closed(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `2>&-`."""
+    monkeypatch.setattr(sys, closed, None)
+    with lossy_output():
+        assert getattr(sys, closed) is None
+        print("nobody hears this", file=getattr(sys, closed))
+    assert getattr(sys, closed) is None

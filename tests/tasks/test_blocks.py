@@ -391,3 +391,12 @@ def test_no_stage_is_inside_of_another() -> None:
             if isinstance(part, Staged) and set(part.stages) & {"forward", "misfit"}:
                 inner = part.decoder.modules() if "misfit" in part.stages else list(part.modules())[1:]
                 assert not any(isinstance(one, Staged) for one in inner)
+
+
+def test_what_is_compiled_twice_is_not_computed_again() -> None:
+    task = by_chains()
+    for _ in range(2):
+        aot_eager(task)
+    changed = [getattr(part, name).func for part, name in blocks.stages_of(task, "compile")]
+    assert changed
+    assert blocks._computed_again not in changed

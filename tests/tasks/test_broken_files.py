@@ -3,7 +3,8 @@
 import json
 import socket
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from several_processes import inpainting, join
 from two_futures import trainer
 
 from ssl_ebm.data import ImageFolder
+from ssl_ebm.data.broken_files import BrokenFiles
 from ssl_ebm.errors import UserError
+from ssl_ebm.tasks.broken_files import FilesOfAll
 from ssl_ebm.tasks.saving import LastCheckpoint
 from ssl_ebm.tasks.signals import StopOnSignal
 
@@ -64,3 +67,29 @@ def test_two_processes_count_together(tmp_path: Path) -> None:
     assert f"allows: {'; '.join(names)}: see" in too_many["said"]
     assert 1 < too_many["step"] < 12
     assert enough == {"broken": names, "described": names, "step": 12}
+
+
+def test_what_a_worker_meets_meanwhile_is_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process stops by a file that the others have not been told of."""
+    files, every = BrokenFiles(FILES, str, 0.2, "pictures"), FilesOfAll()
+    files.met[[1, 2]] = True
+    every._counts = [files]
+
+    def all_reduce(*_: Any) -> None:
+        files.met[5] = True
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    alone = cast(Any, SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu"))))
+    every.share(alone)
+    assert every.news() == 1
+    with pytest.raises(UserError, match=r"3 of 10 files in pictures"):
+        every.share(alone)
+
+
+def test_the_last_count_comes_after_the_last_checkpoint(tmp_path: Path) -> None:
+    stop = StopOnSignal(LastCheckpoint(tmp_path, 100))
+    order: list[str] = []
+    stop.checkpoint.save = lambda trainer: order.append("saved")  # type: ignore[method-assign]
+    stop.files.end = lambda trainer: order.append("counted")  # type: ignore[method-assign]
+    stop.on_train_end(cast(Any, SimpleNamespace(world_size=2)), cast(Any, None))
+    assert order == ["saved", "counted"]

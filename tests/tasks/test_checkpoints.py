@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_task import OtherTask, ToyData, ToyTask
+from toy_task import OtherTask, PrivateTask, ToyData, ToyTask
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.running.runs import Run
@@ -38,8 +38,18 @@ def test_a_secret_that_a_checkpoint_hides_is_no_setting(checkpoint: Path, tmp_pa
     content = read_checkpoint(checkpoint)
     content["hyper_parameters"]["server"] = {"api_key": "HIDDEN"}
     torch.save(content, tmp_path / "hidden.ckpt")
-    with pytest.raises(UserError, match=r"server\.api_key is HIDDEN"):
-        load_task(tmp_path / "hidden.ckpt", ToyTask)
+    assert load_task(tmp_path / "hidden.ckpt", ToyTask).hparams["width"] == 3  # which takes no server
+
+
+def test_a_secret_that_a_checkpoint_hides_is_given_again(tmp_path: Path) -> None:
+    task = PrivateTask(api_key="k3y")
+    content = {"state_dict": task.state_dict(), "hyper_parameters": {"api_key": "HIDDEN"}}
+    torch.save({**content, "task": "PrivateTask"}, tmp_path / "hidden.ckpt")
+    with pytest.raises(
+        UserError, match="leaves out api_key, which looks like a secret: give it to load_task"
+    ):
+        load_task(tmp_path / "hidden.ckpt", PrivateTask)
+    assert load_task(tmp_path / "hidden.ckpt", PrivateTask, api_key="k3y").hparams["api_key"] == "k3y"
 
 
 def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:

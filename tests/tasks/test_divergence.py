@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import UserDict
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +342,12 @@ def test_a_gradient_that_no_factor_makes_finite_ends_the_search(tmp_path: Path) 
     """8, 4 and 2 may be too large; from 1 on the steps count."""
     with pytest.raises(UserError, match="gradient was not finite in 3 steps"):
         train(tmp_path, 2, PoisonGradient(list(range(STEPS))), plugins=[mixed(2.0**3)])
+
+
+def test_batches_are_mappings_of_any_kind() -> None:
+    """As tokenizers of `transformers` give them."""
+    batch = UserDict({**batch_of(*both_futures()), "label": torch.zeros(2)})
+    taken = small().on_before_batch_transfer(batch, 0)
+    assert set(taken) == set(batch) - {"label"}
+    with pytest.raises(UserError, match="batches with names, and the data give a list"):
+        small().on_before_batch_transfer([torch.zeros(2)], 0)

@@ -8,11 +8,14 @@ from typing import Any, cast
 
 import pytest
 import torch
+from toy_task import ToyData, ToyTask
+from two_futures import trainer as new_trainer
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.saving import (
     LastCheckpoint,
+    MakeRoom,
     WholeFileIO,
     checkpoint_folder,
     is_whole,
@@ -119,3 +122,22 @@ def test_checkpoints_are_put_aside_one_after_the_other(tmp_path: Path) -> None:
         assert put_aside_checkpoints(tmp_path) == tmp_path / f"checkpoints.{number}"
     kept = {path.name: (path / "last.ckpt").read_text() for path in tmp_path.iterdir()}
     assert kept == {"checkpoints.1": "run 1", "checkpoints.2": "run 2", "checkpoints.3": "run 3"}
+
+
+class _PastLightning(ToyTask):
+    """Steps the optimizer itself, of which Lightning's hooks hear nothing."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any = None) -> None:
+        optimizer.optimizer.step(closure=closure)
+
+
+@pytest.mark.parametrize("task", [ToyTask, _PastLightning])
+def test_an_earlier_run_is_put_aside_before_anything_is_written(task: type[ToyTask], tmp_path: Path) -> None:
+    written_by_steps(tmp_path, [7, 8])
+    callbacks = [MakeRoom(tmp_path, None), LastCheckpoint(tmp_path, 2)]
+    fitter = new_trainer(4, callbacks=callbacks, limit_val_batches=0, enable_checkpointing=True)
+    fitter.fit(task(), datamodule=ToyData())
+    assert torch.load(last_checkpoint(tmp_path), weights_only=True)["global_step"] == 4
+    assert torch.load(previous_checkpoint(tmp_path), weights_only=True)["global_step"] == 2
+    aside = checkpoint_folder(tmp_path).with_name("checkpoints.1")
+    assert [step_of(aside / f"{name}.ckpt") for name in ("last", "previous")] == [8, 7]
