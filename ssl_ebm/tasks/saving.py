@@ -158,9 +158,6 @@ class BeforeFirstStep(Callback, ABC):
         if trainer.global_step > self._began:
             self.on_before_optimizer_step(trainer, pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_before_optimizer_step(trainer, pl_module)
-
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.on_before_optimizer_step(trainer, pl_module)
 

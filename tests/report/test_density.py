@@ -9,25 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from small_configs import IMAGE_ENERGY
 
 from ssl_ebm.cli import main
 from ssl_ebm.evaluation.densities import DensityEvaluation
 from ssl_ebm.evaluation.statistics import Interval
 from ssl_ebm.report.density import headline
 
-CONFIG = """\
-model:
-  class_path: ssl_ebm.tasks.DensityEstimation
-  init_args:
-    input: image
-    energy: {class_path: ssl_ebm.networks.ImageEnergy, init_args: {size: [12, 12], width: 4, levels: 2}}
-    objective: {class_path: ssl_ebm.energy.objectives.Margin, init_args: {noise: 0.3}}
-    sampler:
-      class_path: ssl_ebm.energy.sampling.Langevin
-      init_args: {step_size: 0.01, noise: 0.1, low: 0.0, high: 1.0}
-    start:
-      class_path: ssl_ebm.energy.noise.UniformNoise
-      init_args: {shape: [1, 12, 12], low: 0.0, high: 1.0}
+CONFIG = (
+    IMAGE_ENERGY
+    + """\
     sample_steps: 16
 data:
   class_path: ssl_ebm.data.FontDigits
@@ -45,6 +36,7 @@ trainer:
             class_path: ssl_ebm.data.FontDigits
             init_args: {size: 12, seed: 3, test_images: 40}
 """
+)
 
 
 def test_fit_and_test_write_a_page_and_its_numbers(tmp_path: Path) -> None:

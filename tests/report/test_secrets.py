@@ -9,23 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from small_backbones import make, saved
+from small_configs import IMAGE_ENERGY, MASKED_LETTERS
 
 from ssl_ebm.cli import main
 from ssl_ebm.data import FontDigits, Text
 from ssl_ebm.report.density import _setup
 
 SECRET = "s3cr3t-0123"
-DENSITY = """\
-model:
-  class_path: ssl_ebm.tasks.DensityEstimation
-  init_args:
-    input: image
-    energy: {class_path: ssl_ebm.networks.ImageEnergy, init_args: {size: [12, 12], width: 4, levels: 2}}
-    objective: {class_path: ssl_ebm.energy.objectives.Margin, init_args: {noise: 0.3}}
-    sampler:
-      class_path: ssl_ebm.energy.sampling.Langevin
-      init_args: {step_size: 0.01, noise: 0.1, low: 0.0, high: 1.0}
-    start: {class_path: ssl_ebm.energy.noise.UniformNoise, init_args: {shape: [1, 12, 12], low: 0, high: 1}}
+DENSITY = (
+    IMAGE_ENERGY
+    + """\
     sample_steps: 2
 data: &data
   class_path: ssl_ebm.data.FontDigits
@@ -37,13 +30,10 @@ trainer:
     - {class_path: ssl_ebm.report.DensityReport, init_args: {items: 30, samples: 2}}
     - {class_path: ssl_ebm.evaluation.KNNProbe, init_args: {data: *data}}
 """
-TEXT = """\
-model:
-  class_path: ssl_ebm.tasks.MaskedText
-  init_args:
-    network:
-      class_path: ssl_ebm.networks.text.TextEncoder
-      init_args: {vocabulary: 45, width: 16, depth: 1, heads: 2, length: 32}
+)
+TEXT = (
+    MASKED_LETTERS
+    + """\
 data:
   class_path: ssl_ebm.data.Text
   init_args: {path: a.txt, unit: line, vocabulary: 45, length: 32, cache: cache}
@@ -53,6 +43,7 @@ trainer:
   callbacks:
     - {class_path: ssl_ebm.report.TextReport, init_args: {sequences: 20, windows: 10}}
 """
+)
 DIGITS = [
     *("--data", "ssl_ebm.data.FontDigits", "--data.size", "16", "--data.batch_size", "16"),
     *("--data.train_images", "60", "--data.val_images", "20", "--data.test_images", "40"),

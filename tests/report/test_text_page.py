@@ -10,17 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_configs import MASKED_LETTERS
 
 from ssl_ebm.cli import main
 from ssl_ebm.report.text_page import headline, render
 
-CONFIG = """\
-model:
-  class_path: ssl_ebm.tasks.MaskedText
-  init_args:
-    network:
-      class_path: ssl_ebm.networks.text.TextEncoder
-      init_args: {vocabulary: 45, width: 16, depth: 1, heads: 2, length: 32}
+CONFIG = (
+    MASKED_LETTERS
+    + """\
 data:
   class_path: ssl_ebm.data.Text
   init_args: {path: PLACE/a.txt, unit: line, vocabulary: 45, length: 32, cache: PLACE/cache}
@@ -31,6 +28,7 @@ trainer:
     - class_path: ssl_ebm.report.TextReport
       init_args: {sequences: 40, windows: 30}
 """
+)
 ABOUT = {
     "steps": 4,
     "parameters": 10,
