@@ -139,7 +139,8 @@ def _probe(every: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--layer",
-        help="a module such as encoder.blocks.3, or several: blocks.2+blocks.3 (default: the representation)",
+        help="a module such as encoder.blocks.3, or several: blocks.2+blocks.3, 'blocks.*.mlp.act' "
+        "(default: the representation)",
     )
     parser.add_argument(
         "--pooling", choices=("mean", "first", "grid"), default="mean",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -27,7 +28,8 @@ class Frozen:
         task: has `inputs` and `representation`.
         layer: name of a module in the task, or its end, such as encoder.blocks.3, whose output is taken;
             "blocks.2+blocks.3" puts the features of several side by side (the best of BERT's features without
-            fine-tuning: Devlin et al., 2019, table 7); null: what `representation` returns.
+            fine-tuning: Devlin et al., 2019, table 7), and so does "blocks.*", where the star is any one part
+            of a name; null: what `representation` returns.
         pooling: what is made of a layer's tokens (B, T, D): their mean (of text without padding), the first,
             or none (they stay). Maps (B, C, H, W) count as tokens, one for each place; of them, and of the
             patches of a vision transformer, "grid" keeps where things are: means over 4 x 4 parts of the map,
@@ -48,9 +50,10 @@ class Frozen:
         self.task: Any = task
         self.layer, self.pooling = layer, pooling
         names = [] if layer is None else layer.split("+")
-        self._modules = {name: _module(task, name) for name in names}
-        if len({id(module) for module in self._modules.values()}) < len(names):
+        found = [pair for name in names for pair in _modules(task, name)]
+        if len({id(module) for _, module in found}) < len(found):
             raise UserError(f"layers {layer} name one layer twice: give each once")
+        self._modules = dict(found)
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """(B, D) float, or (B, T, D) where nothing is pooled."""
@@ -127,12 +130,17 @@ def _tokens(name: str, output: Tensor, count: int) -> Tensor:
     return several.flatten(1, -2) if several.ndim > 3 else several
 
 
-def _module(task: LightningModule, name: str) -> nn.Module:
-    """The only module of this name, or whose name ends so."""
+def _modules(task: LightningModule, name: str) -> list[tuple[str, nn.Module]]:
+    """The only module of this name, or whose name ends so; with a star in it: all of them."""
     modules = {key: module for key, module in task.named_modules() if key}
+    if "*" in name:
+        ending = re.compile(r"(.+\.)?" + re.escape(name).replace(r"\*", r"[^.]+"))
+        found = [key for key in modules if ending.fullmatch(key)]
+        if found:
+            return [(key, modules[key]) for key in found]
     found = [key for key in modules if key == name] or [key for key in modules if key.endswith(f".{name}")]
     if len(found) == 1:
-        return modules[found[0]]
+        return [(name, modules[found[0]])]
     if found:
         raise UserError(f"{len(found)} layers end in {name!r}: use one of {', '.join(found[:SHOWN])}")
     blocks = [key for key in modules if key.rsplit(".", 1)[-1].isdigit()] or list(modules)

@@ -65,6 +65,22 @@ def test_several_layers_side_by_side() -> None:
             Frozen(task, twice)
 
 
+def test_a_star_stands_for_all_layers_of_a_kind() -> None:
+    task, batch = inpainting(), {"image": torch.rand(3, 1, 16, 16)}
+    with torch.no_grad():
+        for stars, each in (
+            ("encoder.blocks.*.mlp.act", ["encoder.blocks.0.mlp.act", "encoder.blocks.1.mlp.act"]),
+            ("encoder.blocks.*+encoder.norm", [BLOCK, "encoder.blocks.1", "encoder.norm"]),
+        ):
+            found = Frozen(task, stars)(batch)
+            assert torch.equal(found, torch.cat([Frozen(task, one)(batch) for one in each], 1))
+    assert found.shape == (3, 3 * 24)
+    with pytest.raises(UserError, match="name one layer twice"):
+        Frozen(task, f"encoder.blocks.*+{BLOCK}")
+    with pytest.raises(UserError, match=r"there is no layer 'encoder\.\*\.act'"):
+        Frozen(task, "encoder.*.act")  # a star is one part of a name
+
+
 def test_padding_is_not_pooled() -> None:
     task = MaskedText(TEXT).eval()
     short = torch.tensor([[2, 20, 30, 3]])
