@@ -50,7 +50,7 @@ class Frozen:
         self.task: Any = task
         self.layer, self.pooling = layer, pooling
         names = [] if layer is None else layer.split("+")
-        found = [pair for name in names for pair in _modules(task, name)]
+        found = [pair for name in names for pair in _layers(task, name)]
         if len({id(module) for _, module in found}) < len(found):
             raise UserError(f"layers {layer} name one layer twice: give each once")
         self._modules = dict(found)
@@ -130,17 +130,13 @@ def _tokens(name: str, output: Tensor, count: int) -> Tensor:
     return several.flatten(1, -2) if several.ndim > 3 else several
 
 
-def _modules(task: LightningModule, name: str) -> list[tuple[str, nn.Module]]:
+def _layers(task: LightningModule, name: str) -> list[tuple[str, nn.Module]]:
     """The only module of this name, or whose name ends so; with a star in it: all of them."""
     modules = {key: module for key, module in task.named_modules() if key}
-    if "*" in name:
-        ending = re.compile(r"(.+\.)?" + re.escape(name).replace(r"\*", r"[^.]+"))
-        found = [key for key in modules if ending.fullmatch(key)]
-        if found:
-            return [(key, modules[key]) for key in found]
-    found = [key for key in modules if key == name] or [key for key in modules if key.endswith(f".{name}")]
-    if len(found) == 1:
-        return [(name, modules[found[0]])]
+    ending = re.compile(r"(.+\.)?" + re.escape(name).replace(r"\*", r"[^.]+"))
+    found = [name] if name in modules else [key for key in modules if ending.fullmatch(key)]
+    if len(found) == 1 or (found and "*" in name):
+        return [(key, modules[key]) for key in found]
     if found:
         raise UserError(f"{len(found)} layers end in {name!r}: use one of {', '.join(found[:SHOWN])}")
     blocks = [key for key in modules if key.rsplit(".", 1)[-1].isdigit()] or list(modules)
