@@ -71,12 +71,13 @@ def fill(options: argparse.Namespace) -> None:
 
     from ssl_ebm.report.text import TextModel
 
-    fillings = TextModel(options.ckpt).fill(options.text, options.top)
+    model = TextModel(options.ckpt)
+    fillings = [model.fill(text, options.top) for text in options.texts]
     if options.json:
-        print(json.dumps([asdict(one) for one in fillings], indent=1))
+        print(json.dumps([asdict(one) for of_text in fillings for one in of_text], indent=1))
         return
-    for one in fillings:
-        print(f"{one.probability:.4f}  {one.text}")
+    blocks = ("\n".join(f"{one.probability:.4f}  {one.text}" for one in of_text) for of_text in fillings)
+    print("\n\n".join(blocks))
 
 
 def score(options: argparse.Namespace) -> None:

@@ -89,11 +89,13 @@ def _inpaint(every: Commands) -> None:
 
 
 def _fill(every: Commands) -> None:
-    parser = every.add_parser("fill", help="fill the [MASK] of a text by a trained model")
+    parser = every.add_parser("fill", help="fill the [MASK] of texts by a trained model")
     parser.add_argument("--ckpt", required=True, help="checkpoint of a masked-text task")
-    parser.add_argument("--top", type=int, default=5, help="fillings to show (default: 5)")
+    parser.add_argument("--top", type=int, default=5, help="fillings of a text to show (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    parser.add_argument("text", help='such as "the [MASK] sat on the mat"')
+    parser.add_argument(
+        "texts", nargs="+", metavar="text", help='texts such as "the [MASK] sat on the mat", each an argument'
+    )
     _add_trust(parser)
     parser.set_defaults(run=commands.trusting(commands.fill))
 

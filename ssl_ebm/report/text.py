@@ -24,11 +24,13 @@ class Filling:
     """One way to fill all masks of a text.
 
     Attributes:
+        of: the text as it was given.
         text: with the masks filled in.
         words: what stands at each mask, in order.
         probability: of all of them together.
     """
 
+    of: str
     text: str
     words: tuple[str, ...]
     probability: float
@@ -108,7 +110,8 @@ class TextModel:
         for filled, one in zip(texts.tolist()[:top], log_p.tolist(), strict=False):
             tokens_there = [filled[place] for place in places]
             words = tuple(self.reader.word(token) for token in tokens_there)
-            found.append(Filling(self._in_place(text, tokens_there), words, float(torch.tensor(one).exp())))
+            probability = float(torch.tensor(one).exp())
+            found.append(Filling(text, self._in_place(text, tokens_there), words, probability))
         return found
 
     def score(self, text: str) -> Score:

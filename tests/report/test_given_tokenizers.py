@@ -178,9 +178,9 @@ def test_fill_is_what_the_pipeline_of_transformers_fills_in(
     goes_on = bytewise and not tokenizer.convert_ids_to_tokens(int(best[0])).startswith("Ġ")
     joined = word.startswith("##") or goes_on
     assert found[0]["text"] == (f"ban{word.removeprefix('##')} dip" if joined else f"ban {word} dip")
-    own_name = ["fill", "--ckpt", str(checkpoint), "--json", f"ban {tokenizer.mask_token} dip"]
-    assert main(own_name) == 0
-    assert json.loads(capsys.readouterr().out) == found
+    own_name = f"ban {tokenizer.mask_token} dip"
+    assert main(["fill", "--ckpt", str(checkpoint), "--json", own_name]) == 0
+    assert json.loads(capsys.readouterr().out) == [one | {"of": own_name} for one in found]
 
 
 def test_score_is_the_sum_over_texts_with_one_token_hidden(place: Path) -> None:

@@ -67,6 +67,21 @@ def test_fill_says_what_the_network_says(checkpoint: Path, capsys: pytest.Captur
     assert len(lines) == 5
 
 
+def test_fill_of_several_texts_is_that_of_each(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["ban [MASK] dip", "[MASK] tan"]
+
+    def printed(*arguments: str) -> str:
+        assert main(["fill", "--ckpt", str(checkpoint), "--top", "2", *arguments]) == 0
+        return capsys.readouterr().out
+
+    alone = [json.loads(printed("--json", text)) for text in texts]
+    assert [one["of"] for one in alone[0] + alone[1]] == [texts[0]] * 2 + [texts[1]] * 2
+    assert json.loads(printed("--json", *texts)) == alone[0] + alone[1]
+    assert printed(*texts) == "\n".join(printed(text) for text in texts)
+    assert main(["fill", "--ckpt", str(checkpoint), texts[0], "ban dip"]) == 2  # before anything is printed
+    assert capsys.readouterr().out == ""
+
+
 def test_fillings_of_a_byte_level_tokenizer_are_written_as_it_decodes_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
