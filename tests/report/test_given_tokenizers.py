@@ -161,6 +161,7 @@ def test_fill_is_what_the_pipeline_of_transformers_fills_in(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network, tokenizer = exported(place)
+    capsys.readouterr()
     checkpoint = place / "run" / "checkpoints" / "last.ckpt"
     assert main(["fill", "--ckpt", str(checkpoint), "--json", "ban [MASK] dip"]) == 0
     found = json.loads(capsys.readouterr().out)
