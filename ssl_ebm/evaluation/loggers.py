@@ -7,11 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
+from ssl_ebm.files import write_whole
+from ssl_ebm.tasks.saving import BeforeFirstStep
+
 WandbMode = Literal["off", "offline", "online"]
+WANDB_RUN = "wandb_run.txt"
 WANDB_PATIENCE = 30  # seconds to wait for the network before going on without it
 
 
@@ -60,14 +64,14 @@ def wandb_logger(
     """Starts a run at Weights & Biases; None where it is off, not installed, or cannot start (no network, not
     logged in): then a warning says so.
 
-    A start that resumes goes on in the run whose name is in ``run_dir/wandb_run.txt``; any other writes a new
-    name there. So whoever calls this holds the folder's lock.
+    A start that resumes goes on in the run whose identifier `KeepWandbRun` wrote; any other gets a new one.
     """
     if wandb == "off":
         return None
     try:
-        name = _wandb_run(Path(run_dir), resumed)
-        logger = _start_wandb(Path(run_dir), name, offline=wandb == "offline", project=project)
+        known = _known_run(Path(run_dir)) if resumed else None
+        new = secrets.token_hex(4)
+        logger = _start_wandb(Path(run_dir), known or new, offline=wandb == "offline", project=project)
         if wandb == "offline":
             rank_zero_info(f"wandb is offline; to upload the run: wandb sync {run_dir}/wandb/offline-run-*")
         return logger
@@ -88,19 +92,30 @@ def end_wandb(trainer: Trainer) -> None:
                     _warn_of(error, "wandb did not end")
 
 
-@rank_zero_only
-def _wandb_run(run_dir: Path, resumed: bool) -> str:
-    """The identifier of the run: that of the start before, where this one goes on."""
-    path = run_dir / "wandb_run.txt"
-    if resumed and path.is_file() and (known := path.read_text().strip()):
-        return known
-    new = secrets.token_hex(4)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text(new)
-    return new
+class KeepWandbRun(BeforeFirstStep):
+    """Writes the identifier of the run at Weights & Biases to ``run_dir/wandb_run.txt``, for a start that
+    resumes.
+
+    Args:
+        run_dir: folder of the run.
+        run: its identifier.
+    """
+
+    def __init__(self, run_dir: str | Path, run: str) -> None:
+        self.path = Path(run_dir) / WANDB_RUN
+        self.run = run
+
+    def change_folder(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        write_whole(self.path, self.run)
 
 
-def _start_wandb(run_dir: Path, run: str | None, offline: bool, project: str) -> CarefulWandb:
+def _known_run(run_dir: Path) -> str | None:
+    """The identifier that an earlier start has written."""
+    path = run_dir / WANDB_RUN
+    return path.read_text().strip() if path.is_file() else None
+
+
+def _start_wandb(run_dir: Path, run: str, offline: bool, project: str) -> CarefulWandb:
     import wandb
 
     logger = CarefulWandb(

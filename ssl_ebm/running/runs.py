@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from ssl_ebm.data.loading import StreamData
 from ssl_ebm.data.read_watch import ReadWatch
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
-from ssl_ebm.evaluation.loggers import wandb_logger
+from ssl_ebm.evaluation.loggers import KeepWandbRun, wandb_logger
 from ssl_ebm.running.arguments import merge_parts, names_a_task
 from ssl_ebm.running.failures import AGAIN, GO_ON, give_up_hanging_read, remedy_for, take_late_signal
 from ssl_ebm.running.lock import only_run_in
@@ -345,3 +345,4 @@ class Run(LightningCLI):
             logger = wandb_logger(self.run_dir, self.setting("wandb"), resumed=resumed)
         if logger is not None:
             self.trainer.loggers.append(logger)
+            self.trainer.callbacks.append(KeepWandbRun(self.run_dir, str(logger.version)))  # type: ignore[attr-defined]

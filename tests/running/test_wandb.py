@@ -205,10 +205,14 @@ def test_wandb_that_fails_in_the_middle_does_not_stop_training(fault: Callback, 
 
 
 def test_a_run_that_goes_on_is_the_same_run_of_wandb() -> None:
-    """And a fresh start is another."""
-    for more in (["--trainer.max_steps", "3"], ["--ckpt_path", "last"], []):
-        assert main([*FIT, "--wandb", "offline", *more]) == 0
+    """Also after a start that was refused; and a fresh start is another."""
+    Path("broken").mkdir()
+    Path("broken/0.png").write_bytes(b"no picture")
+    broken = ["--data", "ssl_ebm.data.ImageFolder", "--data.folder", "broken"]
+    for more in (["--trainer.max_steps", "3"], broken, ["--ckpt_path", "last"], []):
+        assert main([*FIT, "--wandb", "offline", *more]) == (2 if more == broken else 0)
         wandb.finish()
     records = sorted(Path("run/wandb").glob("offline-run-*/*.wandb"), key=lambda one: one.stat().st_mtime_ns)
-    first, second, third = [record.stem for record in records]
+    first, refused, second, third = [record.stem for record in records]
     assert first == second != third == f"run-{Path('run/wandb_run.txt').read_text()}"
+    assert refused not in {first, third}
