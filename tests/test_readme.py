@@ -156,7 +156,8 @@ def test_commands_run(place: Path, repository: Path) -> None:
     assert len(represented) == 3
     assert torch.equal(*represented[:2])  # of the checkpoint, and of the exported file
     assert {tuple(one.shape[1:]) for one in names["found"]} == {(16 * 192,)}
-    assert names["encoder"].features == 128
+    assert names["vectors"].shape == (2, 4 * 4 * 256)
+    assert names["encoder"].features == 16 * 192
     assert (place / "clips.md").is_file()
     assert (place / "documents.onnx").is_file()
     assert names["futures"].shape == (2, 16, 10, 3, 64, 64)

@@ -17,7 +17,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.probing.attentive import attentive_probe
 from ssl_ebm.evaluation.probing.features import RawInputs, chosen_items, extract, ready, target_names
-from ssl_ebm.evaluation.probing.frozen import Frozen, Pooling
+from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.probes import knn_probe, linear_probe, regression_probe
 from ssl_ebm.evaluation.probing.results import Classified, Samples
 from ssl_ebm.evaluation.probing.spread import rank_me
@@ -29,6 +29,7 @@ from ssl_ebm.report.provenance import describe_device
 from ssl_ebm.running.provenance import versions
 from ssl_ebm.tasks.backbones import make_backbone
 from ssl_ebm.tasks.checkpoints import load_task, read_checkpoint
+from ssl_ebm.tasks.features import Pooling
 from ssl_ebm.tasks.fine_tuning import FineTuning
 from ssl_ebm.tasks.secret_settings import shown_description
 

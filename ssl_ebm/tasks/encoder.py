@@ -16,18 +16,20 @@ from ssl_ebm.data.tokenizing import encode, read_tokenizer
 from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.tasks.checkpoints import read_checkpoint, rebuild
 from ssl_ebm.tasks.exported import SUFFIX, read_safetensors
+from ssl_ebm.tasks.features import Features, Pooling
 from ssl_ebm.tasks.inputs import Inputs
 
 
 class Encoder(nn.Module):
     """What a task represents: inputs (B, *shape) -> features (B, D).
 
-    Its result is the task's `representation`, and its parameters are the task's, all of them trainable; those
-    that only training needs (decoders, priors) get no gradient.
+    Its result is the task's `representation`, or what its layers give, and its parameters are the task's, all
+    of them trainable; those that only training needs (decoders, priors) get no gradient.
 
     Args:
         task: of `ssl_ebm.tasks`, in the mode that it is to run in.
         data: description of what it was trained on, which may say how large its inputs are.
+        layer, pooling: what is taken, as `ssl_ebm.tasks.features.Features` takes it; None: `representation`.
 
     Attributes:
         task: the whole task.
@@ -35,13 +37,20 @@ class Encoder(nn.Module):
         features: D.
 
     Raises:
-        UserError: a task without a representation, data that are not described as ssl_ebm does it; on a call:
-            inputs of another kind or size.
+        UserError: a task without a representation, data that are not described as ssl_ebm does it, a layer
+            that is not there or cannot be pooled so; on a call: inputs of another kind or size.
     """
 
-    def __init__(self, task: Any, data: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        task: Any,
+        data: dict[str, Any] | None = None,
+        layer: str | None = None,
+        pooling: Pooling = "mean",
+    ) -> None:
         super().__init__()
         self.task = task
+        self._features = Features(task, layer, pooling)
         try:
             self.inputs: Inputs = task.takes(data or {})
             example = self.inputs.example(1, torch.Generator().manual_seed(0))
@@ -51,16 +60,16 @@ class Encoder(nn.Module):
             raise UserError(f"the data are not described as ssl_ebm does it: {in_one_line(error)}") from error
         try:
             with torch.no_grad():
-                self.features = int(task.representation(example).shape[1])
+                self.features = self._features(example).shape[-1]
         except RuntimeError as error:  # of torch: shapes that do not fit
             kind = f"this {type(task).__name__} does not represent {self.inputs.describe()}"
             raise UserError(f"{kind}: {in_one_line(error)}") from error
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Features (B, D), with their graph unless `torch.no_grad` is around it."""
+        """Features (B, D), or (B, T, D) where nothing is pooled, with their graph unless `torch.no_grad` is
+        around it."""
         self.inputs.check(inputs)
-        found: Tensor = self.task.representation(inputs)
-        return found
+        return self._features(inputs)
 
     def tokenize(self, texts: str | Sequence[str]) -> Tensor:
         """What `forward` takes, of texts: (B, T) int64, T of the longest one.
@@ -81,7 +90,7 @@ class Encoder(nn.Module):
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=special.pad)
 
 
-def load_encoder(path: str | Path) -> Encoder:
+def load_encoder(path: str | Path, layer: str | None = None, pooling: Pooling = "mean") -> Encoder:
     """The encoder of a checkpoint, or of a file that ``ssl-ebm export --format safetensors`` wrote.
 
     On the CPU and in evaluation mode. Only classes of `ssl_ebm.tasks` are made, from plain settings: no code
@@ -89,12 +98,15 @@ def load_encoder(path: str | Path) -> Encoder:
 
     Args:
         path: ends in .ckpt or .safetensors.
+        layer, pooling: what its features are, as `ssl-ebm probe --layer ... --pooling ...` measures them:
+            "encoder.norm", "blocks.2+blocks.3", "network.blocks.*.mlp.act"; "mean", "first", "grid", "none"
+            (`ssl_ebm.tasks.features.Features`). None: the task's `representation`.
 
     Raises:
         UserError: no such file, one that is damaged, of another program or of an unknown task, or of a task
-            without a representation.
+            without a representation; a layer that is not there or cannot be pooled so.
     """
-    return encoder_of(read(path), path)
+    return encoder_of(read(path), path, layer, pooling)
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -102,11 +114,13 @@ def read(path: str | Path) -> dict[str, Any]:
     return read_safetensors(path) if Path(path).suffix == SUFFIX else read_checkpoint(path)
 
 
-def encoder_of(content: dict[str, Any], path: str | Path) -> Encoder:
+def encoder_of(
+    content: dict[str, Any], path: str | Path, layer: str | None = None, pooling: Pooling = "mean"
+) -> Encoder:
     """The encoder of what `read` gives; errors as `load_encoder`."""
     task = task_of(content, path)
     try:
-        return Encoder(task, content.get("data")).eval()
+        return Encoder(task, content.get("data"), layer, pooling).eval()
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -19,9 +19,11 @@ from ssl_ebm import load_encoder
 from ssl_ebm.cli import main
 from ssl_ebm.data import LabelledDocuments
 from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.probing import Frozen
 from ssl_ebm.tasks import DensityEstimation, FramePrediction, Inpainting, MaskedText, load_task
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.exported import write_safetensors
+from ssl_ebm.tasks.features import Pooling
 
 CLASSES = {"frames": FramePrediction, "pictures": Inpainting, "text": MaskedText, "energy": DensityEstimation}
 CLASSES |= {"frames_in_detail": FramePrediction, "patches": Inpainting, "bert": MaskedText}
@@ -52,6 +54,49 @@ def test_features_are_the_tasks_own(name: str, checkpoint_of: Callable[[str], Pa
         assert encoder.inputs.name in batch_of(name)
         with torch.no_grad():
             assert torch.equal(encoder(inputs), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "pooling"),
+    [
+        ("text", "network.blocks.*.mlp.act", "mean"),
+        ("text", "network.tokens+network.norm", "first"),
+        ("patches", "encoder.norm", "grid"),
+        ("patches", "encoder.blocks.0", "none"),
+        ("frames", None, "none"),
+    ],
+)
+def test_features_of_layers_are_those_that_probes_measure(
+    name: str, layer: str | None, pooling: Pooling, checkpoint_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """From a checkpoint and from an exported file; and fine-tuning reaches what they are made of."""
+    batch = batch_of(name)
+    exported = tmp_path / "encoder.safetensors"
+    write_safetensors(read_checkpoint(checkpoint_of(name)), exported)
+    for path in (checkpoint_of(name), exported):
+        encoder = load_encoder(path, layer, pooling)
+        expected = Frozen(encoder.task, layer, pooling)(batch)
+        found = encoder(encoder.task.inputs(batch))
+        assert torch.equal(found, expected)
+        assert encoder.features == found.shape[-1]
+    found.sum().backward()
+    assert any(one.grad is not None and one.grad.any() for one in encoder.task.parameters())
+
+
+@pytest.mark.parametrize(
+    ("layer", "pooling", "says"),
+    [
+        ("blocks.7", "mean", "there is no layer 'blocks.7'"),
+        ("network.norm", "grid", "no map: use pooling mean"),
+        (None, "grid", "give one, too"),
+        (None, "most", "pooling is 'most'"),
+    ],
+)
+def test_layers_that_are_not_there_are_named(
+    layer: str | None, pooling: Pooling, says: str, checkpoint_of: Callable[[str], Path]
+) -> None:
+    with pytest.raises(UserError, match=f"last.ckpt: .*{says}"):
+        load_encoder(checkpoint_of("text"), layer, pooling)
 
 
 def test_a_sentence_says_what_it_takes(checkpoint_of: Callable[[str], Path]) -> None:

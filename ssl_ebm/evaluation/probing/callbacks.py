@@ -18,10 +18,11 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.probing.attentive import attentive_probe
 from ssl_ebm.evaluation.probing.features import chosen_items, extract, ready, target_names
-from ssl_ebm.evaluation.probing.frozen import Frozen, Pooling
+from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.probes import PENALTIES, knn_probe, linear_probe, regression_probe
 from ssl_ebm.evaluation.probing.results import Classified, Regressed, Samples
 from ssl_ebm.files import make_folder, write_whole
+from ssl_ebm.tasks.features import Pooling
 from ssl_ebm.tasks.secret_settings import shown_description
 from ssl_ebm.tasks.sharding import gathered
 

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
-import torch
 from lightning import LightningModule
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch import Tensor
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.networks.text import pooled
-from ssl_ebm.tasks.masked_text import MaskedText
-
-Pooling = Literal["mean", "first", "grid", "none"]
-GRID = 4  # rows and columns of a grid
-SHOWN = 12  # layers that a message names
+from ssl_ebm.tasks.features import Features, Pooling
 
 
 class Frozen:
@@ -26,34 +17,17 @@ class Frozen:
 
     Args:
         task: has `inputs` and `representation`.
-        layer: name of a module in the task, or its end, such as encoder.blocks.3, whose output is taken;
-            "blocks.2+blocks.3" puts the features of several side by side (the best of BERT's features without
-            fine-tuning: Devlin et al., 2019, table 7), and so does "blocks.*", where the star is any one part
-            of a name; null: what `representation` returns.
-        pooling: what is made of a layer's tokens (B, T, D): their mean (of text without padding), the first,
-            or none (they stay). Maps (B, C, H, W) count as tokens, one for each place; of them, and of the
-            patches of a vision transformer, "grid" keeps where things are: means over 4 x 4 parts of the map,
-            (B, 16 C). For a layer alone.
+        layer, pooling: what is taken, as `Features` takes it.
 
     Raises:
-        UserError: a task without a representation, a layer that is not there or given twice, a pooling
-            without a layer.
+        UserError: a task without a representation, or as `Features`.
     """
 
     def __init__(self, task: LightningModule, layer: str | None = None, pooling: Pooling = "mean") -> None:
         if not hasattr(task, "representation") or not hasattr(task, "inputs"):
             raise UserError(f"{type(task).__name__} has no representation: there is nothing to probe")
-        if pooling not in get_args(Pooling):
-            raise UserError(f"pooling is {pooling!r}: use one of {', '.join(get_args(Pooling))}")
-        if pooling == "grid" and layer is None:
-            raise UserError("pooling is grid, which is for the maps of a layer: give one, too")
         self.task: Any = task
-        self.layer, self.pooling = layer, pooling
-        names = [] if layer is None else layer.split("+")
-        found = [pair for name in names for pair in _layers(task, name)]
-        if len({id(module) for _, module in found}) < len(found):
-            raise UserError(f"layers {layer} name one layer twice: give each once")
-        self._modules = dict(found)
+        self.features = Features(task, layer, pooling)
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """(B, D) float, or (B, T, D) where nothing is pooled."""
@@ -61,83 +35,10 @@ class Frozen:
         if inputs.is_floating_point():
             weights = (one.dtype for one in self.task.parameters() if one.is_floating_point())
             inputs = inputs.to(next(weights, inputs.dtype))
-        if not self._modules:
-            whole: Tensor = self.task.representation(inputs).float()
-            return whole[:, None] if self.pooling == "none" else whole
-        seen: dict[str, Any] = {}
-        handles = [
-            module.register_forward_hook(lambda _m, _x, output, name=name: seen.update({name: output}))
-            for name, module in self._modules.items()
-        ]
-        try:
-            self.task.representation(inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
-        features = [self._features(name, seen.get(name), inputs) for name in self._modules]
-        if len({one.shape[:-1] for one in features}) > 1:
-            raise UserError(f"layers {self.layer} do not have as many tokens each: pool them, or take one")
-        return torch.cat(features, -1)
+        return self.features(inputs).float()
 
     def seen(self, batch: Mapping[str, Tensor], features: Tensor) -> Tensor | None:
         """Which of the features (B, T, D) of a batch stand for input, (B, T) bool: of text, those that are no
         padding; None: all.
         """
-        return self._seen(self.task.inputs(batch).to(features.device), features)
-
-    def _seen(self, inputs: Tensor, tokens: Tensor) -> Tensor | None:
-        reader = getattr(self.task, "backbone", self.task)  # of what is fine-tuned
-        if isinstance(reader, MaskedText) and tokens.shape[1] == inputs.shape[1]:
-            return inputs != reader.special.pad
-        return None
-
-    def _features(self, name: str, output: Any, inputs: Tensor) -> Tensor:
-        """(B, D), or (B, T, D), of what a layer gave."""
-        if not isinstance(output, Tensor):
-            raise UserError(f"layer {name} gives no tensor when items pass: choose another one")
-        if self.pooling == "grid":
-            return adaptive_avg_pool2d(self._map(name, output.float(), len(inputs)), GRID).flatten(1)
-        return self._pooled(_tokens(name, output.float(), len(inputs)), inputs)
-
-    def _map(self, name: str, output: Tensor, count: int) -> Tensor:
-        """(B, C, H, W)."""
-        if output.ndim == 4 and len(output) == count:
-            return output
-        for encoder in self.task.modules():
-            if isinstance(encoder, VisionTransformer) and output.ndim == 3:
-                rows, columns = encoder.patch_embed.grid_size
-                if output.shape[1] in (rows * columns, encoder.num_prefix_tokens + rows * columns):
-                    return output[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
-        shape = tuple(output.shape)
-        raise UserError(f"layer {name} gives {shape} for {count} items, no map: use pooling mean")
-
-    def _pooled(self, tokens: Tensor, inputs: Tensor) -> Tensor:
-        if self.pooling == "none":
-            return tokens
-        if self.pooling == "first":
-            return tokens[:, 0]
-        seen = self._seen(inputs, tokens)
-        return tokens.mean(1) if seen is None else pooled(tokens, seen)
-
-
-def _tokens(name: str, output: Tensor, count: int) -> Tensor:
-    """(B, T, D)."""
-    if output.ndim < 2 or len(output) % count:
-        raise UserError(f"layer {name} gives {tuple(output.shape)} for {count} items: choose another")
-    if output.ndim > 3:
-        output = output.flatten(2).transpose(1, 2)
-    several = output.unflatten(0, (count, -1))  # frames of a clip pass one by one
-    return several.flatten(1, -2) if several.ndim > 3 else several
-
-
-def _layers(task: LightningModule, name: str) -> list[tuple[str, nn.Module]]:
-    """The only module of this name, or whose name ends so; with a star in it: all of them."""
-    modules = {key: module for key, module in task.named_modules() if key}
-    ending = re.compile(r"(.+\.)?" + re.escape(name).replace(r"\*", r"[^.]+"))
-    found = [name] if name in modules else [key for key in modules if ending.fullmatch(key)]
-    if len(found) == 1 or (found and "*" in name):
-        return [(key, modules[key]) for key in found]
-    if found:
-        raise UserError(f"{len(found)} layers end in {name!r}: use one of {', '.join(found[:SHOWN])}")
-    blocks = [key for key in modules if key.rsplit(".", 1)[-1].isdigit()] or list(modules)
-    raise UserError(f"there is no layer {name!r}: use one of {', '.join(blocks[:SHOWN])}, ...")
+        return self.features.seen(self.task.inputs(batch).to(features.device), features)

@@ -18,8 +18,9 @@ from ssl_ebm.evaluation.callbacks import validation_set
 from ssl_ebm.evaluation.isolation import isolated
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.probing.features import chosen_items, extract, ready
-from ssl_ebm.evaluation.probing.frozen import Frozen, Pooling
+from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.spread import alignment, deviation, lidar, rank_me, uniformity
+from ssl_ebm.tasks.features import Pooling
 
 HELD_OUT = 5  # of so many items one, for the accuracy of the online probe
 ENOUGH = 4 * HELD_OUT  # recordings: with fewer, clips by themselves are held out

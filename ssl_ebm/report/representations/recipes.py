@@ -14,7 +14,7 @@ from typing import Any
 
 from ssl_ebm.data.documents import HUB
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.probing.frozen import Pooling
+from ssl_ebm.tasks.features import Pooling
 
 Description = dict[str, Any]
 
