@@ -147,8 +147,8 @@ def _confusion(confusion: Tensor, names: Sequence[str]) -> str:
         )
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     body = (
-        f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody>'
-        "</table></div>"
+        f'<div class="scroll"><table class="confusion"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
     return section(
         "What is taken for what",
