@@ -109,13 +109,14 @@ def _accuracies(results: Mapping[str, Any]) -> str:
     ]
     headings = ["", *(f"{PROBES[kind]}, %" for kind in kinds), "effective rank (RankMe)"]
     drawn = bars(shown, "Accuracy", first["chance"])
+    shape = " The same network with random weights shows what its shape alone is worth."
+    shape = shape if "untrained" in results["models"] else ""
     return section(
         "Accuracy",
         table(headings, rows) + drawn,
         f"Probes were fitted to {first['train_items']:,} items and tested on {first['test_items']:,} others; "
         "intervals are of 95 %. Always saying the most frequent class is right for "
-        f"{100 * first['chance']:.1f} % (dotted). The same network with random weights shows what its shape "
-        "alone is worth.",
+        f"{100 * first['chance']:.1f} % (dotted).{shape}",
     )
 
 

@@ -80,6 +80,12 @@ def test_pictures_by_three_probes() -> None:
     page = Path("out", "probe.html").read_text()
     assert page.count("<circle") >= 50
     assert f"{100 * raw['accuracy'][0]:.1f}" in page
+    assert "network with random weights shows" in page
+
+
+def test_a_page_without_baselines_speaks_of_none() -> None:
+    probe("patches", *DIGITS, "--kind", "knn", "--no_baselines")
+    assert "random weights" not in Path("out", "probe.html").read_text()
 
 
 def test_clips_by_regression_and_their_class() -> None:
