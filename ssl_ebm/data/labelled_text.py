@@ -28,19 +28,22 @@ MULTIPLE = 8  # of tokens, which tensor cores are quick with
 class LabelledText(Dataset[dict[str, Tensor]]):
     """Documents of one split with their classes: {"tokens": (length,) int64, "label": (), "index": ()}.
 
-    [CLS] the document's first tokens [SEP], padded with [PAD].
-    The index counts the documents of the split. Batches are cut, see `collate`.
+    [CLS] the document's first tokens [SEP], padded with [PAD]. With several windows tokens are
+    (windows, length): a document of more tokens is cut into as few of them as hold it, of equal length to one
+    token; what they do not hold is left out, which a warning counts. Windows that it does not need are [PAD]
+    alone. The index counts the documents of the split. Batches are cut, see `collate`.
 
     Args:
         corpus: with a label column.
         split: "train", "val" or "test"; None: the documents that have no label, whose items have no "label".
         tokenizer: of the checkpoint, as JSON.
         length: tokens of a sequence.
+        windows: of a document, at most.
         whole: batches are not cut.
 
     Attributes:
         classes: names of the classes, sorted; of all splits.
-        tokens: (N, length) int32.
+        tokens: (N, length) int32; with several windows (N, W, length), W the most that a document has.
         labels: (N,) int64; -1 where there is none.
 
     Raises:
@@ -48,7 +51,13 @@ class LabelledText(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, corpus: Corpus, split: str | None, tokenizer: str, length: int, whole: bool = False
+        self,
+        corpus: Corpus,
+        split: str | None,
+        tokenizer: str,
+        length: int,
+        windows: int = 1,
+        whole: bool = False,
     ) -> None:
         if corpus.label_column is None:
             raise UserError("labelled text needs a label column: set label_column")
@@ -69,16 +78,19 @@ class LabelledText(Dataset[dict[str, Tensor]]):
                     found.append(os.fsencode(document.name))
                     yield document.text
 
-        rows = []
+        rows, lengths = [], []
         reader = Tokenizer.from_str(tokenizer)
         special = SpecialTokens.of(reader)
         for ids in encode(reader, texts()):
-            row = np.full(length, special.pad, np.int32)
-            kept = special.bracketed(ids.tolist(), length)
-            row[: len(kept)] = kept
+            parts = special.in_windows(ids.tolist(), length, windows)
+            row = np.full((len(parts), length), special.pad, np.int32)
+            for place, part in enumerate(parts):
+                row[place, : len(part)] = part
             rows.append(row)
+            lengths.append(len(ids))
         if not rows:
             raise UserError(f"{corpus.path} has no documents for {split or 'predictions'}")
+        _warn_of_cut(corpus.path, split, lengths, windows, length)
         self.classes = sorted(names)
         missing = names - set(labels)
         if split is not None and missing:
@@ -88,7 +100,10 @@ class LabelledText(Dataset[dict[str, Tensor]]):
             warn_of_shared(corpus.path, split, shared, len(own))
         number = {name: label for label, name in enumerate(self.classes)}
         self.pad, self.whole = special.pad, whole
-        self.tokens = torch.from_numpy(np.stack(rows))
+        tokens = np.full((len(rows), max(map(len, rows)), length), special.pad, np.int32)
+        for whole_row, row in zip(tokens, rows, strict=True):
+            whole_row[: len(row)] = row
+        self.tokens = torch.from_numpy(tokens if windows > 1 else tokens[:, 0])
         self._names = np.array(found)  # (of a list, workers would copy page after page)
         self.labels = torch.tensor([-1 if label is None else number[label] for label in labels])
 
@@ -110,14 +125,38 @@ class LabelledText(Dataset[dict[str, Tensor]]):
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """A batch of items: tokens (B, T) int64, T the length of the longest document, to a multiple of 8,
-        and at most `length`: a model takes no notice of padding, but its time.
+        and at most `length`: a model takes no notice of padding, but its time. With several windows
+        (B, W, T), W the most that one of the documents has.
         """
         batch: dict[str, Tensor] = default_collate(list(items))
         if not self.whole:
-            used = (batch["tokens"] != self.pad).any(0).nonzero()
-            longest = int(used.max()) + 1
-            batch["tokens"] = batch["tokens"][:, : -(-longest // MULTIPLE) * MULTIPLE].contiguous()
+            tokens = batch["tokens"]
+            used = tokens != self.pad
+            longest = _last(used.flatten(0, -2).any(0))
+            tokens = tokens[..., : -(-longest // MULTIPLE) * MULTIPLE]
+            if tokens.ndim == 3:
+                tokens = tokens[:, : _last(used.any(2).any(0))]
+            batch["tokens"] = tokens.contiguous()
         return batch
+
+
+def _last(used: Tensor) -> int:
+    """How many places there are up to the last that is used, of (N,) bool."""
+    return int(used.nonzero().max()) + 1
+
+
+def _warn_of_cut(path: str, split: str | None, lengths: Sequence[int], windows: int, length: int) -> None:
+    """Says how much of the documents is left out, where something is."""
+    tokens = np.array(lengths)
+    held = windows * (length - 2)
+    over = (tokens - held).clip(0)
+    if over.any():
+        place = f"{length} tokens" if windows == 1 else f"{windows} windows of {length} tokens"
+        rank_zero_warn(
+            f"{path}: {(over > 0).sum():,} of the {len(tokens):,} documents of {split or 'predictions'} are "
+            f"longer than {place}; what follows, {over.sum() / tokens.sum():.1%} of all, is left out "
+            f"(windows {-(-int(tokens.max()) // (length - 2))} would hold the longest)"
+        )
 
 
 class LabelledDocuments(StreamData):
@@ -129,6 +168,9 @@ class LabelledDocuments(StreamData):
     and what it draws for a document does not depend on the others. The tokenizer is that of the model: of the
     one that the Trainer runs, or as `use_tokenizer` says before `setup`.
 
+    With several windows tokens are (B, W, T), and what a model makes of a document is the mean over the
+    tokens of all its windows, each read by itself: a step costs as much more as there are more windows.
+
     To predict, no labels are needed: it is done for the documents that have none, and for those of test where
     all have one.
 
@@ -136,7 +178,8 @@ class LabelledDocuments(StreamData):
         path: a folder, with .txt files in a folder for each class or with tables; a file: .csv, .tsv, .jsonl;
             or "hf:NAME", a dataset of Hugging Face; see `Corpus`, also for the next ones.
         text_column, label_column: of tables, JSON lines and datasets.
-        length: tokens of a document, at most; null: as many as the model takes.
+        length: tokens of a window, at most; null: as many as the model takes.
+        windows: of a document, at most; see `LabelledText`.
         val_share, test_share: of the documents whose split no file name fixes.
         batch_size, workers, seed: as everywhere.
 
@@ -153,6 +196,7 @@ class LabelledDocuments(StreamData):
         text_column: str | int = "text",
         label_column: str | int = "label",
         length: int | None = None,
+        windows: int = 1,
         val_share: float = 0.1,
         test_share: float = 0.2,
         batch_size: int = 32,
@@ -160,9 +204,9 @@ class LabelledDocuments(StreamData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, workers, seed)
-        check_least(length=(8 if length is None else length, 8))
+        check_least(length=(8 if length is None else length, 8), windows=(windows, 1))
         self.corpus = Corpus(path, "file", str(text_column), str(label_column), val_share, test_share, seed)
-        self.length = length
+        self.length, self.windows = length, windows
         self.tokenizer_json: str | None = None
         self.classes: list[str] = []
         self._predicting = False
@@ -223,7 +267,14 @@ class LabelledDocuments(StreamData):
         corpus = replace(self.corpus, optional=self._predicting)
         unlabelled = self._predicting and any(one.label is None for one in corpus.documents())
         whole = model is not None and reader is model and not self._predicting  # which is trained itself
-        made = LabelledText(corpus, None if unlabelled else split, self.tokenizer_json, self.length, whole)
+        if whole and self.windows > 1:
+            raise UserError(
+                f"windows is {self.windows}, but a model of text is trained on one window of a document at a "
+                "time: use ssl_ebm.data.Text, which reads them whole, or windows 1"
+            )
+        made = LabelledText(
+            corpus, None if unlabelled else split, self.tokenizer_json, self.length, self.windows, whole
+        )
         self.classes = made.classes
         return made
 
@@ -231,4 +282,5 @@ class LabelledDocuments(StreamData):
         return self.corpus.fingerprint()
 
     def settings(self) -> dict[str, Any]:
-        return {**self.corpus.settings(), "length": self.length, "classes": self.classes}
+        own = {"length": self.length, "windows": self.windows, "classes": self.classes}
+        return {**self.corpus.settings(), **own}

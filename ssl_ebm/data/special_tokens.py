@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -69,3 +71,18 @@ class SpecialTokens:
     def bracketed(self, ids: list[int], length: int) -> list[int]:
         """[CLS] the first of a document's tokens [SEP]: at most `length` in all."""
         return [self.cls, *ids[: length - 2], self.sep]
+
+    def in_windows(self, ids: Sequence[int], length: int, windows: int = 1) -> list[list[int]]:
+        """The first of a document's tokens in as few windows as hold them, each [CLS] ... [SEP].
+
+        Windows have as many tokens as each other, to one; one alone is `bracketed`.
+
+        Args:
+            ids: of the document, without special tokens.
+            length: tokens of a window, at most.
+            windows: at most.
+        """
+        kept = ids[: windows * (length - 2)]
+        count = max(1, -(-len(kept) // (length - 2)))
+        edges = [len(kept) * i // count for i in range(count + 1)]
+        return [self.bracketed(list(kept[start:end]), length) for start, end in pairwise(edges)]

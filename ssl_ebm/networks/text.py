@@ -135,3 +135,13 @@ def pooled(features: Tensor, seen: Tensor, pooling: Literal["mean", "first"] = "
         return features[:, 0]
     weight = seen[..., None].to(features)
     return (features * weight).sum(1) / weight.sum(1).clamp_min(torch.finfo(features.dtype).tiny)
+
+
+def pooled_windows(features: Tensor, seen: Tensor, pooling: Literal["mean", "first"] = "mean") -> Tensor:
+    """Features of sequences in windows: (B, W, T, width), seen (B, W, T) bool -> (B, width).
+
+    The mean over what is seen of all windows, or over the first places of those of which something is.
+    """
+    if pooling == "first":
+        return pooled(features[:, :, 0], seen.any(2))
+    return pooled(features.flatten(1, 2), seen.flatten(1))

@@ -160,7 +160,7 @@ def _beside_counted_words(tuned: Sequence[Tuned]) -> dict[str, Any] | None:
         "accuracy": {split: accuracy(theirs[split]).to_json() for split in splits},
         "gain": {split: gains[split].to_json() for split in splits},
         "gain_unit": "accuracy above that of TF-IDF with logistic regression on the same labels and the same "
-        "first tokens of a document, with a 95 % interval: a paired bootstrap over items, and over seeds "
+        "tokens of a document, with a 95 % interval: a paired bootstrap over items, and over seeds "
         "where there are several",
     }
 

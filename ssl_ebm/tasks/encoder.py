@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from ssl_ebm import tasks
+from ssl_ebm.data.loading import check_least
 from ssl_ebm.data.special_tokens import SpecialTokens
 from ssl_ebm.data.tokenizing import encode, read_tokenizer
 from ssl_ebm.errors import UserError, in_one_line
@@ -71,23 +73,32 @@ class Encoder(nn.Module):
         self.inputs.check(inputs)
         return self._features(inputs)
 
-    def tokenize(self, texts: str | Sequence[str]) -> Tensor:
+    def tokenize(self, texts: str | Sequence[str], windows: int = 1) -> Tensor:
         """What `forward` takes, of texts: (B, T) int64, T of the longest one.
 
         [CLS] the text's first tokens [SEP], then [PAD]; what is longer than the network reads is cut off, and
         "[MASK]" is text like any other: as `LabelledDocuments` does it.
 
+        Args:
+            windows: that a text is read in, at most; of several the result is (B, W, T), W the most that one
+                of the texts has.
+
         Raises:
-            UserError: a task that has no tokenizer, or one that cannot encode them.
+            UserError: a task that has no tokenizer, or one that cannot encode them; less than one window.
         """
+        check_least(windows=(windows, 1))
         tokenizer = getattr(self.task, "tokenizer_json", None)
         if tokenizer is None:
             raise UserError(f"this {type(self.task).__name__} has no tokenizer: it was not trained on text")
         given = [texts] if isinstance(texts, str) else list(texts)
         length, reader = self.task.network.length, read_tokenizer(tokenizer)
         special = SpecialTokens.of(reader)
-        rows = [torch.tensor(special.bracketed(ids.tolist(), length)) for ids in encode(reader, given)]
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=special.pad)
+        parts = [special.in_windows(ids.tolist(), length, windows) for ids in encode(reader, given)]
+        most = max(map(len, parts), default=1)
+        filled = chain.from_iterable([*part, *[[]] * (most - len(part))] for part in parts)
+        rows = [torch.tensor(row, dtype=torch.int64) for row in filled]
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=special.pad)
+        return padded if windows == 1 else padded.unflatten(0, (len(parts), most))
 
 
 def load_encoder(path: str | Path, layer: str | None = None, pooling: Pooling = "mean") -> Encoder:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.networks.text import pooled
+from ssl_ebm.networks.text import pooled, pooled_windows
 from ssl_ebm.tasks.masked_text import MaskedText
 
 Pooling = Literal["mean", "first", "grid", "none"]
@@ -29,10 +29,10 @@ class Features:
             "blocks.2+blocks.3" puts the features of several side by side (the best of BERT's features without
             fine-tuning: Devlin et al., 2019, table 7), and so does "blocks.*", where the star is any one part
             of a name; null: what `representation` returns.
-        pooling: what is made of a layer's tokens (B, T, D): their mean (of text without padding), the first,
-            or none (they stay). Maps (B, C, H, W) count as tokens, one for each place; of them, and of the
-            patches of a vision transformer, "grid" keeps where things are: means over 4 x 4 parts of the map,
-            (B, 16 C). For a layer alone.
+        pooling: what is made of a layer's tokens (B, T, D): their mean (of text without padding), the first
+            (of text in windows the mean of their first ones), or none (they stay). Maps (B, C, H, W) count as
+            tokens, one for each place; of them, and of the patches of a vision transformer, "grid" keeps
+            where things are: means over 4 x 4 parts of the map, (B, 16 C). For a layer alone.
 
     Raises:
         UserError: a layer that is not there or given twice, a pooling without a layer.
@@ -80,8 +80,8 @@ class Features:
         padding; None: all.
         """
         reader = getattr(self.task, "backbone", self.task)  # of what is fine-tuned
-        if isinstance(reader, MaskedText) and tokens.shape[1] == inputs.shape[1]:
-            return inputs != reader.special.pad
+        if isinstance(reader, MaskedText) and tokens.shape[1] == inputs[0].numel():
+            return inputs.flatten(1) != reader.special.pad
         return None
 
     def _features(self, name: str, output: Any, inputs: Tensor) -> Tensor:
@@ -107,9 +107,12 @@ class Features:
     def _pooled(self, tokens: Tensor, inputs: Tensor) -> Tensor:
         if self.pooling == "none":
             return tokens
+        seen = self.seen(inputs, tokens)
+        if seen is not None and inputs.ndim == 3:
+            tokens, seen = (one.unflatten(1, inputs.shape[1:]) for one in (tokens, seen))
+            return pooled_windows(tokens, seen, "first" if self.pooling == "first" else "mean")
         if self.pooling == "first":
             return tokens[:, 0]
-        seen = self.seen(inputs, tokens)
         return tokens.mean(1) if seen is None else pooled(tokens, seen)
 
 

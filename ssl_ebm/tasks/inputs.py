@@ -65,14 +65,18 @@ class Inputs:
         return torch.where(drawn == self.padding, (drawn + 1) % self.vocabulary, drawn)
 
     def check(self, given: Tensor) -> None:
-        """Raises UserError unless the tensor has this kind of values, and sizes that go with it."""
+        """Raises UserError unless the tensor has this kind of values, and sizes that go with it; tokens may
+        come in windows, (B, W, *shape)."""
         if not isinstance(given, Tensor):
             how = " (of texts: what `tokenize` makes)" if self.vocabulary is not None else ""
             raise UserError(f"this encoder takes {self.describe()}{how}; got {type(given).__name__}")
         of_kind = given.is_floating_point() if self.vocabulary is None else given.dtype == torch.int64
-        fits = given.ndim == 1 + len(self.shape) and all(
+        sizes = given.shape[1:]
+        if self.vocabulary is not None and len(sizes) == 1 + len(self.shape):
+            sizes = sizes[1:]
+        fits = len(sizes) == len(self.shape) and all(
             axis in self.free or wanted is None or wanted == size
-            for axis, wanted, size in zip(self.axes, self.shape, given.shape[1:], strict=True)
+            for axis, wanted, size in zip(self.axes, self.shape, sizes, strict=True)
         )
         if not (of_kind and fits):
             raise UserError(f"this encoder takes {self.describe()}; got {tuple(given.shape)} {given.dtype}")

@@ -16,7 +16,7 @@ from ssl_ebm.data.text import Text
 from ssl_ebm.data.tokenizing import read_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.onednn import linear
-from ssl_ebm.networks.text import TextEncoder, pooled
+from ssl_ebm.networks.text import TextEncoder, pooled, pooled_windows
 from ssl_ebm.networks.transformer import take
 from ssl_ebm.tasks.building import build
 from ssl_ebm.tasks.divergence import WatchedTask
@@ -184,7 +184,7 @@ class MaskedText(WatchedTask):
     # -- features and energies ---------------------------------------------------------------------------
 
     def inputs(self, batch: Batch) -> Tensor:
-        """What `representation` takes of a batch: the tokens, (B, T)."""
+        """What `representation` takes of a batch: the tokens, (B, T), or (B, W, T) of W windows each."""
         return batch["tokens"]
 
     def takes(self, data: Mapping[str, Any]) -> Inputs:
@@ -194,8 +194,18 @@ class MaskedText(WatchedTask):
         return Inputs("tokens", ("length",), (length,), ("length",), unit, vocabulary, self.special.pad)
 
     def representation(self, tokens: Tensor) -> Tensor:
-        """Features of whole documents, nothing hidden: (B, T) int64, [PAD] where they end -> (B, width)."""
-        return pooled(self.features(tokens), tokens != self.special.pad, self.hparams["pooling"])
+        """Features of whole documents, nothing hidden: (B, T) int64, [PAD] where they end -> (B, width).
+
+        Of documents in several windows, (B, W, T), some of which may be [PAD] alone, it is the mean over all
+        their tokens; or, where `pooling` is first, over the first ones of windows. None sees another.
+        """
+        pooling, seen = self.hparams["pooling"], tokens != self.special.pad
+        if tokens.ndim != 3:
+            return pooled(self.features(tokens), seen, pooling)
+        rows = seen.flatten(0, 1)
+        looked_at = rows | ~rows.any(1, keepdim=True)  # attention to nothing at all would be no number
+        features = self.network(tokens.flatten(0, 1), looked_at).unflatten(0, tokens.shape[:2])
+        return pooled_windows(features, seen, pooling)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Scores of every token at every place: (B, T) -> (B, T, V). Special tokens have none: -inf."""
@@ -247,7 +257,7 @@ class MaskedText(WatchedTask):
         """
         batch = super().on_before_batch_transfer(batch, dataloader_idx)
         if isinstance(batch, dict) and "tokens" in batch:
-            padded = (batch["tokens"] == self.special.pad).any(1)
+            padded = (batch["tokens"] == self.special.pad).flatten(1).any(1)
             if padded.device.type != "cpu" or bool(padded.any()):
                 batch["padded"] = padded
         return batch

@@ -12,12 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch.nn.functional import pad
 
 from ssl_ebm.data import LabelledDocuments, LabelledShare, Text
 from ssl_ebm.data.documents import Corpus
 from ssl_ebm.data.tokenizing import train_tokenizer
 from ssl_ebm.errors import UserError
+from ssl_ebm.evaluation.probing import Frozen
+from ssl_ebm.evaluation.probing.counted_words import counted_words
+from ssl_ebm.evaluation.probing.features import RawInputs, extract
+from ssl_ebm.evaluation.probing.logistic import fit_logistic, logits
 from ssl_ebm.report.data_arguments import make_data
 from ssl_ebm.tasks import MaskedText
 
@@ -167,6 +172,101 @@ def test_batches_are_as_long_as_their_longest_document(tmp_path: Path) -> None:
                 torch.testing.assert_close(features, task.representation(items))
             seen.add(size)
     assert {16, 28} < seen
+
+
+def long_reviews(folder: Path) -> dict[str, list[str]]:
+    """Tables of the splits: documents of 1 to 58 words, of which the last one alone tells the class. Words of
+    more than a token are among them."""
+    draw, texts = np.random.default_rng(0), {}
+    for split, count in (("train", 120), ("val", 20), ("test", 60)):
+        labels = ["pos" if i % 2 else "neg" for i in range(count)]
+        fillers = [draw.choice(["fine", "poor"], draw.integers(30, 58)) for _ in labels]
+        ends = ["great" if label == "pos" else "awful" for label in labels]
+        texts[split] = [" ".join([*words, end]) for words, end in zip(fillers, ends, strict=True)]
+        if split == "test":
+            texts[split][2:4] = ["awful", "great"]
+        rows = [f"{text},{label}" for text, label in zip(texts[split], labels, strict=True)]
+        (folder / f"{split}.csv").write_text("\n".join(["text,label", *rows]))
+    return texts
+
+
+def in_windows(folder: Path, windows: int) -> LabelledShare:
+    data = LabelledDocuments(str(folder), windows=windows, batch_size=7)
+    data.use_tokenizer(TOKENIZER, 16)
+    share = LabelledShare(data)
+    share.setup()
+    return share
+
+
+def test_a_long_document_is_read_in_windows(tmp_path: Path) -> None:
+    texts, reader = long_reviews(tmp_path), Tokenizer.from_str(TOKENIZER)
+    longest = max(len(reader.encode(text).ids) for those in texts.values() for text in those)
+    data = in_windows(tmp_path, 12)
+    sizes = set()
+    for split, those in texts.items():
+        dataset = getattr(data.data, f"{split}_dataset")
+        batches = list(getattr(data, f"{split}_dataloader")())
+        sizes |= {tuple(batch["tokens"].shape[1:]) for batch in batches}
+        for place, text in enumerate(those):
+            assert dataset.tokens[place][dataset.tokens[place] > 4].tolist() == reader.encode(text).ids
+        for batch in batches:
+            for place, tokens in zip(batch["index"].tolist(), batch["tokens"], strict=True):
+                whole = dataset[place]["tokens"]
+                assert torch.equal(whole[: len(tokens)], tokens)
+                assert not whole[len(tokens) :].any()
+    assert {size[1] for size in sizes} == {16}
+    assert max(size[0] for size in sizes) == -(-longest // 14) > 4
+
+
+def test_what_is_left_out_of_documents_is_counted(tmp_path: Path) -> None:
+    texts, reader = long_reviews(tmp_path), Tokenizer.from_str(TOKENIZER)
+    lengths = np.array([len(reader.encode(text).ids) for text in texts["test"]])
+    for windows, place in ((1, "16 tokens"), (3, "3 windows of 16 tokens")):
+        over = lengths - 14 * windows
+        share = over.clip(0).sum() / lengths.sum()
+        told = (
+            f"{(over > 0).sum()} of the 60 documents of test are longer than {place}; what follows, "
+            rf"{share:.1%} of all, is left out \(windows {-(-lengths.max() // 14)} would hold the longest\)"
+        )
+        with pytest.warns(UserWarning, match=told):
+            in_windows(tmp_path, windows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        in_windows(tmp_path, 12)
+
+
+def test_what_stands_at_the_end_is_read(tmp_path: Path) -> None:
+    """By features of the words themselves, and by counted words: with one window both guess."""
+    long_reviews(tmp_path)
+    network = {"vocabulary": 60, "width": 32, "depth": 1, "heads": 2, "length": 16}
+    torch.manual_seed(0)
+    task = MaskedText({"class_path": "ssl_ebm.networks.text.TextEncoder", "init_args": network})
+    torch.nn.init.normal_(task.network.tokens.weight)
+    task.tokenizer_json = TOKENIZER
+    for windows, least, most in ((12, 0.95, 1.0), (1, 0.3, 0.75)):
+        data = in_windows(tmp_path, windows)
+        train, test = data.data.train_dataset, data.data.test_dataset  # type: ignore[attr-defined]
+        counted = counted_words(data, {"test": torch.arange(60)})
+        assert counted is not None
+        assert least <= counted.votes["test"].right.float().mean() <= most
+        for features in (Frozen(task, "network.tokens"), RawInputs(task)):
+            x, y = (extract(features, some, range(len(some))) for some in (train, test))
+            weights = fit_logistic(x.features, x.target, 2, 1e-4)
+            right = logits(y.features, weights).argmax(1) == y.target
+            assert least <= right.float().mean() <= most
+
+
+def test_a_pre_training_takes_one_window(tmp_path: Path) -> None:
+    write(tmp_path, "", 30)
+    data = LabelledDocuments(str(tmp_path), windows=2)
+    network = {"vocabulary": 60, "width": 16, "depth": 1, "heads": 2, "length": 64}
+    task = MaskedText({"class_path": "ssl_ebm.networks.text.TextEncoder", "init_args": network})
+    task.tokenizer_json = TOKENIZER
+    data.trainer = SimpleNamespace(lightning_module=task, world_size=1, global_rank=0)  # type: ignore[assignment]
+    with pytest.raises(UserError, match="windows is 2, but a model of text is trained on one window"):
+        data.setup("fit")
+    with pytest.raises(UserError, match="windows is 0: use at least 1"):
+        LabelledDocuments(str(tmp_path), windows=0)
 
 
 def test_what_a_pre_training_hides_does_not_depend_on_the_other_documents(tmp_path: Path) -> None:

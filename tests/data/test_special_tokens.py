@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models
@@ -50,3 +52,18 @@ def test_random_tokens_are_drawn_evenly_from_those_of_text() -> None:
     assert chi_square < 20.5  # exceeded by chance once in 1,000 draws, of 5 degrees of freedom
     hidden = TokenMasking(0.2, masked=1.0, random=0.0).hide(tokens, ordinary, mask=12)
     assert (hidden.tokens.gather(1, hidden.positions) == 12).all()
+
+
+def test_windows_hold_a_document_in_equal_parts() -> None:
+    special = SpecialTokens()
+    for count in range(40):
+        ids = [*range(10, 10 + count)]
+        for length, windows in ((8, 1), (8, 3), (9, 7), (3, 2)):
+            found = special.in_windows(ids, length, windows)
+            inside = [one[1:-1] for one in found]
+            assert all(one[0] == special.cls and one[-1] == special.sep for one in found)
+            assert [*chain(*inside)] == ids[: windows * (length - 2)]
+            assert max(map(len, inside)) <= length - 2
+            assert max(map(len, inside)) - min(map(len, inside)) <= 1
+            assert len(found) == min(max(1, -(-count // (length - 2))), windows)  # no more than it takes
+        assert special.in_windows(ids, 8) == [special.bracketed(ids, 8)]

@@ -125,6 +125,17 @@ def test_tokens_are_those_of_labelled_documents(checkpoint_of: Callable[[str], P
     one, padded = encoder.tokenize(texts[0]), encoder.tokenize(texts[:3])[:1]
     with torch.no_grad():
         torch.testing.assert_close(encoder(one), encoder(padded))  # padding changes nothing
+    for windows in (2, 9):
+        data = LabelledDocuments(str(tmp_path), windows=windows)
+        data.use_tokenizer(encoder.task.tokenizer_json, encoder.task.network.length)
+        expected = data.make_dataset("test").tokens
+        found = encoder.tokenize([text for text in texts if text], windows=windows)
+        assert torch.equal(found, expected[..., : found.shape[2]])
+        assert not expected[..., found.shape[2] :].any()
+        with torch.no_grad():
+            assert torch.equal(encoder(found), encoder.task.representation(found))
+    with pytest.raises(UserError, match="windows is 0: use at least 1"):
+        encoder.tokenize(texts, windows=0)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def counted_words(data: LabelledShare, units: Mapping[str, Tensor]) -> Counted |
 
 
 class _Reader:
-    """Token ids to text: (N, T) -> N texts, without special tokens."""
+    """Token ids to text: (N, T), or (N, W, T) in windows -> N texts, without special tokens."""
 
     def __init__(self, tokenizer_json: str) -> None:
         self._tokenizer: Any = Tokenizer.from_str(tokenizer_json)
@@ -142,5 +142,6 @@ class _Reader:
         self._ordinary = SpecialTokens.of(self._tokenizer).ordinary(vocabulary)
 
     def __call__(self, tokens: Tensor) -> list[str]:
-        texts: list[str] = self._tokenizer.decode_batch([row[self._ordinary[row]].tolist() for row in tokens])
+        rows = [row[self._ordinary[row]].tolist() for row in tokens.flatten(1)]
+        texts: list[str] = self._tokenizer.decode_batch(rows)
         return texts

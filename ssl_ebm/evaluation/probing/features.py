@@ -44,6 +44,7 @@ class RawInputs:
         """(B, D)."""
         inputs = self.task.inputs(batch)
         if not inputs.is_floating_point():
+            inputs = inputs.flatten(1)  # of documents in windows
             reader = getattr(self.task, "backbone", self.task)  # of what is fine-tuned
             counts = torch.zeros(len(inputs), int(reader.network.vocabulary))
             counts.scatter_add_(1, inputs.cpu(), torch.ones(inputs.shape))

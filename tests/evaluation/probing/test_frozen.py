@@ -1,6 +1,6 @@
 """Features of frozen layers: of several at once, and pooled in every way."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -88,6 +88,39 @@ def test_padding_is_not_pooled() -> None:
     with torch.no_grad():
         found = [Frozen(task, "blocks.0")({"tokens": one}) for one in (short, padded)]
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("how", ["mean", "first"])
+def test_windows_count_by_what_they_hold(how: Literal["mean", "first"]) -> None:
+    """Of layers and of the representation: as of each window by itself, without padding or other windows."""
+    task = MaskedText(TEXT, pooling=how).eval()
+    torch.nn.init.normal_(task.network.blocks[0].mlp.fc1.weight)
+    long, short = [[2, 20, 30, 40, 3], [2, 50, 3]], [[2, 60, 70, 3]]
+    tokens = torch.zeros(2, 3, 6, dtype=torch.int64)
+    for row, document in zip(tokens, (long, short), strict=True):
+        for place, window in enumerate(document):
+            row[place, : len(window)] = torch.tensor(window)
+    fine_tuned = FineTuning(
+        backbone={"class_path": "ssl_ebm.tasks.MaskedText", "init_args": {"network": TEXT, "pooling": how}},
+        classes=["a", "b"],
+    ).eval()
+    with torch.no_grad():
+        for frozen in (Frozen(task), Frozen(task, "blocks.0", how), Frozen(fine_tuned)):
+            found = frozen({"tokens": tokens})
+            for row, document in zip(found, (long, short), strict=True):
+                alone = torch.cat([frozen({"tokens": torch.tensor([window])}) for window in document])
+                size = torch.tensor([len(window) if how == "mean" else 1.0 for window in document])
+                torch.testing.assert_close(row, (alone * size[:, None]).sum(0) / size.sum())
+            changed = tokens.clone()
+            changed[0, 1, 1] = 90  # of the first document alone
+            assert torch.equal(frozen({"tokens": changed})[1], found[1])
+            assert not torch.allclose(frozen({"tokens": changed})[0], found[0])
+        each = Frozen(task, "blocks.0", "none")
+        assert each({"tokens": tokens}).shape == (2, 18, 16)
+        seen = each.seen({"tokens": tokens}, each({"tokens": tokens}))
+        assert seen is not None
+        assert torch.equal(seen, tokens.flatten(1) != 0)
+        assert fine_tuned(tokens).isfinite().all()
 
 
 def test_features_of_a_fine_tuned_text_model_are_those_of_its_backbone() -> None:
