@@ -27,6 +27,10 @@ from ssl_ebm.errors import UserError
 class LatentEnergy(nn.Module):
     """F(y) of an unconditional energy E(y, z): the minimum over z, or F_beta over all values of a finite z.
 
+    Its derivatives are those of E at a fixed z*. At the minimum the first ones are exact (envelope theorem);
+    where z is continuous the second ones are not: they lack -E_yz E_zz^-1 E_zy. Where z* is an encoder's
+    guess (`Amortised`), dF/dy is that of E at the guess, and not of the value returned, whose z moves with y.
+
     Args:
         model: E(y, z), used with h = None.
         inference: how the minimum is found; for a finite beta it must be `Enumeration` with gradient "all".

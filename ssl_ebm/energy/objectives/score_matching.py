@@ -3,7 +3,7 @@
     p is proportional to exp(-F); its score is s(y) = -dF/dy
 
 None of the three needs Z, samples of the model, or negatives. All need a second derivative of F, so F must
-be smooth (SiLU or softplus units, not ReLU).
+be smooth (SiLU or softplus units, not ReLU), and a `LatentEnergy` must have a finite latent: UserError.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ssl_ebm.energy.latents import FiniteLatent
 from ssl_ebm.energy.sampling import EnergyOfState
 from ssl_ebm.energy.sampling.chains import normal_like
+from ssl_ebm.energy.unconditional import LatentEnergy
 from ssl_ebm.errors import UserError
 
 
@@ -122,7 +124,17 @@ class DenoisingScoreMatching(nn.Module):
 
 def _slope(model: EnergyOfState, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """y as a leaf, dF/dy with its graph, and 0 with the graph of F: it makes the gradient of a last bias, on
-    which no slope depends, a zero and not a nothing, which training on several processes needs."""
+    which no slope depends, a zero and not a nothing, which training on several processes needs.
+
+    Raises:
+        UserError: a `LatentEnergy` with a continuous z, whose second derivatives are not those of F.
+    """
+    if isinstance(model, LatentEnergy) and not isinstance(model.model.latent, FiniteLatent):
+        raise UserError(
+            "score matching differentiates F twice, which is wrong for a minimum over the z of a "
+            f"{type(model.model.latent).__name__}: use OneHot or Quantised, or an objective such as "
+            "ContrastiveDivergence"
+        )
     y = y.detach().requires_grad_()
     with torch.enable_grad():
         total = model(y).sum()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ssl_ebm.energy import Enumeration, Gaussian, Lbfgs, OneHot, PredictiveEnergy
 from ssl_ebm.energy.objectives import (
     DenoisingScoreMatching,
     GridLikelihood,
     ScoreMatching,
     SlicedScoreMatching,
 )
+from ssl_ebm.energy.unconditional import LatentEnergy
 from ssl_ebm.errors import UserError
 
 from .conftest import Bowl, gradient
@@ -101,6 +105,42 @@ def test_validation_without_gradients_has_the_same_figure(
         found = objective(network, data, torch.Generator().manual_seed(0))
     assert not found.requires_grad
     assert torch.equal(found, objective(network, data, torch.Generator().manual_seed(0)).detach())
+
+
+OBJECTIVES = [ScoreMatching(), SlicedScoreMatching(2), DenoisingScoreMatching(0.5)]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("beta", [2.0, math.inf])
+def test_codes_have_the_scores_of_their_closed_form(objective: nn.Module, beta: float, y: Tensor) -> None:
+    torch.manual_seed(0)
+    decoder = nn.Linear(4, 3, bias=False).double()
+    model = LatentEnergy(PredictiveEnergy(decoder, OneHot(4).double()), Enumeration(), beta)
+
+    def by_hand(y: Tensor) -> Tensor:
+        squared = (y[:, None] - decoder.weight.T).square().sum(2)
+        return squared.amin(1) if math.isinf(beta) else -(-beta * squared).logsumexp(1) / beta
+
+    losses = [objective(one, y[:200], torch.Generator().manual_seed(0)) for one in (model, by_hand)]
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, decoder.weight)[0] for loss in losses))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_continuous_latent_is_refused(objective: nn.Module, y: Tensor) -> None:
+    """F = min_z |y - W z|^2 + 1/2 |z|^2 is y' (I - W (W'W + I / 2)^-1 W') y: its first derivative is exact at
+    a fixed z*, its second, E_yy - E_yz E_zz^-1 E_zy, is not E_yy."""
+    torch.manual_seed(0)
+    decoder, y = nn.Linear(2, 3, bias=False).double(), y[:5].requires_grad_()
+    model = LatentEnergy(PredictiveEnergy(decoder, Gaussian(2, 0.0).double()), Lbfgs(50))
+    w, eye = decoder.weight.detach(), torch.eye(3, dtype=torch.float64)
+    hessian = 2 * (eye - w @ torch.linalg.inv(w.T @ w + eye[:2, :2] / 2) @ w.T)
+    (slope,) = torch.autograd.grad(model(y).sum(), y, create_graph=True)
+    torch.testing.assert_close(slope, y @ hessian)
+    (row,) = torch.autograd.grad(slope[:, 0].sum(), y)
+    torch.testing.assert_close(row, 2 * eye[0].expand(5, -1))
+    with pytest.raises(UserError, match=r"twice.*Gaussian.*use OneHot or Quantised"):
+        objective(model, y)
 
 
 def test_mistakes() -> None:
