@@ -105,7 +105,7 @@ class _Metropolis:
         """Moves the chains; see `Sampler.sample`."""
         record = Record(type(self).__name__, start, steps, record_every)
         size = torch.full((), self.step_size, dtype=start.dtype, device=start.device)
-        accepted = start.new_zeros(len(start))
+        accepted = _wide(start.new_zeros(len(start)))
         with frozen(energy), torch.enable_grad():
             point = self.begin(energy, start.detach())
             if self.warmup:
@@ -139,6 +139,7 @@ class _Metropolis:
     def energy_and_gradient(self, energy: EnergyOfState, state: Tensor) -> Point:
         """beta E and its gradient."""
         energies, gradient = energy_and_gradient(energy, state)
+        energies = _wide(energies)
         if self.beta != 1:
             energies, gradient = energies * self.beta, gradient * self.beta
         return Point(state, energies, gradient)
@@ -159,7 +160,7 @@ class Metropolis(_Metropolis):
 
     def begin(self, energy: EnergyOfState, state: Tensor) -> Point:
         with torch.no_grad():
-            energies = checked_shape(energy(state), state)
+            energies = _wide(checked_shape(energy(state), state))
         energies = energies if self.beta == 1 else energies * self.beta
         return Point(state, energies, state.new_empty(len(state), 0))
 
@@ -309,6 +310,12 @@ def _choose(taken: Tensor, new: Point, old: Point) -> Point:
     )
 
 
+def _wide(values: Tensor) -> Tensor:
+    """At least float32: of bfloat16's uniform numbers one in 512 is 0, and below every chance."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _difference_of_squares(a: Tensor, b: Tensor) -> Tensor:
-    """|a|^2 - |b|^2 of each chain: (N, *S) -> (N,)."""
+    """|a|^2 - |b|^2 of each chain: (N, *S) -> (N,), at least float32."""
+    a, b = _wide(a), _wide(b)
     return a.square().addcmul_(b, b, value=-1).flatten(1).sum(1)

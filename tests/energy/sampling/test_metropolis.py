@@ -190,3 +190,23 @@ def test_states_keep_their_precision_whatever_the_energys(name: str, dtype: torc
 
     chains = SAMPLERS[name].sample(energy, torch.zeros(8, 2), 4)
     assert chains.state.dtype == chains.energy.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_chance_of_next_to_nothing_stays_one_in_half_precision(name: str) -> None:
+    """Beyond 1 nothing goes with more than exp(-50); in bfloat16 a uniform number is 0 one time in 512."""
+
+    def energy(y: Tensor) -> Tensor:
+        return torch.where(y[:, 0] < 1, 0.0, 50.0).bfloat16()
+
+    start = torch.linspace(-1, 0.9, 2000)[:, None]
+    found = SAMPLERS[name].sample(energy, start, 40, torch.Generator().manual_seed(0))
+    assert (found.state < 1).all()
+    assert float(found.acceptance.mean()) < 1
+
+
+def test_acceptance_is_counted_beyond_the_whole_numbers_of_half_precision() -> None:
+    start = torch.zeros(50, 1, dtype=torch.bfloat16)
+    found = Metropolis(0.5).sample(lambda y: 0 * y[:, 0], start, 600, torch.Generator().manual_seed(0))
+    assert found.state.dtype == torch.bfloat16
+    assert (found.acceptance == 1).all()
