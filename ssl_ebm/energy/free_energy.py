@@ -130,7 +130,8 @@ def importance_free_energy(
     Args:
         energy_of_z: candidates (B, S, D) -> energies (B, S).
         latent: a continuous latent; its log_density is log pi.
-        mean, std: (B, D); std above 0 (not checked: that would wait for the device).
+        mean, std: (B, D); std above 0 (not checked: that would wait for the device). Half precision is taken
+            to float32.
         beta: inverse temperature, above 0 and finite.
         samples: S, 1 or more.
 
@@ -154,6 +155,7 @@ def importance_free_energy(
             f"mean and std must both be (batch, dim), got {tuple(mean.shape)} and {tuple(std.shape)}"
         )
     batch, dim = mean.shape
+    mean, std = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in (mean, std))
     noise = normal((batch, samples, dim), mean.dtype, mean.device, generator)
     z = mean[:, None] + std[:, None] * noise  # (B, S, D)
     log_q = -0.5 * noise.square().sum(-1) - std.log().sum(-1)[:, None] - 0.5 * dim * math.log(2 * math.pi)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_ebm.energy import (
     Ball,
+    Gaussian,
     OneHot,
     Sphere,
     effective_sample_size,
@@ -244,6 +245,23 @@ def test_limits_of_a_continuous_latent(generator: torch.Generator) -> None:
     cold = free_energy(energies, 200.0, rule.log_weights)
     gap = math.log(1 + 200 * (truth.lam + 2 * float(truth.A.square().sum()))) / 400
     torch.testing.assert_close(cold, truth.ridge(y)[1] + gap, rtol=0, atol=5e-3)
+
+
+def test_the_estimate_from_a_half_precision_encoder_is_that_of_float32(generator: torch.Generator) -> None:
+    """E = |y - z|^2 in 16 dimensions; q is p(z | y) but for the rounding of its mean and width."""
+    y = torch.randn(200, 16, generator=generator)
+    mean, std = (2 * y / 3).bfloat16(), torch.full_like(y, 3**-0.5).bfloat16()
+    exact = y.square().sum(1) / 3 + 8 * math.log(3)
+    found = [
+        importance_free_energy(
+            lambda z: (y[:, None] - z).square().sum(2),
+            Gaussian(16, 0.0), one.to(dtype), two.to(dtype), 1.0, 256, torch.Generator().manual_seed(0),
+        ).free_energy
+        for dtype in (torch.bfloat16, torch.float32)
+        for one, two in ((mean, std),)
+    ]  # fmt: skip
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0], exact, rtol=0, atol=0.01)
 
 
 # Mistakes

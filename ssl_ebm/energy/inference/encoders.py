@@ -80,10 +80,12 @@ class AmortisedRefined(nn.Module):
 
 
 def _propose(encoder: nn.Module, latent: Latent, y: Tensor, context: Any) -> Tensor:
+    """The encoder's output (B, D), at least float32."""
     proposal: Tensor = encoder(y) if context is None else encoder(y, context)
     if proposal.shape != (len(y), latent.dim):
         raise UserError(
             f"the encoder must return (batch, latent dim) = {(len(y), latent.dim)}, "
             f"got {tuple(proposal.shape)}"
         )
-    return proposal
+    # Steps of a descent are lost in half precision, which an encoder returns under autocast.
+    return proposal.to(torch.promote_types(proposal.dtype, torch.float32))

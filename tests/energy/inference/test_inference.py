@@ -253,6 +253,24 @@ def test_an_encoder_sees_the_context_and_its_guess_is_projected(y: Tensor) -> No
     torch.testing.assert_close(found.proposal, 100 * y)
 
 
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.01), ("adam", 0.003)])
+def test_refinement_under_autocast_goes_where_it_goes_in_float32(optimizer: OptimizerName, lr: float) -> None:
+    encoder = nn.Linear(1, 1)
+    nn.init.zeros_(encoder.weight)
+    nn.init.constant_(encoder.bias, 2.5)  # a number in bfloat16, whose steps are of 1/64 there
+    model = PredictiveEnergy(nn.Identity(), Gaussian(1, 0.0), regularisation=0.0)
+    found = []
+    for half in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found.append(
+                model.infer(AmortisedRefined(encoder, 300, lr, optimizer), torch.full((1, 1), 3.0), None)
+            )
+    assert found[1].proposal is not None
+    assert torch.equal(found[0].z, found[1].z)
+    assert torch.equal(found[0].energy, found[1].energy)
+    assert float(found[1].z) == pytest.approx(3.0, abs=0.05)
+
+
 # Mistakes
 
 
