@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid, softplus
 from ssl_ebm.energy.noise import Noise
 from ssl_ebm.energy.objectives.likelihood import contrast
 from ssl_ebm.energy.sampling import EnergyOfState, Sampler
-from ssl_ebm.energy.sampling.chains import normal_like
+from ssl_ebm.energy.sampling.chains import checked_shape, normal_like
 from ssl_ebm.errors import UserError
 
 
@@ -196,7 +196,8 @@ class NoiseContrastive(nn.Module):
     ) -> Tensor:
         drawn = self.noise.sample(self.ratio * len(y), generator).to(y)
         both = torch.cat([y, drawn])
-        odds = -model(both) - self.log_partition - self.noise.log_density(both) - math.log(self.ratio)
+        energies = checked_shape(model(both), both)
+        odds = -energies - self.log_partition - self.noise.log_density(both) - math.log(self.ratio)
         return -logsigmoid(odds[: len(y)]).mean() - self.ratio * logsigmoid(-odds[len(y) :]).mean()
 
 
@@ -242,8 +243,9 @@ class Margin(nn.Module):
         generator: torch.Generator | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
-        both = model(torch.cat([y, y + self.noise * normal_like(y, generator)]))
-        data, negative = both[: len(y)], both[len(y) :]
+        both = torch.cat([y, y + self.noise * normal_like(y, generator)])
+        energies = checked_shape(model(both), both)
+        data, negative = energies[: len(y)], energies[len(y) :]
         if self.form == "hinge":
             return torch.relu(self.margin + data - negative).mean()
         if self.form == "square_square":

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ssl_ebm.energy.noise import Noise
 from ssl_ebm.energy.sampling import EnergyOfState, Sampler
+from ssl_ebm.energy.sampling.chains import checked_shape
 from ssl_ebm.energy.temperature import check_beta
 from ssl_ebm.errors import UserError
 
@@ -57,11 +58,11 @@ class GridLikelihood(nn.Module):
 
     def log_partition(self, model: EnergyOfState) -> Tensor:
         """log Z, ()."""
-        return torch.logsumexp(-self.beta * model(self.grid), 0) + self.log_cell
+        return torch.logsumexp(-self.beta * checked_shape(model(self.grid), self.grid), 0) + self.log_cell
 
     def log_density(self, model: EnergyOfState, y: Tensor) -> Tensor:
         """log exp(-beta F(y)) / Z: (B, dim) -> (B,), in nats."""
-        return -self.beta * model(y) - self.log_partition(model)
+        return -self.beta * checked_shape(model(y), y) - self.log_partition(model)
 
     def forward(
         self,
@@ -108,7 +109,7 @@ class MonteCarloLikelihood(nn.Module):
         index: Tensor | None = None,
     ) -> Tensor:
         drawn = self.proposal.sample(self.samples, generator).to(y)
-        log_weight = -self.beta * model(drawn) - self.proposal.log_density(drawn)
+        log_weight = -self.beta * checked_shape(model(drawn), drawn) - self.proposal.log_density(drawn)
         log_partition = torch.logsumexp(log_weight, 0) - math.log(self.samples)
         return model(y).mean() + log_partition / self.beta
 
@@ -160,8 +161,9 @@ def contrast(model: EnergyOfState, y: Tensor, negative: Tensor, restraint: float
     generation and modeling with energy based models", 2019, section 3.3). One pass for both, so that they see
     the same weights and one call of the network.
     """
-    both = model(torch.cat([y, negative]))
-    data, made = both[: len(y)], both[len(y) :]
+    both = torch.cat([y, negative])
+    energies = checked_shape(model(both), both)
+    data, made = energies[: len(y)], energies[len(y) :]
     loss = data.mean() - made.mean()
     return loss + restraint * (data.square().mean() + made.square().mean()) if restraint else loss
 

@@ -98,7 +98,7 @@ def checked_shape(energies: Tensor, state: Tensor) -> Tensor:
     """
     if energies.shape != state.shape[:1]:
         raise UserError(
-            f"an energy must return one number per chain, ({len(state)},), got {tuple(energies.shape)}"
+            f"an energy must return one number per item, ({len(state)},), got {tuple(energies.shape)}"
         )
     return energies
 

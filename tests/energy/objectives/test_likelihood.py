@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ssl_ebm.energy.noise import GaussianNoise, UniformNoise
-from ssl_ebm.energy.objectives import GridLikelihood, MonteCarloLikelihood, SampledLikelihood, contrast
+from ssl_ebm.energy.objectives import (
+    GridLikelihood,
+    Margin,
+    MonteCarloLikelihood,
+    NoiseContrastive,
+    SampledLikelihood,
+    contrast,
+)
 from ssl_ebm.energy.sampling import Hmc, Langevin, Mala, Metropolis, Sampler
 from ssl_ebm.errors import UserError
 
@@ -83,6 +91,21 @@ def test_the_restraint_is_on_both_energies() -> None:
     # F: 2 and 1 on the data, 5 on the negative
     assert float(contrast(model, y, negative).detach()) == pytest.approx(1.5 - 5)
     assert float(contrast(model, y, negative, 0.1).detach()) == pytest.approx(1.5 - 5 + 0.1 * (2.5 + 25))
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        MonteCarloLikelihood(UniformNoise((2,), 0, 1), 8),
+        GridLikelihood(0, 1, 4),
+        NoiseContrastive(UniformNoise((2,), 0, 1)),
+        Margin(0.1),
+        lambda model, y: contrast(model, y, y),
+    ],
+)
+def test_an_energy_with_a_dimension_too_many_is_refused(objective: Any) -> None:
+    with pytest.raises(UserError, match=r"one number per item, \(\d+,\), got \(\d+, 1\)"):
+        objective(nn.Linear(2, 1), torch.rand(5, 2))
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def wall(y: Tensor) -> Tensor:
         (lambda: Langevin(0.1).sample(bowl, torch.ones(3, 1), 0), "steps is 0"),
         (
             lambda: Langevin(0.1).sample(lambda y: y, torch.ones(3, 1), 1),
-            r"one number per chain, \(3,\), got",
+            r"one number per item, \(3,\), got",
         ),
         (
             lambda: Descent(1.0).sample(wall, torch.full((2, 1), 9.0), 9),

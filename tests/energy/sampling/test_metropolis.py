@@ -152,7 +152,7 @@ def test_proposals_that_are_not_finite_are_refused(sampler: Sampler) -> None:
         (lambda: Hmc(0.1, target=1.0), "Hmc: target is 1.0"),
         (
             lambda: Metropolis(0.1).sample(lambda y: y.sum(), torch.ones(3, 1), 1),
-            r"one number per chain, \(3,\)",
+            r"one number per item, \(3,\)",
         ),
         (lambda: Metropolis(0.1, beta=float("inf")), "use Descent for the minimum"),
         (lambda: Hmc(0.1, beta=-1.0), "beta must be above 0"),
