@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from html import escape
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,7 @@ from ssl_ebm.errors import UserError
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.lecture import EXAMPLES
 from ssl_ebm.lecture.claims import Outcome, Setting
+from ssl_ebm.lecture.images import check_images
 from ssl_ebm.progress import Display, clock
 from ssl_ebm.report.document import document
 from ssl_ebm.report.entries import usable_cores
@@ -70,7 +72,8 @@ def gallery(
         The claims.
 
     Raises:
-        UserError: no such example, no seed or one twice, a folder that cannot be made or read.
+        UserError: no such example, no seed or one twice, a folder that cannot be made or read, or that lacks
+            the images.
     """
     chosen = list(dict.fromkeys(names)) or list(EXAMPLES)
     if unknown := [name for name in chosen if name not in EXAMPLES]:
@@ -79,8 +82,9 @@ def gallery(
         raise UserError(f"seeds are {list(seeds)}: give one at least, and none twice")
     if images is not None and not Path(images).is_dir():
         raise UserError(f"no folder {images}: give the one that holds the images")
-    folder = make_folder(out)
     setting = Setting(list(seeds), None if images is None else Path(images))
+    check_images(setting)
+    folder = make_folder(out)
     done: dict[str, Shown] = {}
     began = time.monotonic()
     with Display(seconds=20) as display:
@@ -105,11 +109,12 @@ def _run_all(
     expected = sum(EXAMPLES[name] for name in names) * len(setting.seeds) / 3 / min(workers, len(names))
     order = sorted(names, key=lambda name: -EXAMPLES[name])
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
-    with ProcessPoolExecutor(min(workers, len(names)), context, initializer=_quietly) as pool:
+    processes = ProcessPoolExecutor(min(workers, len(names)), context, initializer=_quietly)
+    with ended_on_error(processes) as pool:
         waiting: dict[Future[Shown], str] = {pool.submit(run_example, name, setting): name for name in order}
         while waiting:
             ready, _ = wait(waiting, timeout=PATIENCE, return_when=FIRST_COMPLETED)
-            for future in ready:
+            for future in sorted(ready, key=lambda one: one.exception() is not None):  # what is done, first
                 yield waiting.pop(future), future.result()
             finished = len(names) - len(waiting)
             share = sum(EXAMPLES[name] for name in names if name not in waiting.values())
@@ -119,6 +124,20 @@ def _run_all(
             left = 0.0 if not waiting else pace - spent if known else None
             running = ", ".join(list(waiting.values())[:workers])  # in the order that they are taken up
             display.show("examples", finished, len(names), "done", left, running and f"running: {running}")
+
+
+@contextmanager
+def ended_on_error(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
+    """Waits for all that the pool was given; after an error, or Ctrl-C, ends what runs and drops the rest."""
+    try:
+        yield pool
+    except BaseException:
+        workers = list(pool._processes.values())  # Python 3.14 has terminate_workers
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+        raise
+    pool.shutdown()
 
 
 def _quietly() -> None:

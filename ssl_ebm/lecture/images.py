@@ -9,6 +9,14 @@ from ssl_ebm.data.glyphs import find_idx, font_glyphs, read_idx
 from ssl_ebm.lecture.claims import Setting
 
 SIZE = 28  # pixels a side
+_FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+
+
+def check_images(setting: Setting) -> None:
+    """Raises UserError for a folder that lacks one of the files."""
+    if setting.images is not None:
+        for name in _FILES.values():
+            find_idx(setting.images, name)
 
 
 def grey_images(setting: Setting, count: int, seed: int, split: str) -> Tensor:
@@ -16,8 +24,7 @@ def grey_images(setting: Setting, count: int, seed: int, split: str) -> Tensor:
     if setting.images is None:
         glyphs = font_glyphs(SIZE, -(-count // 10), seed, f"lecture/{split}")
         return torch.from_numpy(glyphs.images)[:count, None]
-    part = "t10k" if split == "test" else "train"
-    pixels = torch.from_numpy(read_idx(find_idx(setting.images, f"{part}-images-idx3-ubyte")).copy())
+    pixels = torch.from_numpy(read_idx(find_idx(setting.images, _FILES[split])).copy())
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:count]
     return pixels[order, None].float() / 255
 
