@@ -58,11 +58,11 @@ class GridLikelihood(nn.Module):
 
     def log_partition(self, model: EnergyOfState) -> Tensor:
         """log Z, ()."""
-        return torch.logsumexp(-self.beta * checked_shape(model(self.grid), self.grid), 0) + self.log_cell
+        return torch.logsumexp(-self.beta * _energies(model, self.grid), 0) + self.log_cell
 
     def log_density(self, model: EnergyOfState, y: Tensor) -> Tensor:
         """log exp(-beta F(y)) / Z: (B, dim) -> (B,), in nats."""
-        return -self.beta * checked_shape(model(y), y) - self.log_partition(model)
+        return -self.beta * _energies(model, y) - self.log_partition(model)
 
     def forward(
         self,
@@ -109,9 +109,9 @@ class MonteCarloLikelihood(nn.Module):
         index: Tensor | None = None,
     ) -> Tensor:
         drawn = self.proposal.sample(self.samples, generator).to(y)
-        log_weight = -self.beta * checked_shape(model(drawn), drawn) - self.proposal.log_density(drawn)
+        log_weight = -self.beta * _energies(model, drawn) - self.proposal.log_density(drawn)
         log_partition = torch.logsumexp(log_weight, 0) - math.log(self.samples)
-        return model(y).mean() + log_partition / self.beta
+        return _energies(model, y).mean() + log_partition / self.beta
 
 
 class SampledLikelihood(nn.Module):
@@ -166,6 +166,12 @@ def contrast(model: EnergyOfState, y: Tensor, negative: Tensor, restraint: float
     data, made = energies[: len(y)], energies[len(y) :]
     loss = data.mean() - made.mean()
     return loss + restraint * (data.square().mean() + made.square().mean()) if restraint else loss
+
+
+def _energies(model: EnergyOfState, y: Tensor) -> Tensor:
+    """F (B,), at least float32: in bfloat16 a sum over a grid has no gradient that can be trusted."""
+    energies = checked_shape(model(y), y)
+    return energies.to(torch.promote_types(energies.dtype, torch.float32))
 
 
 def _check_finite(beta: float) -> None:

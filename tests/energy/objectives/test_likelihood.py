@@ -24,6 +24,10 @@ from ssl_ebm.errors import UserError
 from .conftest import Bowl, cosine, gradient
 
 
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 @pytest.mark.parametrize(("dim", "beta"), [(1, 1.0), (2, 1.0), (2, 3.0)])
 def test_grid_partition_of_a_gaussian(dim: int, beta: float) -> None:
     found = GridLikelihood(-8, 8, 200, dim, beta).double().log_partition(Bowl(2.0, offset=0.7))
@@ -91,6 +95,25 @@ def test_the_restraint_is_on_both_energies() -> None:
     # F: 2 and 1 on the data, 5 on the negative
     assert float(contrast(model, y, negative).detach()) == pytest.approx(1.5 - 5)
     assert float(contrast(model, y, negative, 0.1).detach()) == pytest.approx(1.5 - 5 + 0.1 * (2.5 + 25))
+
+
+@pytest.mark.parametrize("offset", [0.0, 200.0])
+def test_a_half_precision_energy_has_the_likelihood_of_its_values_in_float32(
+    offset: float, network: nn.Module, data: Tensor
+) -> None:
+    def half(y: Tensor) -> Tensor:
+        made: Tensor = (network(y.double()) + offset).bfloat16()
+        return made
+
+    objectives = [GridLikelihood(-6, 6, 60), MonteCarloLikelihood(UniformNoise((2,), -6.0, 6.0), 2000)]
+    for objective in objectives:
+        y = data.float()
+        losses = [objective(one, y, seeded()) for one in (half, lambda y: half(y).float())]
+        assert losses[0].dtype == torch.float32
+        assert torch.equal(losses[0], losses[1])
+    grid = GridLikelihood(-6, 6, 60)
+    wanted = torch.logsumexp(-half(grid.grid).double(), 0) + grid.log_cell
+    torch.testing.assert_close(grid.log_partition(half).double(), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
