@@ -7,6 +7,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ssl_ebm.energy.inference import Amortised, AmortisedRefined
+from ssl_ebm.energy.latents import FiniteLatent, Quantised
+from ssl_ebm.energy.unconditional import LatentEnergy
+from ssl_ebm.errors import UserError
+
 
 class Objective(Protocol):
     """How an energy is shaped.
@@ -15,7 +20,8 @@ class Objective(Protocol):
     torch.compile cannot.
 
     Args of a call:
-        model: y (B, *Y) -> F(y) (B,); some objectives need more of it and say so.
+        model: y (B, *Y) -> F(y) (B,); some objectives need more of it and say so. An encoder that infers z
+            learns from `Amortisation` and `VectorQuantisation` alone; the others refuse one that is to learn.
         y: (B, *Y), data.
         generator: of all random numbers; None: the global one.
         index: (B,) int64, the place of each y in its data set, for objectives that keep something for each.
@@ -31,3 +37,19 @@ class Objective(Protocol):
         generator: torch.Generator | None = None,
         index: Tensor | None = None,
     ) -> Tensor: ...
+
+
+def check_learns(model: Any) -> None:
+    """Raises UserError for a `LatentEnergy` with an encoder, or codes that it chooses from, that are to learn
+    and would not: F is E at a z without gradient."""
+    if not isinstance(model, LatentEnergy) or not isinstance(model.inference, Amortised | AmortisedRefined):
+        return
+    latent = model.model.latent
+    if any(p.requires_grad for part in (model.inference, latent) for p in part.parameters()):
+        use = "Enumeration" if isinstance(latent, FiniteLatent) else "Amortisation"
+        if isinstance(latent, Quantised):
+            use = "VectorQuantisation, with Amortised inference"
+        raise UserError(
+            f"no gradient of F reaches the encoder of {type(model.inference).__name__}, which would never "
+            f"learn: use {use}"
+        )

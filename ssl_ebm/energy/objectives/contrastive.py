@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from ssl_ebm.energy.noise import Noise
+from ssl_ebm.energy.objectives.base import check_learns
 from ssl_ebm.energy.objectives.likelihood import contrast
 from ssl_ebm.energy.sampling import EnergyOfState, Sampler
 from ssl_ebm.energy.sampling.chains import checked_shape, normal_like
@@ -194,6 +195,7 @@ class NoiseContrastive(nn.Module):
         generator: torch.Generator | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
+        check_learns(model)
         drawn = self.noise.sample(self.ratio * len(y), generator).to(y)
         both = torch.cat([y, drawn])
         energies = checked_shape(model(both), both)
@@ -243,6 +245,7 @@ class Margin(nn.Module):
         generator: torch.Generator | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
+        check_learns(model)
         both = torch.cat([y, y + self.noise * normal_like(y, generator)])
         energies = checked_shape(model(both), both)
         data, negative = energies[: len(y)], energies[len(y) :]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssl_ebm.energy.draws import fresh_generator
 from ssl_ebm.energy.inference import Amortised, AmortisedRefined
 from ssl_ebm.energy.latents import FiniteLatent, Latent, Quantised
+from ssl_ebm.energy.objectives.base import check_learns
 from ssl_ebm.energy.unconditional import LatentEnergy, VariationalEnergy
 from ssl_ebm.errors import UserError
 
@@ -27,6 +28,9 @@ class PushDown(nn.Module):
     With a `LatentEnergy` of few codes this is K-means; with a `Sparse` latent and columns of bounded norm
     sparse coding; with two linear maps as `ReconstructionEnergy` PCA; with a `GaussianMixture` maximum
     likelihood.
+
+    Raises:
+        UserError: on a call: a `LatentEnergy` whose encoder is to learn (see `Amortisation`).
     """
 
     def forward(
@@ -36,6 +40,7 @@ class PushDown(nn.Module):
         generator: torch.Generator | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
+        check_learns(model)
         # Of a latent energy the starts of its inference are new in each step.
         drawn = (generator or fresh_generator(y.device),) if isinstance(model, LatentEnergy) else ()
         loss: Tensor = model(y, *drawn).mean()

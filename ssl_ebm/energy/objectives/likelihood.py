@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.energy.noise import Noise
+from ssl_ebm.energy.objectives.base import check_learns
 from ssl_ebm.energy.sampling import EnergyOfState, Sampler
 from ssl_ebm.energy.sampling.chains import checked_shape
 from ssl_ebm.energy.temperature import check_beta
@@ -72,6 +73,7 @@ class GridLikelihood(nn.Module):
         index: Tensor | None = None,
     ) -> Tensor:
         """Mean negative log-likelihood over beta, ()."""
+        check_learns(model)
         return -self.log_density(model, y).mean() / self.beta
 
 
@@ -108,6 +110,7 @@ class MonteCarloLikelihood(nn.Module):
         generator: torch.Generator | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
+        check_learns(model)
         drawn = self.proposal.sample(self.samples, generator).to(y)
         log_weight = -self.beta * _energies(model, drawn) - self.proposal.log_density(drawn)
         log_partition = torch.logsumexp(log_weight, 0) - math.log(self.samples)
@@ -161,6 +164,7 @@ def contrast(model: EnergyOfState, y: Tensor, negative: Tensor, restraint: float
     generation and modeling with energy based models", 2019, section 3.3). One pass for both, so that they see
     the same weights and one call of the network.
     """
+    check_learns(model)
     both = torch.cat([y, negative])
     energies = checked_shape(model(both), both)
     data, made = energies[: len(y)], energies[len(y) :]

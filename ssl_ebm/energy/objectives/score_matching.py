@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.energy.latents import FiniteLatent
+from ssl_ebm.energy.objectives.base import check_learns
 from ssl_ebm.energy.sampling import EnergyOfState
 from ssl_ebm.energy.sampling.chains import normal_like
 from ssl_ebm.energy.unconditional import LatentEnergy
@@ -135,6 +136,7 @@ def _slope(model: EnergyOfState, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             f"{type(model.model.latent).__name__}: use OneHot or Quantised, or an objective such as "
             "ContrastiveDivergence"
         )
+    check_learns(model)
     y = y.detach().requires_grad_()
     with torch.enable_grad():
         total = model(y).sum()

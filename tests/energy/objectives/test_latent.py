@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from sklearn.cluster import KMeans
@@ -20,7 +22,22 @@ from ssl_ebm.energy import (
     Sparse,
 )
 from ssl_ebm.energy.latents import Latent
-from ssl_ebm.energy.objectives import Amortisation, LatentBank, PushDown, Variational, VectorQuantisation
+from ssl_ebm.energy.noise import UniformNoise
+from ssl_ebm.energy.objectives import (
+    Amortisation,
+    ContrastiveDivergence,
+    LatentBank,
+    Margin,
+    MonteCarloLikelihood,
+    NoiseContrastive,
+    PersistentContrastiveDivergence,
+    PushDown,
+    ReplayBuffer,
+    SampledLikelihood,
+    Variational,
+    VectorQuantisation,
+)
+from ssl_ebm.energy.sampling import Descent
 from ssl_ebm.energy.unconditional import LatentEnergy, ReconstructionEnergy, VariationalEnergy
 from ssl_ebm.errors import UserError
 
@@ -220,6 +237,38 @@ def test_latents_of_a_bank_begin_where_they_are_put(y: Tensor) -> None:
     assert bank.bank.requires_grad
     with pytest.raises(UserError, match=r"\(3, 2\) cannot be its latents: give \(2, 2\)"):
         bank.begin_at(torch.zeros(3, 2))
+
+
+NOISE = UniformNoise((5,), -9.0, 9.0).double()
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        PushDown(),
+        ContrastiveDivergence(Descent(0.01), 1),
+        PersistentContrastiveDivergence(Descent(0.01), 1, ReplayBuffer(300, NOISE)),
+        SampledLikelihood(Descent(0.01), 1, NOISE),
+        NoiseContrastive(NOISE).double(),
+        Margin(0.1),
+        MonteCarloLikelihood(NOISE, 300),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+@pytest.mark.parametrize("refined", [False, True])
+def test_an_encoder_that_would_never_learn_is_refused(objective: Any, refined: bool, y: Tensor) -> None:
+    for latent, words in (
+        (Gaussian(2, 0.0), "use Amortisation"),
+        (Quantised(4, 2), "use VectorQuantisation, with Amortised inference"),
+        (OneHot(2), "use Enumeration"),
+    ):
+        encoder = matrix(torch.ones(2, 5))
+        model = energy(latent, encoder, refined)
+        with pytest.raises(UserError, match=f"encoder of {type(model.inference).__name__}.*{words}"):
+            objective(model, y)
+        for part in (encoder, latent):  # they are not to learn
+            part.requires_grad_(False)
+        assert objective(model, y).requires_grad
 
 
 def test_mistakes(y: Tensor) -> None:
