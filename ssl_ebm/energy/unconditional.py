@@ -60,9 +60,10 @@ class LatentEnergy(nn.Module):
 
         Args:
             generator: of what the inference draws, such as the points that a descent begins from. None: each
-                call draws the same, so that F is a function of y and of its place in the batch; a sampler
-                would otherwise keep what was drawn by luck. Of the objectives `PushDown` gives one, so that
-                each step of a training draws anew; the others do not.
+                call draws the same for a batch of the same size, so that F is a function of y and of its
+                place in the batch; a sampler would otherwise keep what was drawn by luck. In a batch of
+                another size y may begin elsewhere, and end in another local minimum. Of the objectives
+                `PushDown` gives a generator, so that each step of a training draws anew; the others do not.
         """
         if generator is None:
             generator = torch.Generator(y.device).manual_seed(0)

@@ -117,7 +117,7 @@ def test_mistakes(make: object, words: str) -> None:
 
 
 @pytest.mark.parametrize("inference", [GradientDescent(5, 0.1, "adam"), Lbfgs(2)], ids=["adam", "lbfgs"])
-def test_an_energy_with_random_starts_is_a_function_of_y(inference: Inference) -> None:
+def test_an_energy_with_random_starts_is_the_same_at_each_call(inference: Inference) -> None:
     torch.manual_seed(0)
     decoder = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 3))
     model = LatentEnergy(PredictiveEnergy(decoder, Gaussian(2, noise=0.0)), inference)
