@@ -28,6 +28,7 @@ _BLOCK = {
     "norm2": "output.LayerNorm",
 }
 _POSITIONS = "bert.embeddings.position_embeddings.weight"
+_SCORES = "cls.predictions.decoder.weight"
 _TYPES = "bert.embeddings.token_type_embeddings.weight"
 
 
@@ -39,6 +40,15 @@ def _names(encoder: TextEncoder) -> dict[str, str]:
             for kind in ("weight", "bias"):
                 names[f"blocks.{i}.{ours}.{kind}"] = f"bert.encoder.layer.{i}.{theirs}.{kind}"
     return names
+
+
+def _left_over(encoder: TextEncoder, weights: dict[str, Tensor]) -> list[str]:
+    """Weights of layers and scores that have no place here; a pooler or next-sentence head is not missed."""
+    tokens = weights[_EMBEDDINGS["tokens.weight"]]
+    own_scores = [] if torch.equal(weights.get(_SCORES, tokens), tokens) else [_SCORES]
+    layers = tuple(f"bert.encoder.layer.{i}." for i in range(len(encoder.blocks)))
+    beyond = [name for name in weights if name.startswith("bert.encoder.") and not name.startswith(layers)]
+    return own_scores + beyond
 
 
 def _check(encoder: TextEncoder) -> None:
@@ -103,10 +113,13 @@ def from_bert(encoder: TextEncoder, weights: dict[str, Tensor]) -> None:
     """Takes the weights of a BertForMaskedLM of the same sizes; the first segment joins the positions.
 
     Raises:
-        UserError: the encoder is not BERT, or a weight is missing or of another shape.
+        UserError: the encoder is not BERT, or a weight is missing, of another shape, or left over: of a layer
+            that the encoder lacks, or scores that are not the token embeddings once more.
     """
     _check(encoder)
     try:
+        if left := _left_over(encoder, weights):
+            raise RuntimeError(f"no place for {left[0]}")
         made = {ours: weights[theirs] for ours, theirs in _names(encoder).items()}
         made["learnt.weight"] = weights[_POSITIONS] + weights[_TYPES][0]
         for i in range(len(encoder.blocks)):

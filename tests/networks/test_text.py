@@ -65,6 +65,27 @@ def test_what_is_not_bert_does_not_go_there() -> None:
         from_bert(bert(), {})
 
 
+def test_a_bert_of_more_layers_is_not_cut() -> None:
+    deep = TextEncoder(**(SIZES | {"depth": 4}), positions="learnt", norm="post")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"same sizes: .*bert\.encoder\.layer\.3\."):
+        from_bert(bert(), to_bert(deep))
+
+
+def test_scores_of_their_own_are_not_dropped() -> None:
+    weights = to_bert(bert())
+    scores = "cls.predictions.decoder.weight"
+    from_bert(bert(), weights | {scores: weights["bert.embeddings.word_embeddings.weight"].clone()})
+    with pytest.raises(UserError, match=scores):
+        from_bert(bert(), weights | {scores: torch.zeros(50, 24)})
+
+
+def test_what_bert_has_beside_its_words_is_left_out() -> None:
+    others = ("bert.embeddings.position_ids", "bert.pooler.dense.weight", "cls.seq_relationship.bias")
+    ours, theirs = bert(), bert()
+    from_bert(ours, to_bert(theirs) | {name: torch.zeros(1) for name in others})
+    assert torch.equal(ours.blocks[2].mlp.fc1.weight, theirs.blocks[2].mlp.fc1.weight)  # type: ignore[union-attr]
+
+
 def test_rotary_products_depend_on_the_distance_alone() -> None:
     torch.manual_seed(0)
     query, key = torch.randn(8), torch.randn(8)
