@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred
 from ssl_ebm.energy.latents import FiniteLatent, Latent, Sphere
-from ssl_ebm.energy.sampling import Sampler
+from ssl_ebm.energy.sampling import Langevin, Sampler
 from ssl_ebm.errors import UserError
 
 
@@ -28,7 +28,8 @@ class PosteriorSampling:
 
     Raises:
         UserError: a setting out of its range; on a call: a finite latent (`posterior` is exact there), a
-            `Sphere`, and as the sampler.
+            `Sphere`, a `Ball` with a sampler that refuses no step, and as the sampler. What is not finite is
+            left in the energy, where a training's loss will show it.
     """
 
     sampler: Sampler
@@ -54,6 +55,12 @@ class PosteriorSampling:
         if isinstance(latent, Sphere):
             raise UserError("posterior sampling: chains leave a Sphere at once: use Ball or Gaussian")
 
+        if isinstance(self.sampler, Langevin) and not latent.unbounded:
+            raise UserError(
+                f"posterior sampling: {type(self.sampler).__name__} leaves a {type(latent).__name__}: use "
+                "Metropolis, Mala or Hmc"
+            )
+
         def candidates(state: Tensor) -> Tensor:  # the first chain of every item, then the second ones
             return state.unflatten(0, (self.chains, len(y))).transpose(0, 1)
 
@@ -62,7 +69,7 @@ class PosteriorSampling:
             return (energy_of_z(z) - latent.log_density(z) / self.sampler.beta).T.flatten()
 
         start = latent.sample(self.chains * len(y), generator, y.device)
-        z = candidates(self.sampler.sample(energy, start, self.steps, generator).state)
+        z = candidates(self.sampler.sample(energy, start, self.steps, generator, check=False).state)
         with torch.no_grad():
             energies = energy_of_z(z)
         index = torch.zeros(len(y), dtype=torch.int64, device=y.device)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssl_ebm.energy import Ball, OneHot, PosteriorSampling, Sphere
-from ssl_ebm.energy.sampling import Hmc, Langevin, Mala, Sampler
+from ssl_ebm.energy import Ball, Gaussian, OneHot, PosteriorSampling, Sphere
+from ssl_ebm.energy.sampling import Descent, Hmc, Langevin, Mala, Sampler
 from ssl_ebm.errors import UserError
 
 from ..linear_gaussian import example
@@ -51,6 +51,21 @@ def test_a_constrained_space_is_kept() -> None:
     assert bool((found.z.abs() <= 1).all())
     # density exp(2 z) on [-1, 1]: mean = coth(2) - 1/2
     assert float(found.z.mean()) == pytest.approx(1 / float(torch.tanh(torch.tensor(2.0))) - 0.5, abs=0.03)
+
+
+def test_what_is_not_finite_is_left_for_the_loss_to_show() -> None:
+    """As in the objectives: to raise would wait for the device in each step of a training."""
+    found = PosteriorSampling(Langevin(1e3), 40)(
+        lambda z: z.square().sum(-1) ** 2, Gaussian(2, 0.0), torch.zeros(3, 1)
+    )
+    assert not bool(found.energy.isfinite().any())
+
+
+@pytest.mark.parametrize("sampler", [Langevin(0.001), Descent(0.001)])
+def test_a_sampler_that_refuses_no_step_does_not_keep_to_a_ball(sampler: Sampler) -> None:
+    words = f"{type(sampler).__name__} leaves a Ball: use Metropolis, Mala or Hmc"
+    with pytest.raises(UserError, match=words):
+        PosteriorSampling(sampler, 3)(lambda z: z.sum(-1), Ball(3, 1.0), torch.zeros(2, 1))
 
 
 def test_mistakes() -> None:
