@@ -109,7 +109,10 @@ class Ball(Latent):
         # A uniform point of the ball: uniform direction, and a radius whose D-th power is uniform.
         share = uniform((count, 1), self._anchor.dtype, device, generator)
         length = self.radius * share.pow(1 / self.dim)
-        return length * direction / torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
+        norm = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
+        nowhere = norm == 0  # to the pole, as a `Sphere` projects it
+        direction[:, :1].masked_fill_(nowhere, 1)
+        return length * direction / norm.masked_fill(nowhere, 1)
 
     def log_density(self, z: Tensor) -> Tensor:
         """-log volume inside, -inf outside."""

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_ebm.energy import Ball, FiniteLatent, Gaussian, Latent, OneHot, Quantised, Sparse, Sphere
+from ssl_ebm.energy.latents import continuous
 from ssl_ebm.errors import UserError
 
 
@@ -97,6 +99,26 @@ def test_ball_samples_are_uniform(generator: torch.Generator) -> None:
     steps = torch.arange(1, count + 1) / count
     assert (share - steps).abs().max() < 1.63 / math.sqrt(count)  # Kolmogorov-Smirnov at the 1 % level
     assert z.mean(0).abs().max() < 0.03
+
+
+def test_a_draw_without_a_direction_takes_the_first_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A normal number is exactly 0 about five times in 10^8: in one dimension that is no direction."""
+    draw = continuous.normal
+
+    def some_zeros(shape: tuple[int, ...], *others: Any) -> torch.Tensor:
+        made = draw(shape, *others)
+        made[::2] = 0
+        return made
+
+    def drawn() -> torch.Tensor:
+        return Ball(3, 2.0).sample(8, torch.Generator().manual_seed(0))
+
+    before = drawn()
+    monkeypatch.setattr(continuous, "normal", some_zeros)
+    found = drawn()
+    assert torch.equal(found[1::2], before[1::2])
+    torch.testing.assert_close(found[::2, 0], before[::2].norm(dim=1))
+    assert bool((found[::2, 1:] == 0).all())
 
 
 def test_ball_projection_has_a_finite_gradient_at_zero_and_is_identity_inside() -> None:
