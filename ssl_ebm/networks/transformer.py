@@ -56,7 +56,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None
     values (B, heads, T, D).
 
     Args:
-        seen: bool, broadcast to (B, heads, M, T): which keys a query looks at; None: all.
+        seen: bool, broadcast to (B, heads, M, T): which keys a query looks at; None: all. One that looks
+            at none gets 0.
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return scaled_dot_product_attention(query, key, value, attn_mask=seen)
@@ -65,9 +66,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None
     t = k.shape[1]
     nothing = q.new_zeros(1, 1, 1).expand(b * heads, m, t)
     weights = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=d**-0.5)  # scaled in float32
-    if seen is not None:
-        weights = weights.view(b, heads, m, t).masked_fill(~seen, -math.inf).view(b * heads, m, t)
-    return (weights.softmax(-1) @ v).view(b, heads, m, d)
+    if seen is None:
+        return (weights.softmax(-1) @ v).view(b, heads, m, d)
+    nothing = ~seen.any(-1, keepdim=True)  # a softmax of nothing is NaN, and so would its gradient be
+    weights = weights.view(b, heads, m, t).masked_fill(~(seen | nothing), -math.inf).view(b * heads, m, t)
+    made = (weights.softmax(-1) @ v).view(b, heads, m, d)
+    # Rare, and a pass over all that is made; what is compiled cannot ask.
+    return made.masked_fill(nothing, 0) if torch.compiler.is_compiling() or nothing.any() else made
 
 
 class Block(Staged, timm_vit.Block):

@@ -184,3 +184,24 @@ def test_attention_spelled_out_is_torchs() -> None:
             some.float(), key.float(), value.float(), attn_mask=mask
         )
         torch.testing.assert_close(attend(some, key, value, mask).float(), wanted, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_query_that_sees_nothing_gets_zeros(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(3, 2, 5, 8, dtype=dtype, requires_grad=True) for _ in range(3))
+    seen = torch.rand(3, 1, 5, 5) < 0.6
+    seen[0] = False
+    seen[1, :, 2] = False
+    seen[2, ..., 0] = True
+    nothing = ~seen.any(-1)[:, 0]  # (3, 5)
+    made = attend(query, key, value, seen)
+    assert bool((made.transpose(1, 2)[nothing] == 0).all())
+    slopes = torch.autograd.grad(made.sum(), (query, key, value))
+    wide = tuple(one.detach().double().requires_grad_() for one in (query, key, value))
+    weights = (wide[0] @ wide[1].mT / 8**0.5).masked_fill(~seen, -1e4).softmax(-1)
+    wanted = (weights * ~nothing[:, None, :, None]) @ wide[2]
+    near = {"atol": 0.03, "rtol": 0.03} if dtype == torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(made.double(), wanted, **near)
+    for slope, truth in zip(slopes, torch.autograd.grad(wanted.sum(), wide), strict=True):
+        torch.testing.assert_close(slope.double(), truth, **near)
