@@ -68,11 +68,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None
     weights = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=d**-0.5)  # scaled in float32
     if seen is None:
         return (weights.softmax(-1) @ v).view(b, heads, m, d)
-    nothing = ~seen.any(-1, keepdim=True)  # a softmax of nothing is NaN, and so would its gradient be
-    weights = weights.view(b, heads, m, t).masked_fill(~(seen | nothing), -math.inf).view(b * heads, m, t)
+    blind = ~seen.any(-1, keepdim=True)  # a softmax of nothing is NaN, and so would its gradient be
+    weights = weights.view(b, heads, m, t).masked_fill(~(seen | blind), -math.inf).view(b * heads, m, t)
     made = (weights.softmax(-1) @ v).view(b, heads, m, d)
     # Rare, and a pass over all that is made; what is compiled cannot ask.
-    return made.masked_fill(nothing, 0) if torch.compiler.is_compiling() or nothing.any() else made
+    return made.masked_fill(blind, 0) if torch.compiler.is_compiling() or blind.any() else made
 
 
 class Block(Staged, timm_vit.Block):
