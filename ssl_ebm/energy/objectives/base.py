@@ -46,10 +46,9 @@ def check_learns(model: Any) -> None:
         return
     latent = model.model.latent
     if any(p.requires_grad for part in (model.inference, latent) for p in part.parameters()):
-        use = "Enumeration" if isinstance(latent, FiniteLatent) else "Amortisation"
+        parts, use = f"the encoder of {type(model.inference).__name__}", "Amortisation"
         if isinstance(latent, Quantised):
-            use = "VectorQuantisation, with Amortised inference"
-        raise UserError(
-            f"no gradient of F reaches the encoder of {type(model.inference).__name__}, which would never "
-            f"learn: use {use}"
-        )
+            parts, use = f"{parts} or its codes", "VectorQuantisation, with Amortised inference"
+        elif isinstance(latent, FiniteLatent):
+            use = "Enumeration"
+        raise UserError(f"no gradient of F reaches {parts}, which would never learn: use {use}")
