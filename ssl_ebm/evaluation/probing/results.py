@@ -149,11 +149,22 @@ class Regressed:
         }
 
 
+def check_labels(labels: Tensor) -> None:
+    """Raises UserError where one of these classes is below 0, which stands for none (as in Hugging Face's
+    sets); numbers of a regression may be."""
+    if not labels.is_floating_point() and labels.min() < 0:
+        raise UserError(
+            f"probe: a label is {int(labels.min())}, which stands for no class: wrap the data in "
+            "ssl_ebm.data.LabelledShare, which leaves out what has no label"
+        )
+
+
 def check_classes(train: Samples, test: Samples) -> int:
     """Number of classes of two sets.
 
     Raises:
-        UserError: labels of one class, fewer training items than classes, or sets that do not match.
+        UserError: labels of one class or below 0, fewer training items than classes, or sets that do not
+            match.
     """
     if train.features.shape[1:] != test.features.shape[1:]:
         raise UserError(
@@ -162,7 +173,9 @@ def check_classes(train: Samples, test: Samples) -> int:
         )
     if train.target.ndim != 1 or train.target.is_floating_point():
         raise UserError("probe: these labels are no classes: use RegressionProbe for numbers")
-    classes = int(torch.cat([train.target, test.target]).max()) + 1
+    labels = torch.cat([train.target, test.target])
+    check_labels(labels)
+    classes = int(labels.max()) + 1
     if len(train.target.unique()) < 2:
         raise UserError("probe: all training labels are of one class: give two classes or more")
     if len(train) < classes:
