@@ -17,9 +17,16 @@ from ssl_ebm.data.loading import check_least
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.probing.attentive import attentive_probe
-from ssl_ebm.evaluation.probing.features import chosen_items, extract, ready, target_names
+from ssl_ebm.evaluation.probing.features import check_targets, chosen_items, extract, ready, target_names
 from ssl_ebm.evaluation.probing.frozen import Frozen
-from ssl_ebm.evaluation.probing.probes import PENALTIES, knn_probe, linear_probe, regression_probe
+from ssl_ebm.evaluation.probing.probes import (
+    PENALTIES,
+    check_knn,
+    check_penalties,
+    knn_probe,
+    linear_probe,
+    regression_probe,
+)
 from ssl_ebm.evaluation.probing.results import Classified, Regressed, Samples
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.tasks.features import Pooling
@@ -114,9 +121,9 @@ class Probe(Callback, ABC):
             raise UserError(f"two probes are called {self.name!r}: give each a name of its own")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A layer or data that is not there is known before the training, not after it."""
+        """A layer, data or labels that are not there are known before the training, not after it."""
         Frozen(pl_module, self.layer, self.pooling)
-        ready(self.data, pl_module)
+        check_targets(ready(self.data, pl_module), self.targets, pl_module)
         self._probed = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -205,6 +212,7 @@ class LinearProbe(Probe):
     def __init__(
         self, data: LightningDataModule, penalties: tuple[float, ...] = PENALTIES, **settings: Any
     ) -> None:
+        check_penalties(penalties)
         super().__init__(data, **settings)
         self.penalties = penalties
 
@@ -226,7 +234,7 @@ class KNNProbe(Probe):
     def __init__(
         self, data: LightningDataModule, neighbours: int = 20, temperature: float = 0.07, **settings: Any
     ) -> None:
-        check_least(neighbours=(neighbours, 1))
+        check_knn(neighbours, temperature)
         super().__init__(data, **settings)
         self.neighbours, self.temperature = neighbours, temperature
 
@@ -251,6 +259,8 @@ class RegressionProbe(Probe):
         targets: tuple[str, ...] = ("position", "velocity"),
         **settings: Any,
     ) -> None:
+        if not targets:
+            raise UserError("RegressionProbe: there are no targets: name one entry of a batch or more")
         super().__init__(data, **settings)
         self.targets = tuple(targets)
 
@@ -277,6 +287,8 @@ class AttentiveProbe(Probe):
         self, data: LightningDataModule, epochs: int = 30, lr: float = 1e-3, **settings: Any
     ) -> None:
         check_least(epochs=(epochs, 1))
+        if not 0 < lr < float("inf"):
+            raise UserError(f"AttentiveProbe: lr is {lr}: use one above 0")
         if settings.get("layer") is None:
             raise UserError("AttentiveProbe reads a layer's tokens: set layer")
         pooling = settings.get("pooling", "mean")

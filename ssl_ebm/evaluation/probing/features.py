@@ -17,12 +17,14 @@ from ssl_ebm.data.loading import READ_TIMEOUT, OrderedLoader, StreamData, collat
 from ssl_ebm.data.read_watch import read_limit
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.isolation import generator_for, isolated
+from ssl_ebm.evaluation.prediction import load_items
 from ssl_ebm.evaluation.probing.frozen import Frozen
-from ssl_ebm.evaluation.probing.results import Samples, of_one_length
+from ssl_ebm.evaluation.probing.results import Samples, check_labels, of_one_length
 from ssl_ebm.evaluation.records import first_clips
 from ssl_ebm.tasks.masked_text import MaskedText
 
 MOST_VALUES = 2**31  # that are held in memory at once
+NO_ITEMS = "probe: there are no items to probe"
 
 
 class RawInputs:
@@ -75,6 +77,23 @@ def ready(data: Any, task: Any) -> StreamData:
         documents.check_splits(backbone.trained_on)
     data.setup()
     return data
+
+
+def check_targets(
+    data: StreamData, targets: Sequence[str], task: Any, splits: Sequence[str] = ("train", "val")
+) -> None:
+    """Looks for the targets at the first item of each split, so that a training need not end to find out.
+
+    Raises:
+        UserError: no items, no such entry, a label that stands for no class.
+    """
+    for split in splits:
+        dataset = getattr(data, f"{split}_dataset")
+        plain = dataset.plain() if hasattr(dataset, "plain") else dataset
+        if not len(plain):
+            raise UserError(NO_ITEMS)
+        with isolated(task):
+            check_labels(_target(collate_of(plain)(load_items(plain, [0])), targets, task))
 
 
 def chosen_items(dataset: Any, count: int | None, seed: int) -> list[int]:
@@ -133,7 +152,7 @@ def extract(
     mine_of = {name: torch.cat(of_one_length(parts)) if parts else None for name, parts in found.items()}
     whole = mine_of if processes == 1 else _gathered(mine_of, processes)
     if whole["features"] is None or whole["target"] is None:
-        raise UserError("probe: there are no items to probe")
+        raise UserError(NO_ITEMS)
     return Samples(whole["features"], whole["target"], _groups(whole["clip"], whole["group"]), whole["seen"])
 
 

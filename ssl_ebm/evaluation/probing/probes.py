@@ -25,6 +25,12 @@ FEW = 1e-2  # penalty where there are too few items to choose it
 CHUNK = 1024  # test items whose distances are held at once
 
 
+def check_penalties(penalties: Sequence[float]) -> None:
+    """Raises UserError where there is none, or one that is not above 0."""
+    if not penalties or not all(0 < one < float("inf") for one in penalties):
+        raise UserError(f"penalties are {list(penalties)}: give one or more, all above 0")
+
+
 def linear_probe(train: Samples, test: Samples, penalties: Sequence[float] = PENALTIES) -> Classified:
     """Multinomial logistic regression on frozen features.
 
@@ -37,8 +43,9 @@ def linear_probe(train: Samples, test: Samples, penalties: Sequence[float] = PEN
         penalties: to choose from.
 
     Raises:
-        UserError: features or labels that cannot be probed.
+        UserError: features or labels that cannot be probed, penalties out of their range.
     """
+    check_penalties(penalties)
     classes = check_classes(train, test)
     x, unseen = standardise(train.features, test.features)
     best = choose_penalty(x, train.target, classes, penalties, groups=train.groups)
@@ -77,6 +84,14 @@ def choose_penalty(
     return max(scores, key=lambda penalty: scores[penalty])
 
 
+def check_knn(neighbours: int, temperature: float) -> None:
+    """Raises UserError where one of the two is out of its range; see `knn_probe`."""
+    if neighbours < 1 or not temperature > 0:
+        raise UserError(
+            f"knn: neighbours is {neighbours}, temperature {temperature}: use at least 1 and above 0"
+        )
+
+
 def knn_probe(train: Samples, test: Samples, neighbours: int = 20, temperature: float = 0.07) -> Classified:
     """The class with the most votes among the k training items of the largest cosine similarity s; each has
     exp(s / temperature) votes.
@@ -92,11 +107,8 @@ def knn_probe(train: Samples, test: Samples, neighbours: int = 20, temperature: 
     Source: Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (2018),
     section 3.4.
     """
+    check_knn(neighbours, temperature)
     classes = check_classes(train, test)
-    if neighbours < 1 or not temperature > 0:
-        raise UserError(
-            f"knn: neighbours is {neighbours}, temperature {temperature}: use at least 1 and above 0"
-        )
     known = torch.nn.functional.normalize(train.features, dim=1)
     votes = torch.nn.functional.one_hot(train.target, classes).to(known)
     predicted = []

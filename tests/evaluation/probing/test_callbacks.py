@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
@@ -378,17 +379,61 @@ def test_two_probes_of_one_name_are_refused(documents: Path, tmp_path: Path) -> 
         fit(tmp_path, made, [LinearProbe(pictures()), LinearProbe(digits())])
 
 
-def test_what_cannot_be_probed_is_known_before_the_training(documents: Path, tmp_path: Path) -> None:
-    made = kinds(documents)["pictures"]
-    unlabelled = LinearProbe(pictures())
-    unlabelled.targets = ("mood",)
-    for callback, message in (
-        (LinearProbe(pictures(), layer="nowhere"), "no layer 'nowhere'"),
-        (LinearProbe(LabelledDocuments(str(documents))), "model of text"),
-        (unlabelled, "no mood, only"),
+class Relabelled(FontDigits):
+    """Digits whose labels in one split are another number, or not there."""
+
+    def __init__(self, split: str, label: int | None) -> None:
+        super().__init__(16, 40, 20, 20)
+        self.split, self.label = split, label
+
+    def make_dataset(self, split: str) -> Any:
+        dataset: Any = super().make_dataset(split)
+        if split == self.split:
+            images = dataset.images
+            labels = None if self.label is None else np.full_like(images.labels, self.label)
+            dataset.images = replace(images, labels=labels)
+        return dataset
+
+
+class Steps(Callback):
+    """Counts the optimizer steps that were taken."""
+
+    taken = 0
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.taken = trainer.global_step
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: LinearProbe(pictures(), layer="nowhere"), "no layer 'nowhere'"),
+        (lambda folder: LinearProbe(LabelledDocuments(str(folder))), "model of text"),
+        (lambda _: RegressionProbe(pictures(), targets=("mood",)), "no mood, only"),
+        (lambda _: LinearProbe(Relabelled("train", None)), "no label, only image, index: put pictures"),
+        (lambda _: LinearProbe(Relabelled("val", -1)), "a label is -1, .* wrap the data in .*LabelledShare"),
+    ],
+)
+def test_what_cannot_be_probed_is_known_before_the_training(
+    make: Callable[[Path], Callback], message: str, documents: Path, tmp_path: Path
+) -> None:
+    steps = Steps()
+    with pytest.raises(UserError, match=message):
+        fit(tmp_path, kinds(documents)["pictures"], [make(documents), steps])
+    assert steps.taken == 0
+
+
+def test_settings_of_probes_are_checked_when_they_are_made() -> None:
+    for make, message in (
+        (lambda: LinearProbe(pictures(), penalties=()), r"penalties are \[\]: give one or more, all above 0"),
+        (lambda: LinearProbe(pictures(), penalties=(0.1, 0.0)), r"penalties are \[0.1, 0.0\]: give"),
+        (lambda: KNNProbe(pictures(), temperature=0.0), "temperature 0.0: use at least 1 and above 0"),
+        (lambda: KNNProbe(pictures(), neighbours=0), "neighbours is 0"),
+        (lambda: AttentiveProbe(pictures(), layer=BLOCK, lr=-1.0), "lr is -1.0: use one above 0"),
+        (lambda: RegressionProbe(pictures(), targets=()), "no targets: name one entry"),
     ):
         with pytest.raises(UserError, match=message):
-            fit(tmp_path, made, [callback])
+            make()
 
 
 def test_a_collapsed_representation_is_warned_of(tmp_path: Path, documents: Path) -> None:

@@ -223,6 +223,7 @@ def test_what_cannot_be_probed_is_named() -> None:
         (lambda: linear_probe(Samples(x[:, :2], y), good), "from one layer"),
         (lambda: knn_probe(Samples(x, x), good), "no classes"),
         (lambda: knn_probe(good, good, 0), "neighbours is 0"),
+        (lambda: linear_probe(good, good, ()), "give one or more"),
         (lambda: knn_probe(Samples(x, y - 1), good), "label is -1, .* wrap the data in .*LabelledShare"),
         (lambda: linear_probe(good, Samples(x, y - 1)), "label is -1"),
         (lambda: regression_probe(good, Samples(x, torch.ones(30, 1)), ["a"]), "same for all"),
