@@ -17,7 +17,7 @@ from ssl_ebm.data.loading import check_least, collate_of
 from ssl_ebm.evaluation.callbacks import validation_set
 from ssl_ebm.evaluation.isolation import isolated
 from ssl_ebm.evaluation.prediction import load_items
-from ssl_ebm.evaluation.probing.features import chosen_items, extract, ready
+from ssl_ebm.evaluation.probing.features import check_targets, chosen_items, extract, ready
 from ssl_ebm.evaluation.probing.frozen import Frozen
 from ssl_ebm.evaluation.probing.spread import alignment, deviation, lidar, rank_me, uniformity
 from ssl_ebm.tasks.features import Pooling
@@ -68,7 +68,7 @@ class OnlineProbe(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         Frozen(pl_module, self.layer, self.pooling)
-        ready(self.data, pl_module)
+        check_targets(ready(self.data, pl_module), ("label",), pl_module, splits=("train",))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._restored:

@@ -411,6 +411,8 @@ class Steps(Callback):
         (lambda folder: LinearProbe(LabelledDocuments(str(folder))), "model of text"),
         (lambda _: RegressionProbe(pictures(), targets=("mood",)), "no mood, only"),
         (lambda _: LinearProbe(Relabelled("train", None)), "no label, only image, index: put pictures"),
+        (lambda _: OnlineProbe(Relabelled("train", None), every_n_steps=2), "no label, only image, index"),
+        (lambda _: OnlineProbe(Relabelled("train", -1), every_n_steps=2), "a label is -1"),
         (lambda _: LinearProbe(Relabelled("val", -1)), "a label is -1, .* wrap the data in .*LabelledShare"),
     ],
 )
