@@ -386,6 +386,32 @@ def test_ctrl_c_keeps_the_last_checkpoint(config: Callable[..., str], tmp_path: 
     assert torch.load("runs/toy/checkpoints/last.ckpt", weights_only=True)["global_step"] >= 1
 
 
+def _at_the_end(fails: bool) -> dict[str, object]:
+    """Settings of a training with a callback of the user's."""
+    callback = {"class_path": "toy_task.AtTheEnd", "init_args": {"fails": fails}}
+    return {"trainer.callbacks": [callback]}
+
+
+def test_what_fails_when_training_ends_costs_no_weights(config: Callable[..., str]) -> None:
+    assert main(["fit", "--config", config(), "--run_dir", "runs/whole"]) == 0
+    with pytest.raises(OSError, match="nothing is there to measure"):
+        Run("fit", ["--config", config(_at_the_end(fails=True))]).execute()
+    assert same(weights("runs/whole/checkpoints/last.ckpt"), weights("runs/toy/checkpoints/last.ckpt"))
+
+
+@pytest.mark.parametrize("every", [3, 4])
+def test_weights_that_a_callback_sets_when_training_ends_are_saved(
+    every: int, config: Callable[..., str]
+) -> None:
+    """Also where the last step has its checkpoint already; the one before it is of an earlier step."""
+    settings = ["--config", config(_at_the_end(fails=False)), "--checkpoint_every", str(every)]
+    assert main(["fit", *settings]) == 0
+    assert all(bool((values == 7).all()) for values in weights("runs/toy/checkpoints/last.ckpt").values())
+    previous = torch.load("runs/toy/checkpoints/previous.ckpt", weights_only=True)
+    assert previous["global_step"] == every
+    assert not any(bool((values == 7).any()) for values in previous["state_dict"].values())
+
+
 def _wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
     while not path.exists():
         assert process.poll() is None, process.communicate()

@@ -46,6 +46,7 @@ from ssl_ebm.tasks.precision import bearable
 from ssl_ebm.tasks.saving import (
     LastCheckpoint,
     MakeRoom,
+    SaveFirst,
     WholeFileIO,
     aside_checkpoints,
     last_checkpoint,
@@ -283,9 +284,12 @@ class Run(LightningCLI):
             if SLURMEnvironment.detect():  # StopOnSignal queues the job again
                 kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:  # what the Trainer says of its settings
             raise UserError(str(error)) from error
+        if self.command == "fit":
+            trainer.callbacks.insert(0, SaveFirst(checkpoint))  # type: ignore[attr-defined]
+        return trainer
 
     # --- running ---
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
 from ssl_ebm.errors import UserError
@@ -204,6 +204,9 @@ class LastCheckpoint(Checkpoint):
     No checkpoint is chosen by a validation score: for a latent-variable model the loss of the z that was
     inferred from the true y says nothing about predictions.
 
+    When training ends, it is written once more where a callback of another package does something then: one
+    that averages weights puts them into the model only there.
+
     The checkpoint also says which class of task wrote it (entry ``task``) and what data it saw (`note_data`).
 
     Args:
@@ -233,6 +236,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
+        if not getattr(trainer, "fast_dev_run", False) and _others_end(trainer):
+            trainer.save_checkpoint(self.path, weights_only=False)
 
     def save(self, trainer: Trainer) -> None:
         """Writes the checkpoint of this step, unless it is there; all processes must call it."""
@@ -254,3 +259,30 @@ class LastCheckpoint(Checkpoint):
                 os.link(self.path, linked)
         except UserError:  # a file system without hard links: the last one is missing for a moment
             os.replace(self.path, previous)
+
+
+def _others_end(trainer: Trainer) -> bool:
+    """Whether a callback of another package, which may change weights, does something when training ends."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for one in callbacks:
+        ends = getattr(one.on_train_end, "__func__", one.on_train_end)
+        ours = str(getattr(ends, "__module__", "")).startswith("ssl_ebm.")
+        if ends is not Callback.on_train_end and not ours and not isinstance(one, Checkpoint | ProgressBar):
+            return True
+    return False
+
+
+class SaveFirst(Callback):
+    """Has the last checkpoint written when training ends, before other callbacks do what they do then: where
+    one of them fails, such as a probe, what was learnt is there. To be the first of a Trainer's callbacks;
+    Lightning runs a `Checkpoint` as one of the last.
+
+    Args:
+        checkpoint: what writes it.
+    """
+
+    def __init__(self, checkpoint: LastCheckpoint) -> None:
+        self.checkpoint = checkpoint
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.checkpoint.save(trainer)
