@@ -35,6 +35,7 @@ from ssl_ebm.tasks.secret_settings import shown_description
 
 KINDS = ("linear", "knn", "attentive", "regression")
 MAPPED = 2000  # test items on the map of the features
+RANKED = 2048  # training items whose effective rank is taken
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def probe(
             train, test, names = _samples(models[name], kind, found, plan)
             made = _fit(kind, train, test, names, plan)
             results[name][kind] = made.to_json()
-            results[name].setdefault("rank_me", rank_me(train.features.flatten(1)[:2048]))
+            if "rank_me" not in results[name]:  # items may be in the order of their classes
+                ranked = chosen_items(range(len(train)), RANKED, plan.seed)
+                results[name]["rank_me"] = rank_me(train.pooled()[ranked])
             if name == "trained" and isinstance(made, Classified) and seen is None:
                 mapped = chosen_items(range(len(test)), MAPPED, plan.seed)
                 seen = Seen(test.pooled()[mapped], test.target[mapped], made.confusion)

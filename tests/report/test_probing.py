@@ -19,6 +19,8 @@ from torch.utils.data import Dataset
 from ssl_ebm.cli import main
 from ssl_ebm.data import FontDigits
 from ssl_ebm.evaluation.probing.features import RawInputs
+from ssl_ebm.evaluation.probing.results import Classified, Samples
+from ssl_ebm.evaluation.statistics import Interval
 from ssl_ebm.report.probing_page import Seen, plane, render
 
 DIGITS = [
@@ -108,6 +110,23 @@ def test_text_and_its_word_counts() -> None:
     assert counted[0, 7] == pytest.approx(np.log(3))
     assert counted[0, 9] == pytest.approx(np.log(2))
     assert counted[0, :5].sum() == 0
+
+
+def test_the_effective_rank_is_that_of_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten classes one after another, each of a direction of its own: ten directions. Of tokens it is that of
+    the mean of those that are seen."""
+    turn = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)))[0]
+    label = torch.arange(10).repeat_interleave(300)
+    noise = torch.randn(3000, 3, 16, generator=torch.Generator().manual_seed(1))
+    tokens = 10 * turn[label][:, None] + 0.01 * noise
+    tokens[:, 2] = 99 * noise[:, 2]
+    seen = torch.tensor([True, True, False]).expand(3000, 3)
+    train, test = Samples(tokens, label, seen=seen), Samples(tokens[::30], label[::30], seen=seen[::30])
+    predicted = Classified(Interval(1.0, 1.0, 1.0), 0.1, torch.eye(10).long(), label[::30])
+    monkeypatch.setattr("ssl_ebm.report.probing._samples", lambda *_: (train, test, ["label"]))
+    monkeypatch.setattr("ssl_ebm.report.probing._fit", lambda *_: predicted)
+    found = probe("patches", *DIGITS, "--kind", "linear", "--no_baselines")
+    assert found["models"]["trained"]["rank_me"] == pytest.approx(10, abs=0.1)
 
 
 def test_large_inputs_are_averaged() -> None:
