@@ -165,9 +165,10 @@ def collect(task: DensityEstimation, data: StreamData, split: str, items: int) -
 
 
 def dataset_of(data: StreamData, split: str) -> Any:
-    """The dataset of "train" or "test"."""
+    """The dataset of "train" or "test", its items as they are: without augmentation."""
     data.setup({"train": "fit", "test": "test"}[split])
-    return getattr(data, f"{split}_dataset")
+    dataset = getattr(data, f"{split}_dataset")
+    return dataset.plain() if hasattr(dataset, "plain") else dataset
 
 
 def items_of(task: DensityEstimation, dataset: Any, places: Sequence[int]) -> Tensor:

@@ -127,6 +127,18 @@ def test_nearest_is_scikit_learns(flip: bool, monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_allclose(difference.numpy(), distance[:, 0] / 12, rtol=1e-5)
 
 
+def test_training_items_are_compared_as_they_are() -> None:
+    """A sample that is a training image has its distance 0, though trainings crop it."""
+    data, task = digits(crop=0.5), images_task()
+    data.setup("fit")
+    plain = data.train_dataset.plain()
+    images = torch.stack([plain[i]["image"] for i in range(60)])
+    assert torch.equal(collect(task, data, "train", 60), images)
+    found, difference = nearest(images[:20], task, data)
+    assert torch.equal(found, images[:20])
+    assert difference.tolist() == [0.0] * 20
+
+
 def test_nats_are_those_of_two_gaussians() -> None:
     """KL(N(0, s^2 I) | N(0, I)) = D / 2 (s^2 - 1 - log s^2) in two dimensions."""
     y = 0.6 * torch.randn(40_000, 2, generator=torch.Generator().manual_seed(0))
