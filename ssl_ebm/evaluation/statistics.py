@@ -142,6 +142,23 @@ def grouped_share_interval(right: ArrayLike, groups: ArrayLike) -> Interval:
     return share_interval(share * independent, independent, _t_quantile(count - 1))
 
 
+def seeds_share_interval(right: ArrayLike, groups: ArrayLike, bootstrap: Bootstrap) -> Interval:
+    """The share of right items over all seeds, with its 95 % interval: that of the bootstrap.
+
+    Where all are right, or none is, a bootstrap draws nothing else, and its interval would say that there is
+    no doubt: there it is that of `grouped_share_interval`, a group's items of all seeds in one group.
+
+    Args:
+        right: zeros and ones, (seeds, items).
+        groups: (items,), the group of each.
+        bootstrap: over these items.
+    """
+    ones = _double(right)
+    if 0 < ones.mean() < 1:
+        return bootstrap.mean(ones).interval()
+    return grouped_share_interval(ones.ravel(), np.tile(np.asarray(groups), len(ones)))
+
+
 def _tail(clips: int | None) -> float:
     """See `Estimate.interval`."""
     if clips is None or clips < 2:

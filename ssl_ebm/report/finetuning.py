@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.loggers import end_wandb
 from ssl_ebm.evaluation.probing.counted_words import Counted, counted_words
-from ssl_ebm.evaluation.statistics import Bootstrap, Interval, grouped_share_interval, paired_interval
+from ssl_ebm.evaluation.statistics import (
+    Bootstrap,
+    Interval,
+    grouped_share_interval,
+    paired_interval,
+    seeds_share_interval,
+)
 from ssl_ebm.files import make_folder, write_whole
 from ssl_ebm.report.data_arguments import data_description
 from ssl_ebm.report.entries import resolved, trained_settings
@@ -114,8 +120,9 @@ def finetune(
         "budget": asdict(budget),
         **tuned[0].shared,
         "accuracy": {split: figure.to_json() for split, figure in figures.items()},
-        "accuracy_unit": "share of the items (or clips), with a 95 % interval: Wilson's for one seed, else a "
-        "bootstrap over seeds and items (or recordings of clips)",
+        "accuracy_unit": "share of the items (or clips), with a 95 % interval: Wilson's for one seed, and "
+        "where all are right or none is; else a bootstrap over seeds and items (or "
+        "recordings of clips)",
         "tf_idf": beside,
         "runs": [one.record for one in tuned],
     }
@@ -130,7 +137,7 @@ def accuracy(votes: Sequence[Vote]) -> Interval:
     groups = units if first.group is None else first.group.numpy()
     if len(votes) == 1:
         return grouped_share_interval(first.right.numpy(), groups)
-    return Bootstrap(units, recordings=groups).mean(_right(votes)).interval()
+    return seeds_share_interval(_right(votes), groups, Bootstrap(units, recordings=groups))
 
 
 def gain(ours: Sequence[Vote], theirs: Sequence[Vote]) -> Interval:

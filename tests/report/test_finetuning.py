@@ -196,6 +196,19 @@ def test_accuracy_of_clips_is_over_their_recordings(seeds: int) -> None:
     assert recorded.high - recorded.low >= eight.high - eight.low - 1e-9 > 1.5 * (apart.high - apart.low)
 
 
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_of_all_right_or_none_there_is_the_doubt_of_one_seed(wrong: int) -> None:
+    """A bootstrap of equal items draws nothing else: its interval would be a point."""
+    unit, zeros = torch.arange(20), torch.zeros(20).long()
+    vote = Vote(unit, zeros, zeros + wrong)
+    three = accuracy([vote] * 3)
+    wilson = binomtest(20 * (1 - wrong), 20).proportion_ci(method="wilson")
+    assert three.value == 1 - wrong
+    assert (three.low, three.high) == pytest.approx((wilson.low, wilson.high), abs=0.02)
+    recorded = Vote(unit, zeros, zeros + wrong, unit // 5)  # four recordings
+    assert accuracy([recorded] * 3) == accuracy([recorded])
+
+
 def test_text_is_learnt_with_the_tokenizer_of_the_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     write_reviews(Path("reviews.jsonl"))
     data = ["--data", "ssl_ebm.data.LabelledDocuments", "--data.path", "reviews.jsonl"]

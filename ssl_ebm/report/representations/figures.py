@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_ebm.evaluation.statistics import Bootstrap, Estimate
+from ssl_ebm.evaluation.statistics import Bootstrap, Estimate, seeds_share_interval
 from ssl_ebm.report.representations.recipes import Recipe
 from ssl_ebm.report.representations.runs import Result
 
@@ -38,12 +38,14 @@ def figures_of(recipe: Recipe, seeds: Sequence[int], results: Results) -> dict[s
         for (stage, row, share, seed) in results
         if stage in STAGES and share is not None
     }
-    drawn = Bootstrap(np.arange(next(iter(right.values())).shape[1]))
+    items = np.arange(next(iter(right.values())).shape[1])
+    drawn = Bootstrap(items)
     known = {key: drawn.mean(values) for key, values in right.items()}
     accuracy: dict[str, Any] = {stage: {} for stage in STAGES}
     gains: dict[str, Any] = {"over_scratch": {}, "over_untrained": {}, "over_raw": {}}
     for (stage, row, share), estimate in known.items():
-        accuracy[stage].setdefault(row, {})[f"{share:g}"] = estimate.interval().to_json()
+        shown = seeds_share_interval(right[stage, row, share], items, drawn)
+        accuracy[stage].setdefault(row, {})[f"{share:g}"] = shown.to_json()
         if row in recipe.pretexts:
             against = {"tune": ["scratch"], "probe": ["untrained", "raw"]}[stage]
             for other in against:
@@ -116,7 +118,9 @@ def judge(described: Mapping[str, Any]) -> list[dict[str, Any]]:
             pretext = LABELS.get(row, row)
             for share in task["shares"][:-1]:
                 gain = task["gain"]["over_scratch"][row][f"{share:g}"]
-                bars.append(_bar(f"{name}, {share:.0%} of the labels: {pretext}, over scratch", gain, 0.0))
+                bars.append(
+                    _bar(f"{name}, {share:.0%} of the labels: {pretext}, over scratch", gain, 0.0)
+                )
             for target, figure in task["r2"].get(row, {}).items():
                 if target.startswith("velocity"):
                     what = f"{name}: R² of {target.replace('_', ' ')} by frozen features of {pretext}"

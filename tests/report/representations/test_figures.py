@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 from ssl_ebm.report.representations.figures import figures_of, judge
 from ssl_ebm.report.representations.page import finding, render
@@ -64,6 +64,16 @@ def test_a_paired_difference_is_narrower_than_two_figures() -> None:
     assert (low, high) == pytest.approx(tuple(oracle.confidence_interval), abs=0.006)
     _, first, last = found["accuracy"]["tune"]["least_squares"]["0.01"]
     assert high - low < 0.6 * (last - first)
+
+
+def test_of_all_right_there_is_some_doubt() -> None:
+    """With three seeds the interval is no point, and close to Wilson's of as many items."""
+    recipe = images("nowhere")
+    found = figures_of(recipe, (0, 1, 2), results(recipe, 1.0))
+    value, low, high = found["accuracy"]["tune"]["least_squares"]["0.01"]
+    wilson = binomtest(N, N).proportion_ci(method="wilson")
+    assert (value, high) == pytest.approx((1.0, 1.0))
+    assert low == pytest.approx(wilson.low, abs=2e-4)
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(0.3, "holds"), (0.0, "does not hold")])
