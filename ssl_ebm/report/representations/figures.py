@@ -119,7 +119,7 @@ def judge(described: Mapping[str, Any]) -> list[dict[str, Any]]:
             for share in task["shares"][:-1]:
                 gain = task["gain"]["over_scratch"][row][f"{share:g}"]
                 bars.append(
-                    _bar(f"{name}, {share:.0%} of the labels: {pretext}, over scratch", gain, 0.0)
+                    _bar(f"{name}, {100 * share:g} % of the labels: {pretext}, over scratch", gain, 0.0)
                 )
             for target, figure in task["r2"].get(row, {}).items():
                 if target.startswith("velocity"):
@@ -145,7 +145,7 @@ def _more_for_text(tasks: Mapping[str, Any]) -> list[dict[str, Any]]:
         (text, low, high), (image, low_image, high_image) = best["text"], best["images"]
         value = text - image
         below, above = np.hypot(text - low, high_image - image), np.hypot(high - text, image - low_image)
-        what = f"gain over scratch at {share:.0%} of the labels: text over images"
+        what = f"gain over scratch at {100 * share:g} % of the labels: text over images"
         bars.append(_bar(what, [value, value - float(below), value + float(above)], 0.0))
     return bars
 

@@ -46,7 +46,7 @@ class Job:
     @property
     def name(self) -> str:
         """For a person."""
-        labels = "" if self.share is None else f", {self.share:.0%} of the labels"
+        labels = "" if self.share is None else f", {100 * self.share:g} % of the labels"
         return f"{self.stage} {self.row}{labels}, seed {self.seed}"
 
 

@@ -66,7 +66,7 @@ def _task(name: str, task: Mapping[str, Any]) -> str:
     present: set[str] = {row for stage in PLOTS for row in task["accuracy"][stage]}
     rows = [row for row in LABELS if row in present] + [row for row in sorted(present) if row not in LABELS]
     headings = [""]
-    headings += [f"probe, {share:.0%}" for share in shares] + [f"fine-tuned, {share:.0%}" for share in shares]
+    headings += [f"{how}, {100 * share:g} %" for how in ("probe", "fine-tuned") for share in shares]
     cells = [
         (
             LABELS.get(row, row),
@@ -74,7 +74,7 @@ def _task(name: str, task: Mapping[str, Any]) -> str:
         )
         for row in rows
     ]
-    labels = ", ".join(f"{share:.0%} are {task['labels'][f'{share:g}']:,} labels" for share in shares)
+    labels = ", ".join(f"{100 * share:g} % are {task['labels'][f'{share:g}']:,} labels" for share in shares)
     epochs = ", ".join(f"{task['epochs'][f'{share:g}']:g}" for share in shares)
     most = max(fact["labels"] for key, fact in task["runs"].items() if key.startswith("probe/"))
     keys = [Series(LABELS.get(row, row), KINDS.get(row, "bank"), []) for row in rows]

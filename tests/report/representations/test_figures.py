@@ -1,5 +1,7 @@
 """Verdicts of the study from made-up items: paired, by intervals, and independent of the order of runs."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from scipy.stats import binomtest, bootstrap
 
 from ssl_ebm.report.representations.figures import figures_of, judge
+from ssl_ebm.report.representations.jobs import Job
 from ssl_ebm.report.representations.page import finding, render
 from ssl_ebm.report.representations.recipes import frames, images, text
 from ssl_ebm.report.representations.runs import Result
@@ -74,6 +77,22 @@ def test_of_all_right_there_is_some_doubt() -> None:
     wilson = binomtest(N, N).proportion_ci(method="wilson")
     assert (value, high) == pytest.approx((1.0, 1.0))
     assert low == pytest.approx(wilson.low, abs=2e-4)
+
+
+def test_shares_of_labels_are_not_rounded() -> None:
+    recipe = replace(images("nowhere"), shares=(0.005, 0.015, 1.0))
+    described: dict[str, Any] = {"tasks": {"images": figures_of(recipe, (0,), results(recipe, 0.3, (0,)))}}
+    described |= {"bars": judge(described), "seeds": [0], "seconds_of_all_runs": 5.0}
+    page = render(described | {"device": "a processor", "versions": {"torch": "2"}})
+    for words in (
+        "probe, 0.5 %",
+        "fine-tuned, 1.5 %",
+        "0.5 % are 10 labels",
+        "images, 1.5 % of the labels: ",
+    ):
+        assert words in page
+    job = Job("images", "tune", "scratch", 0.005, 0, 1, Path(), dict, lambda _: Result({}, 0.0))
+    assert job.name == "tune scratch, 0.5 % of the labels, seed 0"
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(0.3, "holds"), (0.0, "does not hold")])

@@ -171,7 +171,7 @@ def test_what_is_done_is_read(pictures: Recipe, tmp_path: Path, monkeypatch: pyt
     assert again["tasks"] == first["tasks"]
     other = replace(pictures, scratch=(pictures.scratch[0], replace(pictures.scratch[1], steps=7)))
     changed = representations([other], tmp_path, [0])
-    assert made == ["tune scratch, 100% of the labels, seed 0"]
+    assert made == ["tune scratch, 100 % of the labels, seed 0"]
     assert changed["tasks"]["images"]["accuracy"]["probe"] == first["tasks"]["images"]["accuracy"]["probe"]
     made.clear()
     representations([replace(other, pretraining=Training(5))], tmp_path, [0])
@@ -346,6 +346,6 @@ def test_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: 
 def test_a_task_is_named_in_its_errors(pictures: Recipe, tmp_path: Path) -> None:
     wrong = replace(pictures, layer=Layer("nowhere"))
     with pytest.raises(
-        UserError, match="images, probe untrained, 20% of the labels, seed 0: there is no layer"
+        UserError, match="images, probe untrained, 20 % of the labels, seed 0: there is no layer"
     ):
         representations([wrong], tmp_path, [0])
