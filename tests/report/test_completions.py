@@ -1,6 +1,7 @@
 """Inpainting from end to end at a tiny size: compare, inpaint, export."""
 
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from PIL import Image
 
 from ssl_ebm.cli import main
+from ssl_ebm.report.completions_page import render_completions
 from ssl_ebm.report.inpaint import read_picture
 from ssl_ebm.tasks import Inpainting, load_task
 from ssl_ebm.tasks.checkpoints import read_checkpoint
@@ -95,6 +97,22 @@ def test_compare_measures_models_controls_and_classical_methods(compared: Path) 
     assert "&lt;b onclick=x&gt;latent_ebm.yaml" in page
     drawn = list((compared / "latent_ebm" / "seed0" / "figures").glob("completions-step-*.png"))
     assert drawn
+
+
+def test_the_page_names_the_k_that_it_shows(compared: Path) -> None:
+    """Of fewer than 20 samples there is no best of 20."""
+    results = json.loads((compared / "results.json").read_text())
+    blocks = [
+        part["all"] for kind in ("models", "controls", "differences") for part in results[kind].values()
+    ]
+    for one in blocks:
+        for kind in ("psnr_best_of", "ssim_best_of"):
+            del one[kind]["20"]
+    results["differences"]["bank"]["all"]["psnr_best_of"]["5"] = [0.25, -1.0, 0.0]
+    page = render_completions(results | {"bars": []}, [])
+    headings = re.findall(r'<th scope="col">([^<]*best of[^<]*)</th>', page)
+    assert headings == ["best of 5, dB", "best of 5"]
+    assert "its best of 5 is 0.25 dB (-1.00 to 0.00) nearer" in page
 
 
 def a_picture(folder: Path, size: tuple[int, int] = (40, 30)) -> tuple[Path, Path]:
