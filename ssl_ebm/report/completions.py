@@ -133,7 +133,16 @@ def draw_completions(
     device: torch.device | str,
     seed: int = 0,
 ) -> list[CompletedPicture]:
-    """The first test pictures that were measured: masked, completed by every model, and as they are."""
+    """A few of the test pictures that were measured, spread evenly over them: masked, completed by least
+    squares and by samples of the EBM (networks of the first seed), and as they are.
+
+    Args:
+        models: those that were measured.
+        dataset: the test pictures.
+        assessment: which of them were measured.
+        device: to compute on.
+        seed: of the masks, which are not those of the figures, and of the samples.
+    """
     indices = evenly(SHOWN, len(assessment.indices))
     chosen = [assessment.indices[i] for i in indices]
     truth = _images(dataset, chosen)

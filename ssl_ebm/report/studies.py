@@ -113,7 +113,7 @@ class CompletionStudy:
     ) -> Measured:
         """Measures trained models on the test split, and draws some of it."""
         found = assess_completions(models, data, protocol, seeds, device, progress)
-        rows = draw_completions(models, data.test_dataset, found, device)
+        rows = draw_completions(models, data.test_dataset, found, device, protocol.seed)
         how = {
             "noise_standard_deviation": dict(zip(map(str, seeds), found.noise, strict=True)),
             "interval": "95 %, bootstrap over test pictures and training seeds",

@@ -4,6 +4,7 @@ import json
 import re
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ import yaml
 from PIL import Image
 
 from ssl_ebm.cli import main
+from ssl_ebm.report.assessment import Protocol
 from ssl_ebm.report.completions_page import render_completions
 from ssl_ebm.report.inpaint import read_picture
+from ssl_ebm.report.studies import CompletionStudy
 from ssl_ebm.tasks import Inpainting, load_task
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 from ssl_ebm.tasks.saving import last_checkpoint
@@ -113,6 +116,21 @@ def test_the_page_names_the_k_that_it_shows(compared: Path) -> None:
     headings = re.findall(r'<th scope="col">([^<]*best of[^<]*)</th>', page)
     assert headings == ["best of 5, dB", "best of 5"]
     assert "its best of 5 is 0.25 dB (-1.00 to 0.00) nearer" in page
+
+
+def test_pictures_are_drawn_with_the_seed_of_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def draw(models: Any, dataset: Any, found: Any, device: Any, seed: int = 0) -> list[Any]:
+        seeds.append(seed)
+        return []
+
+    found = SimpleNamespace(noise=[], figures={}, evaluated={}, classical="")
+    monkeypatch.setattr("ssl_ebm.report.studies.assess_completions", lambda *_: found)
+    monkeypatch.setattr("ssl_ebm.report.studies.draw_completions", draw)
+    data, device = SimpleNamespace(test_dataset=None), torch.device("cpu")
+    CompletionStudy().measure({}, data, Protocol(seed=7), [], device, lambda *_: None)
+    assert seeds == [7]
 
 
 def a_picture(folder: Path, size: tuple[int, int] = (40, 30)) -> tuple[Path, Path]:
