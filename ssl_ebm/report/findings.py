@@ -152,7 +152,8 @@ def caveats(results: Results) -> list[str]:
         "taken. The mean of decibels clip by clip differs by many dB where some samples are nearly exact.",
         f"Figures are over {everything['items']} items of {clips_in_words(everything)}, {uncertain} "
         f"with an uncertain future (according to {results['uncertain_by']}), {everything['K']} samples "
-        "each. Best of K is the mean over all subsets of K of these.",
+        "each. Best of K is the mean over all subsets of K of these"
+        + (", of the ensemble over K in a row." if "ensemble" in results["controls"] else "."),
         f"Intervals (95 %) come from a bootstrap over {resampled(everything)} and training seeds. "
         + (
             "With one seed they say nothing about other trainings."

@@ -35,7 +35,7 @@ NAMED = 3  # failed expectations at the top of the page; the rest is in the tabl
 def render(results: Results, clips: Sequence[Row]) -> str:
     """The whole page."""
     sections = [
-        next_frames(clips),
+        next_frames(results, clips),
         best_of(results),
         sharpness(results),
         distribution(results),

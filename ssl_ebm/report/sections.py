@@ -63,8 +63,10 @@ def _tiles(row: Row) -> str:
     return f'<h3>{escape(row.title)}</h3><div class="tiles">{tiles}</div>'
 
 
-def next_frames(clips: Sequence[Row]) -> str:
+def next_frames(results: Results, clips: Sequence[Row]) -> str:
     """What came, and what the models say."""
+    by = results["uncertain_by"]
+    order = f"those with an uncertain future (according to {by}) before others" if by else "of the test split"
     rows = [row for row in clips if not row.rollout]
     return section(
         "The next frame",
@@ -73,8 +75,8 @@ def next_frames(clips: Sequence[Row]) -> str:
         "the one that really came, the average of all that could have come where it is known (exact mean), "
         "the single prediction of least squares, and samples of the EBM, each with a latent z drawn from "
         "the context alone. Least squares blurs where several futures are possible; a good sample is sharp "
-        "and one of them, though not always the one that came. Clips and samples are the first ones, not "
-        "chosen by their looks.",
+        "and one of them, though not always the one that came. Clips and samples are not chosen by their "
+        f"looks: samples are the first ones, and so are clips, {order}.",
     )
 
 

@@ -72,6 +72,14 @@ def test_caveats_tell_seeds_and_controls(make_results: Make) -> None:
     assert "With 3 seeds the spread between trainings is underestimated" in three
 
 
+@pytest.mark.parametrize(
+    ("seeds", "words"), [(3, "subsets of K of these, of the ensemble over K in a row."), (1, "K of these.")]
+)
+def test_the_best_of_k_of_an_ensemble_is_of_k_in_a_row(make_results: Make, seeds: int, words: str) -> None:
+    [said] = [one for one in caveats(make_results(seeds=seeds)) if "Best of K is the mean" in one]
+    assert said.endswith(words)
+
+
 def test_an_ignored_latent_is_named(make_results: Make) -> None:
     results = make_results()
     ours = results["models"]["latent_ebm"]["uncertain"]

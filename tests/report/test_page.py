@@ -127,6 +127,13 @@ def test_a_failed_expectation_is_said_at_the_top(make_results: Make, rows: list[
     assert "Expectations that do not hold: the <thing>" in page
 
 
+def test_where_clips_come_from_is_said(make_results: Make, rows: list[Row]) -> None:
+    """Those of `draw_clips`: uncertain ones first, whatever says which these are."""
+    page = text_of(render(make_results(), rows))
+    assert "those with an uncertain future (according to the data) before others" in page
+    assert "according to the 25% of clips whose" in text_of(render(make_results(known=False), rows))
+
+
 def test_dark_pages_have_their_own_colours(make_results: Make, rows: list[Row]) -> None:
     page = render(make_results(), rows)
     used = set(re.findall(r"var\((--[\w-]+)\)", page))
