@@ -1,10 +1,12 @@
 """What a comparison is expected to show, and whether it did: set before looking, and reported either way."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Results = Mapping[str, Any]
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 
 
 @dataclass(frozen=True)
@@ -15,12 +17,15 @@ class Bar:
         what: of which figure, in words.
         value: the figure, of a results dictionary; None where it does not exist.
         low, high: it must lie between them.
+        paired: the figure as a paired difference [value, low, high], by whose 95 % interval a limit of 0 is
+            judged; None, or where there is no interval: by the value.
     """
 
     what: str
     value: Callable[[Results], float | None]
     low: float = float("-inf")
     high: float = float("inf")
+    paired: Callable[[Results], Sequence[Any] | None] | None = None
 
     @property
     def wanted(self) -> str:
@@ -88,6 +93,22 @@ def _over(control: str, kind: str = "psnr_best_of") -> Callable[[Results], float
     return value
 
 
+def _paired(control: str, kind: str = "psnr_best_of") -> Callable[[Results], Sequence[Any] | None]:
+    """The same with its interval."""
+
+    def difference(results: Results) -> Sequence[Any] | None:
+        curves = (results["differences"].get(control) or {}).get(judged_part(results)) or {}
+        found: Sequence[Any] | None = (curves.get(kind) or {}).get("20")
+        return found
+
+    return difference
+
+
+def _beyond_chance(what: str, control: str, kind: str = "psnr_best_of") -> Bar:
+    """That the best of 20 of the latent model is better than that of a control."""
+    return Bar(what, _over(control, kind), 0.0, paired=_paired(control, kind))
+
+
 def _bound(results: Results, key: str) -> float | None:
     exact = ((results["bounds"] or {}).get("uncertain") or {}).get("posterior_mean") or {}
     return first(exact.get(key))
@@ -142,9 +163,9 @@ LARGE_WORLD = (
     Bar("the same at the end of the roll-out", _sharp_to_the_end, 0.85),
 )
 UNKNOWN_WORLD = (
-    Bar("EBM's best of 20 over least squares, PSNR in dB", _over("least_squares"), 0.0),
-    Bar("EBM's best of 20 over least squares, SSIM", _over("least_squares", "ssim_best_of"), 0.0),
-    Bar("EBM's best of 20 over that of sharpened least squares, PSNR in dB", _over("sharpened"), 0.0),
+    _beyond_chance("EBM's best of 20 over least squares, PSNR in dB", "least_squares"),
+    _beyond_chance("EBM's best of 20 over least squares, SSIM", "least_squares", "ssim_best_of"),
+    _beyond_chance("EBM's best of 20 over that of sharpened least squares, PSNR in dB", "sharpened"),
     Bar("how much closer to 1 the EBM's gradient-energy ratio is", _closer_to_one, 0.0),
 )
 
@@ -176,14 +197,29 @@ def expectations(results: Results) -> tuple[Bar, ...]:
 
 
 def judge(results: Results) -> list[dict[str, Any]]:
-    """``{"what", "value", "wanted", "holds"}`` for each; on the clips of `judged_part`.
+    """``{"what", "value", "wanted", "interval", "verdict"}`` for each; on the clips of `judged_part`.
 
-    An expectation whose figure does not exist (an ensemble of one network) is left out.
+    `verdict` is "holds" or "does not hold". Where it is judged by an ``interval`` [low, high], of which all
+    must be above 0 to hold and nothing is not to, it is "undecided" between; else ``interval`` is null. An
+    expectation whose figure does not exist (an ensemble of one network) is left out.
     """
     rows = []
     for bar in expectations(results):
         value = bar.value(results)
-        if value is not None:
-            holds = bar.low < value if bar.low == 0 else bar.low <= value <= bar.high
-            rows.append({"what": bar.what, "value": value, "wanted": bar.wanted, "holds": holds})
+        if value is None:
+            continue
+        paired = bar.paired(results) if bar.paired is not None else None
+        interval = list(paired[1:]) if paired and None not in paired else None
+        low, high = interval or (value, value)
+        if bar.low == 0:
+            verdict = HOLDS if low > 0 else FAILS if high <= 0 else UNDECIDED
+        else:
+            verdict = HOLDS if bar.low <= value <= bar.high else FAILS
+        row = {"what": bar.what, "value": value, "wanted": bar.wanted, "interval": interval}
+        rows.append(row | {"verdict": verdict})
     return rows
+
+
+def with_verdict(results: Results, verdict: str) -> list[Mapping[str, Any]]:
+    """The expectations of ``results["bars"]`` with this verdict."""
+    return [row for row in results["bars"] if row["verdict"] == verdict]

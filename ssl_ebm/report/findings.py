@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_ebm.report.bars import block, clips_in_words, first, judged_part, resampled
+from ssl_ebm.report.bars import (
+    FAILS,
+    UNDECIDED,
+    block,
+    clips_in_words,
+    first,
+    judged_part,
+    resampled,
+    with_verdict,
+)
 from ssl_ebm.report.sections import LABELS
 from ssl_ebm.report.tables import interval, value
 
@@ -189,7 +198,10 @@ def caveats(results: Results) -> list[str]:
     )
     if any(row["steps_per_second"] for row in results["models"].values()):
         said.append("Steps per second were measured while several trainings shared the machine.")
-    failed = [row["what"] for row in results["bars"] if not row["holds"]]
-    if failed:
-        said.append(f"Expectations that do not hold: {'; '.join(failed)}.")
+    for verdict, words in (
+        (FAILS, "do not hold"),
+        (UNDECIDED, "are undecided, for 0 lies within their interval"),
+    ):
+        if rows := with_verdict(results, verdict):
+            said.append(f"Expectations that {words}: {'; '.join(row['what'] for row in rows)}.")
     return said

@@ -11,7 +11,7 @@ import yaml
 
 from ssl_ebm.progress import clock
 from ssl_ebm.report.animation import Row
-from ssl_ebm.report.bars import block, judged_part
+from ssl_ebm.report.bars import FAILS, UNDECIDED, block, judged_part, with_verdict
 from ssl_ebm.report.document import document
 from ssl_ebm.report.findings import caveats, finding, single_guess
 from ssl_ebm.report.sections import (
@@ -25,7 +25,7 @@ from ssl_ebm.report.sections import (
     section,
     sharpness,
 )
-from ssl_ebm.report.tables import FAILS, HOLDS, interval, table, tiles, value
+from ssl_ebm.report.tables import VERDICTS, cell, interval, table, tiles, value
 
 Results = Mapping[str, Any]
 
@@ -61,18 +61,32 @@ def render(results: Results, clips: Sequence[Row]) -> str:
 
 
 def verdict(results: Results) -> str:
-    """Whether all expectations hold, and which do not."""
-    failed = [row for row in results["bars"] if not row["holds"]]
+    """Whether all expectations hold, and which do not, or may not."""
+    failed, undecided = with_verdict(results, FAILS), with_verdict(results, UNDECIDED)
     count = len(results["bars"])
-    if not failed:
+    if not failed and not undecided:
         held = f'<span class="good">All {count} expectations set beforehand hold</span>'
         return f'<p>{held} (<a href="#expected">the list</a>).</p>'
-    names = "; ".join(f"{row['what']}: {row['value']:.3g}, wanted {row['wanted']}" for row in failed[:NAMED])
-    more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+    if failed:
+        said = f'<span class="bad">{len(failed)} of {count} expectations set beforehand do not hold</span>'
+        said += f", {len(undecided)} more undecided" if undecided else ""
+    else:
+        said = f"{len(undecided)} of {count} expectations set beforehand are undecided, the others hold"
+    named = [*failed, *undecided]
+    names = "; ".join(f"{row['what']}: {_measured(row)}, wanted {row['wanted']}" for row in named[:NAMED])
+    more = f"; and {len(named) - NAMED} more" if len(named) > NAMED else ""
     return (
-        f'<p><span class="bad">{len(failed)} of {count} expectations set beforehand do not hold</span> '
-        f'(<a href="#expected">all of them</a>, <a href="#caveats">why</a>): {escape(names + more)}.</p>'
+        f'<p>{said} (<a href="#expected">all of them</a>, <a href="#caveats">why</a>): '
+        f"{escape(names + more)}.</p>"
     )
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    """The figure of an expectation, and the interval that it is judged by."""
+    if not row["interval"]:
+        return f"{row['value']:.3g}"
+    low, high = row["interval"]
+    return f"{row['value']:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _facts(results: Results) -> str:
@@ -100,7 +114,9 @@ def _expectations(results: Results) -> str:
     return section(
         "What was expected",
         expected(results, f"on {clips}"),
-        "These limits were set before the models were trained. A line that does not hold is a result, too.",
+        "These limits were set before the models were trained. A line that does not hold is a result, too. "
+        "One with a 95 % interval is judged by it: it holds where all of it is above 0, and is undecided "
+        "where 0 lies within.",
         "expected",
     )
 
@@ -111,9 +127,9 @@ def expected(results: Results, where: str) -> str:
         (
             row["what"],
             [
-                f"{row['value']:.3f}",
+                cell([row["value"], *(row["interval"] or ())], 3),
                 f'<span class="short">{escape(row["wanted"])}</span>',
-                HOLDS if row["holds"] else FAILS,
+                VERDICTS[row["verdict"]],
             ],
         )
         for row in results["bars"]

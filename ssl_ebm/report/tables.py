@@ -7,6 +7,7 @@ from typing import Any
 DASH = "–"
 HOLDS = '<span class="short good">holds</span>'
 FAILS = '<span class="short bad">does not hold</span>'
+VERDICTS = {"holds": HOLDS, "does not hold": FAILS, "undecided": '<span class="short soft">undecided</span>'}
 
 
 def value(figure: Any, digits: int = 2) -> str:

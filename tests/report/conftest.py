@@ -21,6 +21,13 @@ def figures(numbers: Iterator[int], low: float, step: float = 0.0137) -> Callabl
     return one
 
 
+def bar(
+    what: str, value: float, wanted: str, verdict: str, interval: list[float] | None = None
+) -> dict[str, Any]:
+    """An expectation as `judge` writes it."""
+    return {"what": what, "value": value, "wanted": wanted, "interval": interval, "verdict": verdict}
+
+
 @pytest.fixture
 def make_results() -> Callable[..., dict[str, Any]]:
     def make(known: bool = True, seeds: int = 3) -> dict[str, Any]:
@@ -106,7 +113,7 @@ def make_results() -> Callable[..., dict[str, Any]]:
             "protocol": {"beta": 1.0},
             "configs": {name: {"file": f"{name}.yaml", "settings": {"model": name}} for name in models},
             "versions": {"python": "3.12"},
-            "bars": [{"what": "a thing", "value": 0.5, "wanted": "at least 0.25", "holds": True}],
+            "bars": [bar("a thing", 0.5, "at least 0.25", "holds")],
         }
 
     return make

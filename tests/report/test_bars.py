@@ -29,7 +29,7 @@ def good(make_results: Make) -> dict[str, Any]:
 
 
 def failed(results: dict[str, Any]) -> list[str]:
-    return [row["what"] for row in judge(results) if not row["holds"]]
+    return [row["what"] for row in judge(results) if row["verdict"] != "holds"]
 
 
 def test_all_hold(good: dict[str, Any]) -> None:
@@ -68,13 +68,31 @@ def test_each_can_fail(
 
 def test_real_clips_ask_for_less(make_results: Make) -> None:
     results = make_results(known=False)
+    results["differences"] = {}  # as of one item: no interval
     ours, mean = (results["models"][name]["all"] for name in ("latent_ebm", "least_squares"))
     ours["psnr_best_of"]["20"], mean["psnr_best_of"]["20"] = [20.0, 0, 0], [20.0, 0, 0]
     ours["ssim_best_of"]["20"], mean["ssim_best_of"]["20"] = [0.9, 0, 0], [0.8, 0, 0]
     ours["gradient_energy_ratio"], mean["gradient_energy_ratio"] = [1.2, 0, 0], [0.7, 0, 0]
     rows = judge(results)
-    assert [row["holds"] for row in rows] == [False, True, True]  # equal is not better
+    verdicts = [row["verdict"] for row in rows]
+    assert verdicts == ["does not hold", "holds", "holds"]  # equal is not better
+    assert {row["interval"] for row in rows} == {None}
     assert rows[2]["value"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.01, 0.4, "holds"), (0.0, 0.4, "undecided"), (-0.3, 0.4, "undecided"), (-0.3, -0.1, "does not hold")],
+)
+def test_a_limit_of_nothing_is_judged_by_the_paired_interval(
+    make_results: Make, low: float, high: float, verdict: str
+) -> None:
+    results = make_results(known=False)
+    gain = results["differences"]["least_squares"]["all"]
+    gain["psnr_best_of"]["20"] = gain["ssim_best_of"]["20"] = [0.05, low, high]
+    rows = judge(results)[:2]
+    assert [row["verdict"] for row in rows] == [verdict] * 2
+    assert [row["interval"] for row in rows] == [[low, high]] * 2
 
 
 def test_a_control_that_does_not_exist_is_not_judged(good: dict[str, Any]) -> None:

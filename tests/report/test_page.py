@@ -120,11 +120,27 @@ def test_charts_are_well_formed(make_results: Make, rows: list[Row]) -> None:
 def test_a_failed_expectation_is_said_at_the_top(make_results: Make, rows: list[Row]) -> None:
     results = make_results()
     assert "All 1 expectations set beforehand hold" in render(results, rows)
-    results["bars"].append({"what": "the <thing>", "value": 0.125, "wanted": "at least 0.9", "holds": False})
+    failed = {"what": "the <thing>", "value": 0.125, "wanted": "at least 0.9"}
+    results["bars"].append(failed | {"interval": None, "verdict": "does not hold"})
     page = text_of(render(results, rows))
     assert "1 of 2 expectations set beforehand do not hold" in page
     assert "the <thing>: 0.125, wanted at least 0.9" in page
     assert "Expectations that do not hold: the <thing>" in page
+
+
+def test_an_expectation_that_may_be_chance_is_undecided(make_results: Make, rows: list[Row]) -> None:
+    results = make_results()
+    unsure = {"what": "a gain", "value": 0.05, "wanted": "above 0", "interval": [-0.3, 0.4]}
+    results["bars"].append(unsure | {"verdict": "undecided"})
+    page = text_of(render(results, rows))
+    assert "1 of 2 expectations set beforehand are undecided, the others hold" in page
+    assert "a gain: 0.05 (-0.3 to 0.4), wanted above 0" in page
+    assert "Expectations that are undecided, for 0 lies within their interval: a gain." in page
+    assert "do not hold" not in page
+    results["bars"].append(unsure | {"verdict": "does not hold"})
+    page = text_of(render(results, rows))
+    assert "1 of 3 expectations set beforehand do not hold" in page
+    assert ", 1 more undecided" in page
 
 
 def test_where_clips_come_from_is_said(make_results: Make, rows: list[Row]) -> None:

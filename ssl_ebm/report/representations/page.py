@@ -15,9 +15,7 @@ from ssl_ebm.report.document import document
 from ssl_ebm.report.representations.figures import LABELS
 from ssl_ebm.report.representations.plot import KINDS, PLOTS, curve
 from ssl_ebm.report.sections import section
-from ssl_ebm.report.tables import DASH, FAILS, HOLDS, cell, table
-
-VERDICTS = {"holds": HOLDS, "does not hold": FAILS, "undecided": '<span class="short soft">undecided</span>'}
+from ssl_ebm.report.tables import DASH, VERDICTS, cell, table
 
 
 def render(described: Mapping[str, Any]) -> str:
