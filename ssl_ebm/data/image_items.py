@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from ssl_ebm.data.augmentation import BOX, MIRRORED, Augmentation, augment
 from ssl_ebm.data.broken_files import BrokenFiles
 from ssl_ebm.data.picture_files import PictureFiles
+from ssl_ebm.data.shards.folder import StoredGroups
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Pixels:
         images: (N, C, H, W) uint8.
         labels: (N,) int64, or None.
         names: (N,) of their files, relative to the folder; None: they come from no files of their own.
+        groups: (N,) int64, a number that the images of one group share; None: no groups are known.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None = None
     names: NDArray[np.bytes_] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,6 +55,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         image: (C, H, W) float32 in [0, 1].
         index: int64, number of the image in its split.
         label: int64, where there are classes; -1 for an image without one.
+        group: int64, a number that the images of one group share, where groups are known.
         crop_box: (4,) int64 and mirrored: bool, what is still to be done, by `augment` on the device.
 
     Args:
@@ -65,6 +69,11 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def groups(self) -> NDArray[np.int64] | StoredGroups | None:
+        """The number of each image's group; None: no groups are known."""
+        return self.images.groups
 
     def plain(self) -> ImageDataset:
         """The same images as they are, for probes and nearest neighbours."""
@@ -102,6 +111,8 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         columns |= {"image": torch.from_numpy(images).float().div_(255), "index": torch.from_numpy(index)}
         if self.images.labels is not None:
             columns["label"] = torch.from_numpy(self.images.labels[index])
+        if self.groups is not None:
+            columns["group"] = torch.tensor([int(self.groups[int(i)]) for i in index])
         if drawn is not None and drawn.where == "workers":
             columns = augment(columns)
         return [{name: values[i] for name, values in columns.items()} for i in range(len(place))]

@@ -31,13 +31,16 @@ from ssl_ebm.data.picture_files import (
     stop_at,
 )
 from ssl_ebm.data.shards.drawing import rows_of_splits
-from ssl_ebm.data.shards.folder import ShardFolder, StoredLabels, open_shards
+from ssl_ebm.data.shards.folder import ShardFolder, StoredGroups, StoredLabels, open_shards
 from ssl_ebm.data.shards.tables import Rows
+from ssl_ebm.data.splits import group_numbers
 from ssl_ebm.errors import UserError
 
 
 class ImageData(StreamData):
     """Batches {"image": (B, C, H, W) float32 in [0, 1], "index": (B,) int64, "label": (B,) int64}.
+
+    Where groups of images are known, "group": (B,) int64, a number that those of one group share.
 
     Attributes:
         classes: names of the classes, there after `setup`; empty where there are none.
@@ -224,8 +227,8 @@ class ImageFolder(ImageData):
     Or of shards that `ssl-ebm shard` has made of such a folder: batches are the same, to the bit.
 
     With `train`, `val` and `test` folders, or split by a seeded draw; `images.csv` may give a `group` and a
-    `label` for a `path` (see `find_files`). Pictures are turned upright, 16 bits become 8, and what is
-    transparent shows a white ground.
+    `label` for a `path` (see `find_files`): a group is on one side, and intervals take its pictures for one.
+    Pictures are turned upright, 16 bits become 8, and what is transparent shows a white ground.
 
     Args:
         folder: of the pictures.
@@ -308,17 +311,19 @@ class ImageFolder(ImageData):
             return self._decoded([one for one in self._listings() if one.split == split], split)
         files: Files
         labels: NDArray[np.int64] | StoredLabels | None
+        groups: NDArray[np.int64] | StoredGroups | None
         if self._shards is not None:
             self.classes = self._shards.manifest.classes
             if self._rows is None:
                 self._rows = rows_of_splits(self._shards, *self.fractions, seed=self.seed)
             rows = self._rows[split]
             files, labels = FilesOfShards(self._shards, rows), self._shards.labels(rows)
+            groups = self._shards.groups_of(rows)
         else:
             found = [one for one in self._listings() if one.split == split]
             files = FilesOfFolder(self.folder, _names(found))
-            labels = self._labels(found)
-        return PictureFiles(files, labels, self.size, self.grayscale, self.on_broken, self.max_broken)
+            labels, groups = self._labels(found), self._groups(found)
+        return PictureFiles(files, labels, self.size, self.grayscale, self.on_broken, self.max_broken, groups)
 
     def _decoded(self, found: list[Listing], split: str) -> Pixels:
         shape = (1 if self.grayscale else 3, *self.size)
@@ -336,12 +341,19 @@ class ImageFolder(ImageData):
             self._skipped += broken
         places = [place for place, one in enumerate(wrong) if one is None]
         kept = [found[place] for place in places]
-        return Pixels(images[places] if broken else images, self._labels(kept), _names(kept))
+        pixels = images[places] if broken else images
+        return Pixels(pixels, self._labels(kept), _names(kept), self._groups(kept))
 
     def _labels(self, found: list[Listing]) -> NDArray[np.int64] | None:
         number = {name: label for label, name in enumerate(self.classes)}
         labels = [number[one.label] for one in found if one.label is not None]
         return np.array(labels, np.int64) if labels else None
+
+    def _groups(self, found: list[Listing]) -> NDArray[np.int64] | None:
+        """None where no picture of any split has a group but itself."""
+        if all(one.group == one.name for one in self._listings()):
+            return None
+        return np.array(group_numbers(os.fsencode(one.group) for one in found), np.int64)
 
     def _attempt(self, listing: Listing, image: NDArray[np.uint8]) -> str | None:
         """Writes the picture into `image` (C, H, W), or says what is wrong with it."""

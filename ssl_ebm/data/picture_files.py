@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ssl_ebm.data.augmentation import Augmentation
 from ssl_ebm.data.broken_files import BrokenFiles
 from ssl_ebm.data.file_lists import Files, Name
-from ssl_ebm.data.shards.folder import StoredLabels
+from ssl_ebm.data.shards.folder import StoredGroups, StoredLabels
 from ssl_ebm.data.shards.stored import StoredFile
 from ssl_ebm.errors import UserError, in_one_line
 
@@ -144,6 +144,7 @@ class PictureFiles:
         grayscale: one channel instead of three.
         on_broken: "skip" and replace a broken file, with a warning for each file, or "stop".
         max_broken: largest share of the files, in (0, 1], that may be broken.
+        groups: (N,) a number that the pictures of one group share, or None.
         found: which of them were found broken so far, by this process and by its workers.
     """
 
@@ -153,6 +154,7 @@ class PictureFiles:
     grayscale: bool
     on_broken: Literal["skip", "stop"]
     max_broken: float = 1.0
+    groups: NDArray[np.int64] | StoredGroups | None = None
     found: BrokenFiles = field(init=False)
 
     def __post_init__(self) -> None:

@@ -67,6 +67,7 @@ class CompletionEvaluation:
         models: by name.
         hidden: pixel values in the hole, (N,).
         gradient: gradient energy of the true pictures in the hole, (N,).
+        groups: a number that pictures of one group share, (N,); None: each stands alone.
         samples, best_of, seed, model_seeds, split: as in `evaluate_completions`.
     """
 
@@ -78,6 +79,7 @@ class CompletionEvaluation:
     seed: int
     model_seeds: tuple[int, ...]
     split: str
+    groups: NDArray[np.int64] | None = None
 
 
 def evaluate_completions(
@@ -99,7 +101,7 @@ def evaluate_completions(
 
     Args:
         models: name -> one network for each training seed (any number M; a control may have one).
-        dataset: items with `image` (C, H, W) in [0, 1].
+        dataset: items with `image` (C, H, W) in [0, 1], and `group` where that is known.
         mask: what is hidden; drawn from `seed` and the place among the pictures, the same for all models.
         indices: of the pictures; all if None.
         model_seeds: to be kept with the figures.
@@ -123,10 +125,13 @@ def evaluate_completions(
             model.to(device)
     records = {name: CompletionRecord.empty(len(m), len(order), samples) for name, m in models.items()}
     hidden, gradient = np.zeros(len(order)), np.zeros(len(order))
+    groups: list[int] = []
     batches = np.array_split(np.arange(len(order)), -(-len(order) // batch_size))
     with isolated(*everyone):
         for number, rows in enumerate(batches):
-            y = torch.stack([item["image"] for item in load_items(dataset, order[rows].tolist())]).to(device)
+            items = load_items(dataset, order[rows].tolist())
+            y = torch.stack([item["image"] for item in items]).to(device)
+            groups += [int(item["group"]) for item in items if "group" in item]
             size = (y.shape[2], y.shape[3])
             hole = mask.draw(len(y), size, generator_for(seed, _MASKS, number)).to(device)
             x = occlude(y, hole)
@@ -142,7 +147,10 @@ def evaluate_completions(
                         _rate(records[name], m, rows, model, x, {"real": y, "swapped": other})
             if progress is not None:
                 progress(int(rows[-1]) + 1, len(order))
-    return CompletionEvaluation(records, hidden, gradient, samples, best_of, seed, tuple(model_seeds), split)
+    grouped = np.array(groups, np.int64) if len(groups) == len(order) else None
+    return CompletionEvaluation(
+        records, hidden, gradient, samples, best_of, seed, tuple(model_seeds), split, grouped
+    )
 
 
 def _record(
@@ -182,8 +190,8 @@ def summarise_completions(
     """Figures of every model, and paired differences of `reference` to the others.
 
     Returns {"models": {name: block}, "differences": {name: {"psnr_best_of": {K: figure}, "ssim_best_of":
-    ...}}}. A figure is [value, low, high] (95 %, bootstrap over pictures and training seeds), or None. A
-    block holds, all of the hole alone:
+    ...}}}. A figure is [value, low, high] (95 %, bootstrap over pictures, or
+    groups of them, and training seeds), or None. A block holds, all of the hole alone:
 
         psnr_k1                one sample: dB, of pooled squared error
         psnr_best_of           {K: dB}, pooled; expected least error of K samples in a row
@@ -192,9 +200,9 @@ def summarise_completions(
         gradient_energy_ratio  samples over true pictures, sums over pictures
         diversity              mean squared distance of two samples, per pixel value
         auroc                  {"swapped": area}: F of the true hole below F of another picture's
-        K, items, seeds, model_seeds, split, seed
+        K, items, groups, seeds, model_seeds, split, seed
     """
-    bootstrap = Bootstrap(np.arange(len(evaluation.hidden)), resamples, seed)
+    bootstrap = Bootstrap(np.arange(len(evaluation.hidden)), resamples, seed, evaluation.groups)
     curves = {name: _curves(evaluation, record, bootstrap) for name, record in evaluation.models.items()}
     blocks = {
         name: _block(evaluation, record, bootstrap, curves[name])
@@ -250,6 +258,7 @@ def _block(
     return block | {
         "K": evaluation.samples,
         "items": bootstrap.items,
+        "groups": bootstrap.recordings,
         "seeds": len(error),
         "model_seeds": list(evaluation.model_seeds) or None,
         "split": evaluation.split,

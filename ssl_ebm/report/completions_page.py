@@ -195,13 +195,15 @@ def _table(results: Results) -> str:
 def _caveats(results: Results) -> str:
     ours = block(results, "latent_ebm", "all")
     seeds = len(results["seeds"])
+    several = 1 < ours["groups"] < ours["items"]
+    drawn = f"{ours['groups']} groups of pictures" if several else "pictures"
     said = [
         "Best of K looks at the truth to choose among the completions. It measures whether the truth is "
         "among those that a model proposes; nobody can choose so when a hole is to be filled.",
         f"Figures are over {ours['items']} test pictures, {ours['K']} samples each. Best of K is of K in a "
         "row, as one call gives them: the EBM's are spread over its codes, so that few repeat another. One "
         "mask for each picture.",
-        "Intervals (95 %) come from a bootstrap over pictures and training seeds. "
+        f"Intervals (95 %) come from a bootstrap over {drawn} and training seeds. "
         + ("With one seed they say nothing about other trainings." if seeds == 1 else ""),
     ]
     k = _shown_k(results)

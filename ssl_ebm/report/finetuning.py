@@ -122,7 +122,7 @@ def finetune(
         "accuracy": {split: figure.to_json() for split, figure in figures.items()},
         "accuracy_unit": "share of the items (or clips), with a 95 % interval: Wilson's for one seed, and "
         "where all are right or none is; else a bootstrap over seeds and items (or "
-        "recordings of clips)",
+        "recordings of clips, groups of pictures)",
         "tf_idf": beside,
         "runs": [one.record for one in tuned],
     }

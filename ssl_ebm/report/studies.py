@@ -116,7 +116,7 @@ class CompletionStudy:
         rows = draw_completions(models, data.test_dataset, found, device, protocol.seed)
         how = {
             "noise_standard_deviation": dict(zip(map(str, seeds), found.noise, strict=True)),
-            "interval": "95 %, bootstrap over test pictures and training seeds",
+            "interval": "95 %, bootstrap over test pictures, or groups of them, and training seeds",
             "classical": found.classical,
         }
         return Measured(

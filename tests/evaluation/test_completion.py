@@ -1,6 +1,7 @@
 """Figures of completions against what a few lines by hand give, and their controls."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,24 @@ def test_best_of_k_is_that_of_completions_in_a_row(dataset: ImageDataset) -> Non
         rows = [error[:, start : start + k].amin(1) for start in range(8 - k)]
         wanted = -10 * math.log10(float(torch.stack(rows).mean()))
         assert block["psnr_best_of"][str(k)][0] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_pictures_of_one_group_count_as_one(dataset: ImageDataset) -> None:
+    """Each picture four times, in one group: as sure as of each once."""
+    many = dataset.images.images.repeat(4, axis=0)
+    grouped = ImageDataset(Pixels(many, groups=np.arange(10).repeat(4) + 10**15))
+
+    def figures(of: ImageDataset) -> dict[str, Any]:
+        found = evaluate_completions(
+            {"a": [Constant(0.25)]}, of, Half(["left"]), samples=1, best_of=(1,), batch_size=8
+        )
+        return summarise_completions(found, reference="a")["models"]["a"]
+
+    once, four, apart = figures(dataset), figures(grouped), figures(ImageDataset(Pixels(many)))
+    assert (four["items"], four["groups"], once["groups"]) == (40, 10, 10)
+    for name in ("psnr_k1", "gradient_energy_ratio"):
+        assert four[name] == pytest.approx(once[name], rel=1e-6)
+        assert apart[name][2] - apart[name][1] < 0.7 * (four[name][2] - four[name][1])
 
 
 def test_a_picture_alone_is_not_swapped_with_itself(dataset: ImageDataset) -> None:

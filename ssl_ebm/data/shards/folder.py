@@ -176,6 +176,10 @@ class ShardFolder:
         """Class numbers of some items; None where there are no classes."""
         return StoredLabels(self, rows) if self.manifest.classes else None
 
+    def groups_of(self, rows: Rows) -> StoredGroups | None:
+        """Numbers of the groups of some items; None where no item has a group but itself."""
+        return None if self.groups is self.names else StoredGroups(self, rows)
+
     # -- clips -------------------------------------------------------------------------------------------
 
     def frame_counts(self, frame_rate: float | None, start: int, stop: int) -> NDArray[np.int64]:

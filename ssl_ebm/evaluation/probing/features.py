@@ -157,9 +157,12 @@ def extract(
 
 
 def _groups(clip: Tensor | None, group: Tensor | None) -> Tensor | None:
-    """What items come in: the recordings of their clips, where there are several, or else the clips."""
-    if clip is None or group is None or len(group.unique()) == 1:
+    """What items come in: the recordings of their clips, where there are several, or else the clips; of
+    pictures their groups."""
+    if group is None or len(group.unique()) == 1:
         return clip
+    if clip is None:
+        return group
     return torch.from_numpy(first_clips(clip.numpy(), group.numpy()))
 
 

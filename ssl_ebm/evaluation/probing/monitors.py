@@ -33,9 +33,9 @@ class OnlineProbe(Callback):
 
     Cheaper than an exact probe at every look, and behind it, because the features change under it: watch its
     course, and take figures from `LinearProbe`. Every few steps it takes one step on a batch of its own data,
-    but for one item, or clip, or recording of clips, in five of the training items: it never learns from
-    these, and its accuracy on them, over the last 20 batches, is logged as online_probe/accuracy. In a
-    distributed run each process trains the same layer on the same batches.
+    but for one item, or clip, or recording of clips, or group of pictures, in five of the training items: it
+    never learns from these, and its accuracy on them, over the last 20 batches, is logged as
+    online_probe/accuracy. In a distributed run each process trains the same layer on the same batches.
 
     Args:
         data: labelled data.
@@ -153,13 +153,14 @@ def _held_out(numbers: Tensor) -> Tensor:
 
 
 def _has_recordings(dataset: Any) -> bool:
-    """Whether there are enough recordings, as far as some clips tell, to hold a part of them out."""
+    """Whether there are enough recordings (of pictures: groups), as far as some clips tell, to hold a part of
+    them out."""
     while not hasattr(dataset, "groups") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     groups = getattr(dataset, "groups", None)
     if groups is None:
         return False
-    clips = len(dataset.clips)
+    clips = len(getattr(dataset, "clips", dataset))  # or pictures
     some = min(clips, LOOKED_AT)
     return len({int(groups[place * clips // some]) for place in range(some)}) >= ENOUGH
 

@@ -15,9 +15,18 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 from torch import Tensor
 
-from ssl_ebm.data import FontDigits, LabelledDocuments, LabelledShare, MovingDigits, Text, VideoFolder
+from ssl_ebm.data import (
+    FontDigits,
+    ImageFolder,
+    LabelledDocuments,
+    LabelledShare,
+    MovingDigits,
+    Text,
+    VideoFolder,
+)
 from ssl_ebm.data.tokenizing import train_tokenizer
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation import (
@@ -286,6 +295,56 @@ def test_an_online_probe_learns_from_no_clip_of_a_recording_that_it_is_judged_on
     task = FramePrediction(context_frames=3, width=16, codes=8, features=16)
     probe.on_train_batch_end(SimpleNamespace(global_step=1, loggers=[]), task, None, None, 0)  # type: ignore[arg-type]
     assert asked == set(of_clip.values() if enough == 4 else of_clip)  # of too few recordings the clips
+
+
+def grouped_pictures(folder: Path, notes: bool, **settings: Any) -> ImageFolder:
+    """Forty pictures of two classes, of which each five are of one group, where there are notes."""
+    noise = np.random.default_rng(0).integers(0, 255, (40, 16, 16), np.uint8)
+    rows = ["path,group"]
+    for number, pixels in enumerate(noise):
+        path = folder / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        rows.append(f"{path.relative_to(folder)},patient{number // 5}")
+    if notes:
+        (folder / "images.csv").write_text("\n".join(rows))
+    data = ImageFolder(str(folder), size=16, grayscale=True, **settings)
+    data.setup()
+    return data
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_pictures_of_one_group_belong_together(in_memory: bool, tmp_path: Path) -> None:
+    task = Inpainting(objective="least_squares", network=PATCHES, mask=RANDOM)
+    data = grouped_pictures(tmp_path / "grouped", True, in_memory=in_memory)
+    for dataset in (data.train_dataset, data.test_dataset):
+        names = dataset.item_names(range(len(dataset)))
+        assert names is not None
+        patients = torch.tensor([int(Path(name).stem) // 5 for name in names])
+        found = extract(Frozen(task), dataset, range(len(dataset))).groups
+        assert found is not None
+        assert torch.equal(found[:, None] == found, patients[:, None] == patients)
+    alone = grouped_pictures(tmp_path / "alone", False, in_memory=in_memory)
+    assert "group" not in alone.train_dataset[0]
+    assert extract(Frozen(task), alone.val_dataset, range(len(alone.val_dataset))).groups is None
+
+
+def test_an_online_probe_learns_from_no_picture_of_a_group_that_it_is_judged_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = grouped_pictures(tmp_path / "grouped", True)
+    asked: set[int] = set()
+
+    def none(numbers: Tensor) -> Tensor:
+        asked.update(numbers.tolist())
+        return torch.zeros(len(numbers), dtype=torch.bool)
+
+    monkeypatch.setattr("ssl_ebm.evaluation.probing.monitors._held_out", none)
+    monkeypatch.setattr("ssl_ebm.evaluation.probing.monitors.ENOUGH", 2)
+    probe = OnlineProbe(data, every_n_steps=1, batch_size=256)
+    task = Inpainting(objective="least_squares", network=PATCHES, mask=RANDOM)
+    probe.on_train_batch_end(SimpleNamespace(global_step=1, loggers=[]), task, None, None, 0)  # type: ignore[arg-type]
+    assert asked == {int(data.train_dataset[i]["group"]) for i in range(len(data.train_dataset))}
 
 
 def test_targets_are_those_of_the_last_frame_that_is_seen() -> None:
