@@ -28,7 +28,7 @@ from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.files import sha256_of, write_whole
 from ssl_ebm.tasks.config_files import settings_as_yaml
 from ssl_ebm.tasks.learning_rate import global_batch
-from ssl_ebm.tasks.saving import BeforeFirstStep
+from ssl_ebm.tasks.saving import BeforeFirstStep, goes_on_in
 from ssl_ebm.tasks.secret_settings import shown_description, without_secrets
 
 VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
@@ -136,7 +136,8 @@ class RunRecord(BeforeFirstStep):
         run_dir: folder of the run.
         command: as it was given.
         seed: of the run.
-        resumed_from: the checkpoint that it goes on from; None for a fresh start, which begins a new list.
+        resumed_from: the checkpoint that it goes on from; a fresh start (None) begins a new list, and so does
+            one from a checkpoint of another folder.
         began_from: the checkpoint whose weights a fresh start takes; its SHA-256 is written as well.
     """
 
@@ -159,7 +160,7 @@ class RunRecord(BeforeFirstStep):
         if not self._is_due:
             return
         earlier: list[Any] = []
-        if self.resumed_from is not None:
+        if goes_on_in(self.path.parent, self.resumed_from):
             with contextlib.suppress(OSError, ValueError):
                 earlier = json.loads(self.path.read_text(encoding="utf-8"))
         now = self.describe(trainer)

@@ -49,6 +49,7 @@ from ssl_ebm.tasks.saving import (
     SaveFirst,
     WholeFileIO,
     aside_checkpoints,
+    goes_on_in,
     last_checkpoint,
     newest_whole,
 )
@@ -266,7 +267,8 @@ class Run(LightningCLI):
         checkpoint = LastCheckpoint(self.run_dir, self.setting("checkpoint_every"))
         callbacks: list[Callback] = [SeededSteps(seed), checkpoint]
         if self.command == "fit":
-            callbacks.append(MakeRoom(self.run_dir, resumed_from))
+            self._room = MakeRoom(self.run_dir, resumed_from)
+            callbacks.append(self._room)
             given = ["ssl-ebm", self.command, *self.arguments, *self.flags]
             command = command_without_secrets(given)
             callbacks += [RunRecord(self.run_dir, command, seed, resumed_from, start)]
@@ -337,14 +339,14 @@ class Run(LightningCLI):
         return result
 
     def _what_then(self) -> str:
-        """After a fault. What began and took no step has no checkpoint: the folder's is another's."""
-        begins = self.command == "fit" and self.setting("ckpt_path") is None
-        return AGAIN if begins and not self.trainer.global_step else GO_ON
+        """After a fault. What began here and took no step has no checkpoint: the folder's is another's."""
+        begins = self.command == "fit" and not goes_on_in(self.run_dir, self.setting("ckpt_path"))
+        return AGAIN if begins and (self._room.is_due or not self.trainer.global_step) else GO_ON
 
     def _add_wandb(self) -> None:
         if self.setting("trainer.logger") not in (None, True) or getattr(self.trainer, "fast_dev_run", False):
             return
-        resumed = self.setting("ckpt_path") is not None
+        resumed = goes_on_in(self.run_dir, self.setting("ckpt_path"))
         with shown_without_secrets():
             logger = wandb_logger(self.run_dir, self.setting("wandb"), resumed=resumed)
         if logger is not None:

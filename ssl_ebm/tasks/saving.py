@@ -115,17 +115,27 @@ def aside_checkpoints(run_dir: str | Path) -> list[Path]:
     return sorted(found, key=lambda one: int(one.suffix[1:]))
 
 
-def make_room(run_dir: str | Path, resumed_from: str | Path | None) -> None:
-    """Puts aside what a fresh start, or one from the checkpoint before the last, would write over.
+def goes_on_in(run_dir: str | Path, resumed_from: str | Path | None) -> bool:
+    """Whether a training from this checkpoint (None: from scratch) goes on with the one in this folder: it is
+    the folder's last checkpoint, or the one before."""
+    if resumed_from is None:
+        return False
+    own = (last_checkpoint(run_dir), previous_checkpoint(run_dir))
+    return Path(resumed_from).resolve() in [path.resolve() for path in own]
 
-    Whoever calls this holds the folder's lock.
+
+def make_room(run_dir: str | Path, resumed_from: str | Path | None) -> None:
+    """Puts aside what a start that does not go on with the training in this folder, or one from the
+    checkpoint before the last, would write over.
+
+    Whoever calls this holds the folder's lock, and has read the checkpoint, which may be put aside as well.
     """
     last = last_checkpoint(run_dir)
-    if resumed_from is None:
+    if resumed_from is None or not goes_on_in(run_dir, resumed_from):
         aside = put_aside_checkpoints(run_dir)
         if aside is not None:
             rank_zero_info(f"{run_dir} holds an earlier run: its checkpoints are now in {aside}")
-    elif Path(resumed_from) == previous_checkpoint(run_dir) and last.exists():
+    elif Path(resumed_from).resolve() != last.resolve() and last.exists():
         os.replace(last, last.with_name("aside.ckpt"))
 
 
@@ -144,6 +154,11 @@ class BeforeFirstStep(Callback, ABC):
     @abstractmethod
     def change_folder(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What is to be done."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it has yet to be done."""
+        return self._is_due
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_due = trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
@@ -167,7 +182,7 @@ class MakeRoom(BeforeFirstStep):
 
     Args:
         run_dir: folder of the run.
-        resumed_from: the checkpoint that this run goes on from; None: it begins.
+        resumed_from: the checkpoint that this run goes on from, see `goes_on_in`; None: it begins.
     """
 
     def __init__(self, run_dir: str | Path, resumed_from: str | Path | None) -> None:

@@ -134,6 +134,26 @@ def test_a_run_says_where_it_comes_from_and_repeats_from_its_config(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_run_from_the_checkpoint_of_another_place_begins_a_new_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a fresh training does: what the folder held is kept, and the run at W&B is another."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(TOY))
+    fit = ["fit", "--config", "toy.yaml", "--run_dir", "run", "--trainer.limit_val_batches", "0"]
+    assert main([*fit, "--trainer.max_steps", "2"]) == 0
+    backup = last_checkpoint("run").rename("step2.ckpt")
+    assert main([*fit, "--trainer.max_steps", "4"]) == 0
+    again = Run("fit", [*fit[1:], "--ckpt_path", str(backup)])
+    assert again._what_then() == "give the command again"  # the folder's last is another's
+    again.execute()
+    assert again._what_then() == "go on with --ckpt_path last"
+    (start,) = json.loads(Path("run/run.json").read_text())
+    assert start["resumed_from"] == "step2.ckpt"
+    newest = ("run/checkpoints", "run/checkpoints.2")
+    assert [torch.load(f"{one}/last.ckpt", weights_only=True)["global_step"] for one in newest] == [6, 4]
+
+
 @pytest.mark.parametrize("secret", [[], ["--data.password", "s3cr3t"]])
 def test_words_that_look_like_numbers_are_repeated_as_words(
     secret: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,6 +20,7 @@ from ssl_ebm.tasks.saving import (
     checkpoint_folder,
     is_whole,
     last_checkpoint,
+    make_room,
     newest_whole,
     previous_checkpoint,
     put_aside_checkpoints,
@@ -141,3 +142,34 @@ def test_an_earlier_run_is_put_aside_before_anything_is_written(task: type[ToyTa
     assert torch.load(previous_checkpoint(tmp_path), weights_only=True)["global_step"] == 2
     aside = checkpoint_folder(tmp_path).with_name("checkpoints.1")
     assert [step_of(aside / f"{name}.ckpt") for name in ("last", "previous")] == [8, 7]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_training_from_another_checkpoint_puts_the_folders_own_aside(inside: bool, tmp_path: Path) -> None:
+    """The one that it goes on from may lie in the folder that is put aside."""
+    run, backup = tmp_path / "run", tmp_path / "backup"
+    chosen = (checkpoint_folder(run) if inside else backup) / "step1.ckpt"
+    settings: dict[str, Any] = {"limit_val_batches": 0, "enable_checkpointing": True}
+    new_trainer(1, callbacks=[LastCheckpoint(backup, 1)], **settings).fit(ToyTask(), datamodule=ToyData())
+    written_by_steps(run, [7, 8])
+    chosen.hardlink_to(last_checkpoint(backup))
+    callbacks = [MakeRoom(run, chosen), LastCheckpoint(run, 2)]
+    fitter = new_trainer(4, callbacks=callbacks, **settings)
+    fitter.fit(ToyTask(), datamodule=ToyData(), ckpt_path=chosen, weights_only=True)
+    own = (last_checkpoint(run), previous_checkpoint(run))
+    assert [torch.load(path, weights_only=True)["global_step"] for path in own] == [4, 2]
+    aside = checkpoint_folder(run).with_name("checkpoints.1")
+    assert [step_of(aside / f"{name}.ckpt") for name in ("last", "previous")] == [8, 7]
+
+
+def test_a_folder_goes_on_from_its_own_checkpoints_by_whatever_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written_by_steps(Path("run"), [7, 8])
+    (tmp_path / "link").symlink_to("run")
+    make_room("run", tmp_path / "link" / "checkpoints" / "last.ckpt")
+    assert step_of(last_checkpoint("run")) == 8
+    make_room(tmp_path / "run", "link/checkpoints/previous.ckpt")
+    assert sorted(os.listdir("run/checkpoints")) == ["aside.ckpt", "previous.ckpt"]
+    assert os.listdir("run") == ["checkpoints"]
