@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -20,6 +21,7 @@ from ssl_ebm.data.randomness import uniforms
 from ssl_ebm.errors import UserError
 
 READ_AT_ONCE = 1024  # items whose labels are looked up together
+BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 Labels = NDArray[np.int64]
 
 
@@ -69,7 +71,7 @@ class LabelledShare(StreamData):
     share takes the first ones, so what 1 % has is among what 10 % has. Of clips whole clips are chosen, with
     all their windows. Validation and test are as they were, without items that have no label.
 
-    Batches are those of the set.
+    Batches are those of the set, and so are the hooks that change them.
 
     Args:
         data: the set; its own seed splits it.
@@ -97,6 +99,9 @@ class LabelledShare(StreamData):
             )
         self.data, self.share, self.per_class = data, share, per_class
         self.counts: dict[str, int] = {}
+        for hook in BATCH_HOOKS:
+            if is_overridden(hook, data):  # Lightning asks whether there is one
+                setattr(self, hook, getattr(data, hook))
 
     @property
     def classes(self) -> list[str]:
@@ -139,9 +144,6 @@ class LabelledShare(StreamData):
         }
         places = np.flatnonzero(np.isin(units, units[first[kept]]))
         return Chosen(dataset, places, isinstance(dataset, MovingDigitsDataset))
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return self.data.on_after_batch_transfer(batch, dataloader_idx)
 
     def fingerprint(self) -> Mapping[str, object] | None:
         return self.data.fingerprint()

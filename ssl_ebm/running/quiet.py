@@ -14,7 +14,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     # Tasks take the labels out of a batch, whatever the data.
-    warnings.filterwarnings("ignore", message=".*You have overridden `on_before_batch_transfer`.*")
+    hook = "You have overridden `on_before_batch_transfer` in `LightningModule` but"
+    warnings.filterwarnings("ignore", message=f".*{hook}.*")
 
 
 def _worth_printing(record: logging.LogRecord) -> bool:

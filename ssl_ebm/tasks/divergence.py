@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -171,6 +172,20 @@ class WatchedTask(LightningModule):
         if self.skip_steps:
             raise UserError("skip_steps looks at whole gradients, and these are sharded: set it to 0")
         shard(self, self.device_mesh)
+
+    def setup(self, stage: str) -> None:
+        """Looks whether Lightning will call the hook below, in whose place it calls that of the data.
+
+        Raises:
+            UserError: the data have one, and the task sees no labels.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        own = isinstance(data, LightningDataModule) and is_overridden("on_before_batch_transfer", data)
+        if own and not self.sees_labels:
+            raise UserError(
+                f"on_before_batch_transfer of {type(data).__name__} would take the place of the task's, "
+                "which takes the labels out of a batch: call it on_after_batch_transfer"
+            )
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if self.sees_labels:

@@ -165,6 +165,7 @@ class FineTuning(WatchedTask):
         Raises:
             UserError: it has none, or others than the checkpoint.
         """
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         names = list(getattr(data, "classes", None) or [])
         if self.head is None:

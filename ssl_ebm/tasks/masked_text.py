@@ -126,8 +126,9 @@ class MaskedText(WatchedTask):
         """Takes the tokenizer of the data; warns of a training on shorter sequences than the network reads.
 
         Raises:
-            UserError: it is another one than the checkpoint's, or as `tokenizer_json`.
+            UserError: it is another one than the checkpoint's, or as `tokenizer_json` and `WatchedTask`.
         """
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         tokenizer = getattr(data, "tokenizer_json", None)
         length = self.network.length

@@ -1,6 +1,7 @@
 """Shares of labels: stratified, nested, seeded; clips whole; what is too few is named."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from image_files import write_idx_folder
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -160,3 +162,19 @@ def test_items_without_a_label_are_left_out_of_evaluation() -> None:
     assert len(data.test_dataset) == 30
     labels = [batch["label"] for batch in DataLoader(data.val_dataset, batch_size=7)]
     assert int(torch.cat(labels).min()) >= 0
+
+
+class _Halved(FontDigits):
+    """Pictures that are darkened on their way to the device."""
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return {**batch, "image": batch["image"] / 2}
+
+
+def test_the_hooks_of_the_inner_data_are_passed_on() -> None:
+    """Those that there are: Lightning takes the task's for those that there are not."""
+    share = LabelledShare(_Halved(size=12))
+    hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+    assert [is_overridden(hook, share) for hook in hooks] == [True, False, True]
+    batch = {"image": torch.ones(2, 1, 12, 12)}
+    assert torch.equal(share.on_before_batch_transfer(batch, 0)["image"], batch["image"] / 2)

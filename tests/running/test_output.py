@@ -7,12 +7,16 @@ import os
 import resource
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
-from toy_task import thread_limit
+from lightning.pytorch.trainer.connectors import data_connector
+from toy_task import ToyData, ToyTask, thread_limit
 
 from ssl_ebm.running.output import LossyStream, lossy_output
+from ssl_ebm.running.quiet import quieten
 from ssl_ebm.tasks.checkpoints import read_checkpoint
 
 FIT = ["fit", "--model", "toy_task.ToyTask", "--data", "toy_task.ToyData", "--run_dir", "run"]
@@ -90,3 +94,26 @@ def test_a_closed_stream_stays_closed(closed: str, monkeypatch: pytest.MonkeyPat
         assert getattr(sys, closed) is None
         print("nobody hears this", file=getattr(sys, closed))
     assert getattr(sys, closed) is None
+
+
+class _HookedTask(ToyTask):
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch
+
+
+class _HookedData(ToyData):
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch
+
+
+def test_a_warning_that_the_hook_of_a_task_is_not_called_stays() -> None:
+    """Lightning says it in nearly the words with which it says that it is called."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        quieten()
+        for data in (ToyData(), _HookedData()):
+            data_connector.warning_cache.clear()
+            data_connector._DataHookSelector(_HookedTask(), data).get_instance("on_before_batch_transfer")
+    assert [
+        "It will use the implementation from `LightningDataModule`" in str(one.message) for one in said
+    ] == [True]

@@ -14,6 +14,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from several_processes import digits
 from two_futures import batch_of, both_futures, loader, small, trainer
 
+from ssl_ebm.data import LabelledShare, MovingDigits, StreamData
 from ssl_ebm.errors import UserError
 from ssl_ebm.tasks import FramePrediction, divergence
 
@@ -351,3 +352,19 @@ def test_batches_are_mappings_of_any_kind() -> None:
     assert set(taken) == set(batch) - {"label"}
     with pytest.raises(UserError, match="batches with names, and the data give a list"):
         small().on_before_batch_transfer([torch.zeros(2)], 0)
+
+
+class HookedDigits(MovingDigits):
+    """With a hook that Lightning calls in place of the task's."""
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_data_whose_hook_would_let_labels_through_are_refused(share: bool) -> None:
+    data: StreamData = HookedDigits(size=16, digit_size=8, train_clips=40, val_clips=4, batch_size=4)
+    if share:
+        data = LabelledShare(data, per_class=1)
+    with pytest.raises(UserError, match=r"on_before_batch_transfer of .* call it on_after_batch_transfer"):
+        trainer(1).fit(small(), datamodule=data)
