@@ -35,6 +35,7 @@ VERSIONS_OF = ("torch", "lightning", "torchvision", "torchmetrics", "numpy")
 GIT_PATIENCE = 20  # seconds
 
 CONFIG, RECORD = "config.yaml", "run.json"  # of a run, in its folder
+PLACES = ("run_dir", "trainer.default_root_dir")  # settings that say where that is
 
 
 class SaveConfig(BeforeFirstStep, SaveConfigCallback):
@@ -60,6 +61,8 @@ class SaveConfig(BeforeFirstStep, SaveConfigCallback):
         """As YAML, without secrets, of which a warning tells."""
         config = self.config.clone()
         config["ckpt_path"] = None  # a repetition begins where the run began
+        for place in PLACES:  # the folder of this file, wherever that is by then
+            config[place] = None
         text = self.parser.dump(config)
         shown, hidden = without_secrets(yaml.safe_load(text))
         if hidden:

@@ -18,13 +18,13 @@ from ssl_ebm.data.loading import StreamData
 from ssl_ebm.data.read_watch import ReadWatch
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.loggers import KeepWandbRun, wandb_logger
-from ssl_ebm.running.arguments import merge_parts, names_a_task
+from ssl_ebm.running.arguments import merge_parts, names_a_task, read_arguments
 from ssl_ebm.running.failures import AGAIN, GO_ON, give_up_hanging_read, remedy_for, take_late_signal
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.metrics import MetricsTable
 from ssl_ebm.running.predictions import Predictions
 from ssl_ebm.running.progress import ProgressLines
-from ssl_ebm.running.provenance import CONFIG, RECORD, RunRecord, SaveConfig
+from ssl_ebm.running.provenance import CONFIG, PLACES, RECORD, RunRecord, SaveConfig
 from ssl_ebm.running.quiet import quieten
 from ssl_ebm.running.run_settings import add_settings, launched_settings
 from ssl_ebm.running.secret_words import command_without_secrets, shown_without_secrets
@@ -36,7 +36,7 @@ from ssl_ebm.running.trust import (
 )
 from ssl_ebm.tasks.blocks import checkpoint_activations, compile_stages
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
-from ssl_ebm.tasks.config_files import settings_as_yaml
+from ssl_ebm.tasks.config_files import read_settings, settings_as_yaml
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
 from ssl_ebm.tasks.divergence import WatchedTask
 from ssl_ebm.tasks.hints import with_hint
@@ -49,6 +49,7 @@ from ssl_ebm.tasks.saving import (
     SaveFirst,
     WholeFileIO,
     aside_checkpoints,
+    checkpoint_folder,
     goes_on_in,
     last_checkpoint,
     newest_whole,
@@ -138,6 +139,7 @@ class Run(LightningCLI):
             ) from error
         except ValueError as error:  # of the system, as for a name with a null byte
             raise UserError(f"a setting cannot be read ({in_one_line(error)}): mend it") from error
+        self._forget_places()
         refuse_hidden(self.config[self.command].as_dict())
         seed = self.setting("seed_everything")
         if not isinstance(seed, bool | None) and not 0 <= seed <= LARGEST_SEED:
@@ -156,9 +158,28 @@ class Run(LightningCLI):
         files = self.setting("config") or []
         if not files:
             return Path("runs") / "default"
-        first = Path(str(files[0]))  # which later ones change
-        is_of_a_run = first.name == CONFIG and (first.parent / RECORD).exists()
-        return first.parent if is_of_a_run else Path("runs") / first.stem
+        return self._folder_of_config() or Path("runs") / Path(str(files[0])).stem
+
+    def _folder_of_config(self) -> Path | None:
+        """Where the ``config.yaml`` of a run lies, if the first config file is one (later ones change it)."""
+        files = self.setting("config") or []
+        first = Path(str(files[0])) if files else Path()
+        return first.parent if first.name == CONFIG and (first.parent / RECORD).exists() else None
+
+    def _forget_places(self) -> None:
+        """Of a run whose ``config.yaml`` says where it was, as older ones do: it may have been moved, and
+        where there are checkpoints beside the file, that is its folder.
+        """
+        folder = self._folder_of_config()
+        if folder is None or not checkpoint_folder(folder).is_dir():
+            return
+        given = {one.name for one in read_arguments(self.arguments)}
+        said = read_settings(folder / CONFIG) or {}
+        for place in PLACES:
+            part, _, name = place.rpartition(".")
+            theirs = (said.get(part) or {}) if part else said
+            if theirs.get(name) == self.setting(place) and f"--{place}" not in given:
+                self.config[self.command][place] = None
 
     # --- checkpoints ---
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -132,6 +133,30 @@ def test_a_run_says_where_it_comes_from_and_repeats_from_its_config(
     )
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["written now", "written with its place"])
+def test_a_run_that_was_moved_acts_in_its_new_place(
+    older: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that was copied, whose old place is another's by now."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(TOY))
+    assert main(["fit", "--config", "toy.yaml", "--run_dir", "run", "--trainer.max_steps", "1"]) == 0
+    saved = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert saved.get("run_dir") is saved["trainer"].get("default_root_dir") is None
+    if older:
+        saved["run_dir"], saved["trainer"]["default_root_dir"] = "run", "run/of/lightning"
+        Path("run/config.yaml").write_text(yaml.safe_dump(saved))
+    shutil.copytree("run", "archive/run")
+    config = ["--config", "archive/run/config.yaml"]
+    moved = Run("validate", [*config, "--ckpt_path", "last"])
+    assert moved.run_dir == Path(moved.trainer.default_root_dir) == Path("archive/run")
+    assert moved.setting("ckpt_path") == str(last_checkpoint("archive/run"))
+    for place in ("--run_dir", "--trainer.default_root_dir"):  # the user's word
+        assert Run("fit", [*config, place, "elsewhere"]).run_dir == Path("elsewhere")
+    Path("mine.yaml").write_text("run_dir: elsewhere\n")
+    assert Run("fit", [*config, "--config", "mine.yaml"]).run_dir == Path("elsewhere")
 
 
 def test_a_run_from_the_checkpoint_of_another_place_begins_a_new_history(
