@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ssl_ebm.tasks.config_files import NoSettingsError, parse_settings, read_settings
@@ -65,7 +65,7 @@ def merge_parts(arguments: Sequence[str]) -> list[str]:
     kept: list[str] = []
     changed: dict[str, None] = {}  # in order
     for one in found:
-        field, *path = one.name.removeprefix("--model.").removeprefix("init_args.").split(".")
+        field, *path = _place(one)
         if not one.name.startswith("--model.") or one.value is None:
             kept += one.words
         elif path and field in described:
@@ -78,6 +78,35 @@ def merge_parts(arguments: Sequence[str]) -> list[str]:
             kept += one.words
     merged = {field: json.dumps(described[field], default=str) for field in changed}
     return kept + [word for field, text in merged.items() for word in (f"--model.{field}", text)]
+
+
+def with_given(
+    settings: Mapping[str, Any], arguments: Sequence[str], parsed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings of a model, as of a checkpoint, with those that the command line itself gives in their place:
+    what a file among the arguments says does not count.
+
+    Args:
+        parsed: what the parser makes of the arguments.
+
+    Raises:
+        UserError: a value is no YAML.
+    """
+    found = copy.deepcopy(dict(settings))
+    for one in read_arguments(arguments):
+        field, *path = _place(one)
+        if not one.name.startswith("--model.") or one.value is None:
+            continue
+        if path and not one.name.endswith("+") and _is_description(found.get(field)):
+            _set(found[field], path, _value(one))
+        elif (field := field.rstrip("+")) in parsed:
+            found[field] = parsed[field]
+    return found
+
+
+def _place(argument: Argument) -> list[str]:
+    """The argument of the model that is set, and where inside of it."""
+    return argument.name.removeprefix("--model.").removeprefix("init_args.").split(".")
 
 
 def _value(argument: Argument) -> Any:

@@ -18,7 +18,7 @@ from ssl_ebm.data.loading import StreamData
 from ssl_ebm.data.read_watch import ReadWatch
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.loggers import KeepWandbRun, wandb_logger
-from ssl_ebm.running.arguments import merge_parts, names_a_task, read_arguments
+from ssl_ebm.running.arguments import merge_parts, names_a_task, read_arguments, with_given
 from ssl_ebm.running.failures import AGAIN, GO_ON, give_up_hanging_read, remedy_for, take_late_signal
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.metrics import MetricsTable
@@ -62,7 +62,8 @@ COMMANDS = ("fit", "validate", "test", "predict")
 DEFAULT_TASK = "ssl_ebm.tasks.frame_prediction.FramePrediction"
 RESUME = "Checkpoint to go on from: a file, or last for that of this run's folder (none yet: from scratch)."
 LEARNT = (
-    "Checkpoint whose weights are taken: a file, last for that of this run's folder, none for fresh ones."
+    "Checkpoint whose weights and settings are taken, but for settings given as --model.NAME: a file, last "
+    "for that of this run's folder, none for fresh weights."
 )
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 
@@ -216,7 +217,8 @@ class Run(LightningCLI):
             self._take_settings(content.get("hyper_parameters", {}), path)
 
     def _take_settings(self, kept: Mapping[str, Any], path: Path) -> None:
-        """The model's settings as a checkpoint has them; those that it hides are the user's to give."""
+        """The model's settings as a checkpoint has them, but for those that the command line itself gives (no
+        config file); those that it hides are the user's to give."""
         settings = {name: one for name, one in kept.items() if not hidden_in({name: one})}
         settings.pop("_instantiator", None)  # which Lightning adds
         if not settings:
@@ -227,6 +229,12 @@ class Run(LightningCLI):
             described = {"class_path": settings.pop("_class_path", chosen), "dict_kwargs": settings}
         if self.barred is not None:
             never_importing(check_description(described, path, described["class_path"] == chosen))
+        part, parsed = (
+            "init_args" if described is settings else "dict_kwargs",
+            self.setting("model").as_dict(),
+        )
+        given = with_given(described.get(part) or {}, self.arguments, parsed.get("init_args") or {})
+        described = {**described, part: given}
         self.config = self.parser.parse_object({self.command: {"model": described}}, self.config)
 
     # --- building ---

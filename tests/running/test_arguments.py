@@ -150,3 +150,31 @@ def test_ones_own_energy(
     assert "No module named 'ones_own_energy': install it, or set PYTHONPATH" in capsys.readouterr().err
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["fit", *arguments]) == 0
+
+
+def test_what_the_command_line_gives_prevails_over_a_checkpoint(config: str, tmp_path: Path) -> None:
+    """Which prevails over a config file."""
+    run = ["--run_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu"]
+    assert main(["fit", "--config", config, *run, "--trainer.max_steps", "1", "--model.lr", "0.02"]) == 0
+    Path(config).write_text(CONFIG.replace("steps: 2", "steps: 9").replace("0.01", "0.04"))
+    words = ["--config", config, *run, "--ckpt_path", "last"]
+
+    def found(*given: str) -> tuple[float, int, float, float]:
+        made = Run("test", [*words, *given]).model.hparams
+        inner = made["objective"]["init_args"]
+        return made["lr"], inner["steps"], inner["sampler"]["init_args"]["step_size"], made["weight_decay"]
+
+    kept = found()
+    assert kept[:3] == (0.02, 2, 0.1)
+    assert found("--model.lr", "0.5") == (0.5, *kept[1:])
+    assert found("--model.objective.sampler.step_size", "0.3") == (0.02, 2, 0.3, kept[3])
+    assert found("--model.init_args.weight_decay=0.25") == (*kept[:3], 0.25)
+
+
+def test_other_settings_than_the_weights_go_with_are_said(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--config", config, "--run_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu"]
+    assert main(["fit", *run, "--trainer.max_steps", "1"]) == 0
+    assert main(["test", *run, "--ckpt_path", "last", "--model.energy.width", "16"]) == 2
+    assert "last.ckpt was written with other settings of the model: use those" in capsys.readouterr().err
