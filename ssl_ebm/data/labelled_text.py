@@ -235,13 +235,15 @@ class LabelledDocuments(StreamData):
         path, corpus = trained_on.get("path"), self.corpus
         if not isinstance(path, str) or os.path.abspath(path) != os.path.abspath(corpus.path):
             return
-        drawn, plain = {"val", "test"}, False
+        drawn, plain, columns = {"val", "test"}, False, False
         for source in corpus.sources():
             drawn.discard(str(source.split))
-            plain |= isinstance(source, TextFile) and not source.is_table
+            is_plain = isinstance(source, TextFile) and not source.is_table
+            plain, columns = plain or is_plain, columns or not is_plain
         own: dict[str, Any] = {"val_share": corpus.val_share} if "val" in drawn else {}
         own |= {"test_share": corpus.test_share} if "test" in drawn else {}
         own |= {"seed": corpus.seed} | ({"unit": corpus.unit} if plain else {})
+        own |= {"text_column": corpus.text_column} if columns else {}  # a split is drawn by the text
         theirs = {name: trained_on.get(name, value) for name, value in own.items()}
         if drawn and theirs != own:
             told = ", ".join(f"{name} {value}" for name, value in theirs.items())

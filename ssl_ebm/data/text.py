@@ -141,6 +141,7 @@ class Text(StreamData):
         return {
             **self.corpus.settings(),
             "unit": self.corpus.unit,
+            "text_column": self.corpus.text_column,
             "val_share": self.corpus.val_share,
             "test_share": self.corpus.test_share,
             "length": self.length,

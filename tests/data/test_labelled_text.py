@@ -95,6 +95,27 @@ def test_a_model_that_has_seen_what_is_measured_is_warned_of(
     assert told is None or told in str(caught[0].message)
 
 
+@pytest.mark.parametrize(("column", "told"), [("title", "text_column title"), ("text", None)])
+def test_another_column_of_a_table_has_other_splits(column: str, told: str | None, tmp_path: Path) -> None:
+    rows = [f"title {number},text {number} of it,{'ab'[number % 2]}" for number in range(100)]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["title,text,label", *rows]))
+    text = Text(str(path), text_column=column, val_share=0.1, test_share=0.2)
+    data = LabelledDocuments(str(path))
+    seen = {one.name for one in text.corpus.documents() if one.split == "train"}
+    measured = {one.name for one in data.corpus.documents() if one.split != "train"}
+    assert (told is None) == seen.isdisjoint(measured)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data.check_splits(text.describe())
+    assert [str(told) in str(one.message) for one in caught] == ([] if told is None else [True])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of an older model it is not known
+        LabelledDocuments(str(path)).check_splits(
+            {name: value for name, value in text.describe().items() if name != "text_column"}
+        )
+
+
 def test_of_splits_that_are_drawn_the_shares_are_compared(tmp_path: Path) -> None:
     write(tmp_path, "train", 40)
     write(tmp_path, "test", 10, first=100)
