@@ -105,6 +105,7 @@ class StreamLoader(_Loader):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._handed_out = 0
+        self._ahead = 0  # batches of this size that the stream is ahead of that number
         self._stream: Any = None
 
     def __iter__(self) -> Any:
@@ -117,7 +118,7 @@ class StreamLoader(_Loader):
             stopped = self.num_workers > 0 and self._iterator is not self._stream  # Lightning ends workers
             if self._stream is None or stopped:
                 if isinstance(self.sampler, StreamSampler):
-                    self.sampler.start = self._handed_out
+                    self.sampler.start = self.place_of(self._handed_out)
                 self._stream = super().__iter__()
             try:
                 batch = self._next_of(self._stream)
@@ -127,14 +128,31 @@ class StreamLoader(_Loader):
             self._handed_out += 1
             yield batch
 
+    def place_of(self, batch: int) -> int:
+        """Where in the stream, in batches of this size, a batch of the training is (counted from 0)."""
+        return batch + self._ahead
+
     def state_dict(self) -> dict[str, int]:
-        """How many batches have been handed out since training began."""
-        return {"batches": self._handed_out}
+        """How many batches have been handed out since training began, and how many items of the stream that
+        is, for all processes together: batches may have had other sizes."""
+        state = {"batches": self._handed_out}
+        if isinstance(self.sampler, StreamSampler):
+            state["items"] = self.place_of(self._handed_out) * self._items_at_once(self.sampler)
+        return state
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after that many batches."""
+        """Go on after that many batches, with the batch that holds the first item after those (in states of
+        old, which know none: with the batch of that number)."""
         self._handed_out = state_dict["batches"]
+        self._ahead = 0
+        if "items" in state_dict and isinstance(self.sampler, StreamSampler):
+            self._ahead = state_dict["items"] // self._items_at_once(self.sampler) - self._handed_out
         self._stream = self._iterator = None
+
+    @staticmethod
+    def _items_at_once(sampler: StreamSampler) -> int:
+        """Of all processes."""
+        return sampler.batch_size * sampler.num_replicas
 
 
 class OrderedLoader(_Loader):
@@ -251,7 +269,7 @@ class StreamData(LightningDataModule, ABC):
     def items_of_batch(self, batch: int) -> list[int]:
         """This process's items in a training batch (counted from 0), as `StreamSampler` names them."""
         sampler = StreamSampler(self.train_dataset, self.batch_size, self.seed, *self._place())
-        sampler.start = batch
+        sampler.start = batch if self._train_loader is None else self._train_loader.place_of(batch)
         return list(itertools.islice(sampler, self.batch_size))
 
     def names_of_items(self, items: Sequence[int]) -> list[str] | None:

@@ -167,6 +167,39 @@ def test_a_loader_goes_on_where_its_state_says(workers: int, taken: int) -> None
     assert first + [signature(batch) for batch in resumed] == order[: taken + 7]
 
 
+def test_a_resumed_stream_of_other_batches_repeats_nothing() -> None:
+    """Items 0 to 47 of the stream, in batches of 4, 8 and 4, the second time by two processes."""
+    settings = SETTINGS | {"train_clips": 40}
+    seen, state = [], {}
+    for size, processes, batches in ((4, 1, 6), (4, 2, 2), (2, 4, 0), (4, 1, 2)):
+        shares: list[list[int]] = [[] for _ in range(processes)]
+        for rank in range(processes):
+            data = MovingDigits(**settings | {"batch_size": size})
+            data.trainer = SimpleNamespace(  # type: ignore[assignment]
+                world_size=processes, global_rank=rank, reload_dataloaders_every_n_epochs=0
+            )
+            if state:
+                data.load_state_dict(dict(state))
+            loader = data.train_dataloader()
+            first = loader.state_dict()["batches"]
+            for number, batch in enumerate(islice(loader, batches)):
+                shares[rank] += batch["clip"].tolist()
+                assert data.items_of_batch(first + number) == batch["clip"].tolist()
+        state = loader.state_dict()
+        seen += [item for share in shares for item in share]
+    assert state["batches"] == 10
+    order = list(islice(StreamSampler(loader.dataset, 1, loader.sampler.seed), 48))  # type: ignore[attr-defined]
+    assert sorted(seen) == sorted(order)
+
+
+def test_a_state_of_old_goes_on_with_the_batch_of_its_number() -> None:
+    loader = MovingDigits(**SETTINGS).train_dataloader()
+    wanted = list(islice(loader, 4))[3]
+    again = MovingDigits(**SETTINGS).train_dataloader()
+    again.load_state_dict({"batches": 3})
+    assert signature(next(iter(again))) == signature(wanted)
+
+
 def test_loaders_leave_the_global_generator_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
