@@ -16,7 +16,6 @@ from ssl_ebm.data.clip_windows import ClipWindows
 from ssl_ebm.data.image_items import ImageDataset
 from ssl_ebm.data.labelled_text import LabelledText
 from ssl_ebm.data.loading import StreamData
-from ssl_ebm.data.moving_digits import MovingDigitsDataset
 from ssl_ebm.data.randomness import uniforms
 from ssl_ebm.errors import UserError
 
@@ -143,7 +142,7 @@ class LabelledShare(StreamData):
             name: int((labels[first[kept]] == label).sum()) for label, name in enumerate(self.classes)
         }
         places = np.flatnonzero(np.isin(units, units[first[kept]]))
-        return Chosen(dataset, places, isinstance(dataset, MovingDigitsDataset))
+        return Chosen(dataset, places, getattr(dataset, "fresh_items", False))
 
     def fingerprint(self) -> Mapping[str, object] | None:
         return self.data.fingerprint()

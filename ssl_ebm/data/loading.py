@@ -215,7 +215,10 @@ class StreamData(LightningDataModule, ABC):
     @abstractmethod
     def make_dataset(self, split: str) -> Dataset[Any]:
         """The dataset of "train", "val" or "test". Item i of epoch e of the training is asked for by the
-        index e * len(dataset) + i: one that does not make fresh items takes the remainder."""
+        index e * len(dataset) + i: one that does not make fresh items takes the remainder. One that does says
+        so by an attribute `fresh_items` that is True: `LabelledShare` then keeps to the first epoch's, as
+        those of a later one have labels of their own.
+        """
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class MovingDigitsDataset(Dataset[dict[str, Tensor]]):
             given the context stays what it is.
     """
 
+    fresh_items = True
+
     def __init__(
         self,
         world: World,

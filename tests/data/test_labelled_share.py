@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from image_files import write_idx_folder
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from ssl_ebm.data import FontDigits, IdxImages, ImageFolder, LabelledShare, MovingDigits, VideoFolder
+from ssl_ebm.data import (
+    FontDigits,
+    IdxImages,
+    ImageFolder,
+    LabelledShare,
+    MovingDigits,
+    StreamData,
+    VideoFolder,
+)
 from ssl_ebm.data.labelled_share import choose_labels, labels_of
 from ssl_ebm.errors import UserError
 
@@ -178,3 +186,35 @@ def test_the_hooks_of_the_inner_data_are_passed_on() -> None:
     assert [is_overridden(hook, share) for hook in hooks] == [True, False, True]
     batch = {"image": torch.ones(2, 1, 12, 12)}
     assert torch.equal(share.on_before_batch_transfer(batch, 0)["image"], batch["image"] / 2)
+
+
+class _Endless(Dataset[dict[str, torch.Tensor]]):
+    """100 new items in each epoch, of two classes."""
+
+    fresh_items = True
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        label = int(np.random.default_rng(index).integers(2))
+        return {"image": torch.zeros(1, 4, 4), "label": torch.tensor(label), "index": torch.tensor(index)}
+
+
+class _Own(StreamData):
+    classes = ("a", "b")
+
+    def make_dataset(self, split: str) -> _Endless:
+        return _Endless()
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+
+def test_fresh_items_of_ones_own_have_no_labels_beyond_the_share() -> None:
+    share = LabelledShare(_Own(5, 0, 0), 0.1)
+    share.setup("fit")
+    loader = share.train_dataloader()
+    seen = {index for _ in range(5) for batch in loader for index in batch["index"].tolist()}
+    assert len(seen) == sum(share.counts.values()) == 10
+    assert seen == set(share.train_dataset.places.tolist())
