@@ -21,7 +21,7 @@ from ssl_ebm.data.listings import check_fractions
 from ssl_ebm.data.loading import check_memory
 from ssl_ebm.data.picture_files import SUFFIXES, PictureFiles
 from ssl_ebm.data.randomness import uniforms
-from ssl_ebm.errors import UserError
+from ssl_ebm.errors import UserError, in_one_line
 
 Name = Literal["MNIST", "FashionMNIST", "KMNIST", "CIFAR10", "CIFAR100", "STL10", "ImageNet"]
 _UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, AssertionError, KeyError, pickle.UnpicklingError)
@@ -195,12 +195,23 @@ class TorchvisionImages(ImageData):
         if split != "test":
             validates = self._validates(len(names))
             chosen = validates if split == "val" else ~validates
-        meta = self.root / "meta.bin"
-        words = torch.load(meta, weights_only=True)[0] if meta.is_file() else {}
+        words = self._imagenet_words()
         self.classes = [", ".join(words[name]) if name in words else name for name in classes]
         paths, numbers = np.array(names)[chosen], np.array(labels, np.int64)[chosen]
         held = FilesOfFolder(part, paths)
         return PictureFiles(held, numbers, self.size, False, self.on_broken, self.max_broken)
+
+    def _imagenet_words(self) -> dict[str, Any]:
+        """What its classes are called, as torchvision writes it beside them; nothing where it has not."""
+        meta = self.root / "meta.bin"
+        if not meta.is_file():
+            return {}
+        try:
+            return dict(torch.load(meta, weights_only=True)[0])
+        except Exception as error:  # of another type for each way in which the file can be wrong
+            raise UserError(
+                f"{meta} is damaged ({in_one_line(error)}): remove it, or copy it again"
+            ) from error
 
     def settings(self) -> dict[str, Any]:
         own: dict[str, Any] = {"set": self.set_name, "val_fraction": self.val_fraction}

@@ -111,7 +111,7 @@ class TorchvisionVideo(VideoData):
         """(T, N, H, W), mapped into memory."""
         try:
             video = np.load(self._file, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(
                 f"{self._file} cannot be read: put mnist_test_seq.npy there "
                 "(http://www.cs.toronto.edu/~nitish/unsupervised_video/)"
@@ -147,6 +147,10 @@ class TorchvisionVideo(VideoData):
     def _hmdb51(self) -> dict[str, str]:
         """Split of each file, by CLASS_test_split1.txt (lines NAME and 1: train, 2: test, 0: neither)."""
         pairs = [line.split() for line in self._lines(*self._lists())]
+        if short := [pair[0] for pair in pairs if len(pair) < 2]:
+            raise UserError(
+                f"the lists in {self.annotations} have no number after {short[0]}: copy the official ones"
+            )
         return {pair[0]: {"1": "train", "2": "test"}[pair[1]] for pair in pairs if pair[1] in ("1", "2")}
 
     def _lines(self, pattern: str) -> list[str]:

@@ -15,8 +15,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import NoReturn
 
+import ssl_ebm
 from ssl_ebm.errors import in_one_line
 
 OUT_OF_MEMORY = (
@@ -41,6 +43,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ENDS = ContextVar("whether a hanging read ends the process", default=False)
 DEATH_BY_SIGNAL = re.compile(r"DataLoader worker \(pid")  # what torch's handler of SIGCHLD raises
 SIGNAL_DELAY = 5.0  # seconds between the end of a worker's pipe and that signal, at most
+IN_A_WORKER = re.compile(r"in DataLoader worker process \d")  # torch's words for what a dataset raised there
+OF_ARITHMETIC = re.compile(r"math range error|Numerical result out of range")
 # What Python, NumPy and torch say of numbers that no memory or integer holds.
 TOO_LARGE = re.compile(
     r"Unable to allocate|Maximum allowed|array is too big|too large to convert|size calculation overflowed|"
@@ -65,7 +69,7 @@ def remedy_for(error: BaseException | None, ckpt_path: str | None, then: str = G
         if timeout := TIMED_OUT.search(text):
             return HANGING_READ.format(float(timeout[1]), then)
         # The news of a worker's death comes by a signal, which can interrupt anything, or by its pipe.
-        if DEATH_BY_SIGNAL.search(text) or isinstance(one, ConnectionResetError | EOFError):
+        if DEATH_BY_SIGNAL.search(text) or _of_a_workers_pipe(one):
             return DEAD_WORKER.format(then)
         if isinstance(one, OSError) and one.errno in (*NO_ROOM, errno.EIO):
             what, remedy = "write", "make room"
@@ -73,9 +77,9 @@ def remedy_for(error: BaseException | None, ckpt_path: str | None, then: str = G
                 what, remedy = "read or write", "look at the storage"
             file = one.filename or "a file"
             return f"cannot {what} {file} ({one.strerror}): {remedy}, and {then}"
-        if "loading state_dict" in text:
+        if ckpt_path is not None and "loading state_dict" in text:
             return f"{ckpt_path} was written with other settings of the model: use those"
-        if isinstance(one, MemoryError | OverflowError) or TOO_LARGE.search(text):
+        if isinstance(one, MemoryError) or TOO_LARGE.search(text) or _overflows_by_settings(one):
             return f"a setting is too large for this machine ({in_one_line(one) or 'no memory'}): lower it"
         if ckpt_path is not None and "number of parameter groups" in text:
             return (
@@ -97,9 +101,8 @@ def take_late_signal(error: BaseException) -> None:
     """
     with contextlib.suppress(RuntimeError):
         errors = list(_chain(error))
-        by_pipe = any(isinstance(one, ConnectionResetError | EOFError) for one in errors)
-        answered = callable(signal.getsignal(signal.SIGCHLD))  # torch has had workers in this process
-        if by_pipe and answered and not any(DEATH_BY_SIGNAL.search(str(one)) for one in errors):
+        by_pipe = any(map(_of_a_workers_pipe, errors))
+        if by_pipe and not any(DEATH_BY_SIGNAL.search(str(one)) for one in errors):
             time.sleep(SIGNAL_DELAY)  # cut short by the error
 
 
@@ -158,6 +161,26 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _of_a_workers_pipe(error: BaseException) -> bool:
+    """Whether it may tell that a worker's pipe has ended, and not a file or pipe of what was called."""
+    if not isinstance(error, ConnectionResetError | EOFError) or IN_A_WORKER.search(str(error)):
+        return False
+    answered = callable(signal.getsignal(signal.SIGCHLD))  # torch has had workers in this process
+    frames = traceback.extract_tb(error.__traceback__)
+    return answered and not any(
+        frame.filename.endswith("torch/utils/data/_utils/fetch.py") for frame in frames
+    )
+
+
+def _overflows_by_settings(error: BaseException) -> bool:
+    """Whether it is an overflow that a setting leads to: of arithmetic, one in this package."""
+    if not isinstance(error, OverflowError):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    own = bool(frames) and frames[-1].filename.startswith(str(Path(ssl_ebm.__file__).parent))
+    return own or not OF_ARITHMETIC.search(str(error))
 
 
 def _in_restored(error: Exception) -> bool:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ssl_ebm.data import TorchvisionImages
 from ssl_ebm.errors import UserError
@@ -29,3 +30,18 @@ def test_missing_files_are_named(name: str, tmp_path: Path) -> None:
     data = TorchvisionImages(name, str(tmp_path))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=name):
         data.setup("fit")
+
+
+@pytest.mark.parametrize("content", [b"", b"not of torch"])
+def test_a_damaged_list_of_classes_is_named(content: bytes, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for name in ("n01", "n02"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(2):
+                Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{number}.jpeg")
+    data = TorchvisionImages("ImageNet", str(tmp_path), size=8)
+    data.setup()
+    assert data.classes == ["n01", "n02"]
+    (tmp_path / "meta.bin").write_bytes(content)
+    with pytest.raises(UserError, match=r"meta\.bin is damaged .*: remove it"):
+        TorchvisionImages("ImageNet", str(tmp_path), size=8).setup()

@@ -169,3 +169,14 @@ def test_lists_that_are_missing_or_name_other_clips_are_said(ucf: Path) -> None:
         path.write_text("Archery/v_Archery_g99_c99.avi 1\n")
     with pytest.raises(UserError, match="is named by the lists"):
         ready("UCF101", ucf / "clips", annotations=str(ucf / "lists"))
+
+
+def test_an_empty_file_and_a_list_that_is_cut_are_said(tmp_path: Path) -> None:
+    (tmp_path / "MovingMNIST").mkdir()
+    (tmp_path / "MovingMNIST" / "mnist_test_seq.npy").touch()
+    with pytest.raises(UserError, match=r"mnist_test_seq\.npy cannot be read"):
+        ready("MovingMNIST", tmp_path)
+    write_clip(tmp_path / "clips" / "run" / "a_run_1.avi", shades(6, 32, 32))
+    (tmp_path / "run_test_split1.txt").write_text("b_run_1.avi 1\na_run_1.avi")
+    with pytest.raises(UserError, match=r"no number after a_run_1\.avi: copy the official ones"):
+        ready("HMDB51", tmp_path / "clips", annotations=str(tmp_path))
