@@ -38,7 +38,7 @@ from ssl_ebm.tasks.blocks import checkpoint_activations, compile_stages
 from ssl_ebm.tasks.checkpoints import check_task, read_checkpoint, take_weights
 from ssl_ebm.tasks.config_files import read_settings, settings_as_yaml
 from ssl_ebm.tasks.construction import of_bearable_size, refuse_nulls
-from ssl_ebm.tasks.divergence import WatchedTask
+from ssl_ebm.tasks.divergence import MAX_LOSS, WatchedTask
 from ssl_ebm.tasks.hints import with_hint
 from ssl_ebm.tasks.memory import keep_freed_memory
 from ssl_ebm.tasks.naming import importing, in_our_words, never_importing
@@ -259,10 +259,14 @@ class Run(LightningCLI):
         hide_from_loggers(self.model, self.datamodule)
         self._take_checkpoint()
         self.read_watch = ReadWatch(self.setting("read_timeout"))
-        if isinstance(self.model, WatchedTask):
-            self.model.max_loss = self.setting("max_loss")
-            self.model.skip_steps = self.setting("skip_steps")
-            self.model.lr_reference_batch = self.setting("lr_reference_batch")
+        for name, default in {"max_loss": MAX_LOSS, "skip_steps": 0, "lr_reference_batch": None}.items():
+            if isinstance(self.model, WatchedTask):
+                setattr(self.model, name, self.setting(name))
+            elif self.setting(name) != default:
+                raise UserError(
+                    f"{name} is for tasks that are a ssl_ebm.tasks.divergence.WatchedTask, and "
+                    f"{type(self.model).__name__} is none: leave it out, or make it one"
+                )
         if isinstance(self.datamodule, StreamData):
             self.datamodule.read_timeout = self.read_watch.seconds
         if self.setting("activation_checkpointing"):

@@ -109,3 +109,18 @@ def test_a_task_without_stages_is_refused(
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"{more[0][2:]} is for stages of networks" in said
     assert "ToyTask has none: leave it out" in said
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--max_loss", "5"], ["--skip_steps", "1"], ["--lr_reference_batch", "256"]],
+    ids=lambda one: one[0],
+)
+def test_what_watches_a_training_is_refused_for_a_task_that_is_not_watched(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy = ["--model", "toy_task.ToyTask", "--data", "toy_task.ToyData"]
+    assert main(["fit", *toy, *FAST, *more, "--run_dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{more[0][2:]} is for tasks that are a ssl_ebm.tasks.divergence.WatchedTask" in said
+    assert "ToyTask is none: leave it out" in said
