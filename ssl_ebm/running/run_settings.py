@@ -39,7 +39,7 @@ def add_settings(parser: LightningArgumentParser) -> None:
         "--wandb",
         type=WandbMode,
         default="off",
-        help="Log to Weights & Biases too: not at all, to local files, or to its server.",
+        help="fit logs to Weights & Biases too: not at all, to local files, or to its server.",
     )
     parser.add_argument(
         "--max_loss",

@@ -346,8 +346,7 @@ class Run(LightningCLI):
             return self._execute()
 
     def _execute(self) -> Any:
-        if self.command == "fit":
-            self._add_wandb()
+        self._add_wandb()
         arguments = self._prepare_subcommand_kwargs(self.command)
         arguments["ckpt_path"] = self.setting("ckpt_path")
         give_up = give_up_hanging_read(self.read_watch.seconds, self._what_then)
@@ -377,11 +376,25 @@ class Run(LightningCLI):
         return AGAIN if begins and (self._room.is_due or not self.trainer.global_step) else GO_ON
 
     def _add_wandb(self) -> None:
-        if self.setting("trainer.logger") not in (None, True) or getattr(self.trainer, "fast_dev_run", False):
+        wandb, given = self.setting("wandb"), {one.name for one in read_arguments(self.arguments)}
+        if self.command != "fit":
+            if wandb != "off" and "--wandb" in given:  # a config file is that of a training
+                rank_zero_warn(
+                    f"{self.command} writes to {self.run_dir} alone: leave --wandb out, which is for fit"
+                )
+            return
+        if getattr(self.trainer, "fast_dev_run", False):
+            return
+        if self.setting("trainer.logger") not in (None, True):
+            if wandb != "off":
+                rank_zero_warn(
+                    f"trainer.logger is set, and so --wandb {wandb} does nothing: leave trainer.logger out, "
+                    "or add lightning.pytorch.loggers.WandbLogger to it"
+                )
             return
         resumed = goes_on_in(self.run_dir, self.setting("ckpt_path"))
         with shown_without_secrets():
-            logger = wandb_logger(self.run_dir, self.setting("wandb"), resumed=resumed)
+            logger = wandb_logger(self.run_dir, wandb, resumed=resumed)
         if logger is not None:
             self.trainer.loggers.append(logger)
             self.trainer.callbacks.append(KeepWandbRun(self.run_dir, str(logger.version)))  # type: ignore[attr-defined]

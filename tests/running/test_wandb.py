@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -216,3 +217,17 @@ def test_a_run_that_goes_on_is_the_same_run_of_wandb() -> None:
     first, refused, second, third = [record.stem for record in records]
     assert first == second != third == f"run-{Path('run/wandb_run.txt').read_text()}"
     assert refused not in {first, third}
+
+
+def test_wandb_that_is_wanted_in_vain_is_said() -> None:
+    with pytest.warns(UserWarning, match="trainer.logger is set, and so --wandb offline does nothing: leave"):
+        assert main([*FIT, "--wandb", "offline", "--trainer.logger", "false"]) == 0
+    again = [*FIT[1:], "--ckpt_path", "last"]
+    for command in ("validate", "test", "predict"):
+        with pytest.warns(UserWarning, match=f"{command} writes to run alone: leave --wandb out"):
+            assert main([command, *again, "--wandb", "offline"]) == 0
+    Path("toy.yaml").write_text(Path("toy.yaml").read_text() + "wandb: offline\n")  # as of a training
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*wandb")
+        assert main(["test", *again]) == 0
+    assert not Path("run/wandb").exists()
