@@ -24,7 +24,7 @@ from ssl_ebm.data.special_tokens import PAD, SpecialTokens
 from ssl_ebm.data.text_files import Unit
 from ssl_ebm.data.token_files import trained_tokenizer, write_token_files
 from ssl_ebm.data.tokenizing import Kind, load_tokenizer, read_tokenizer, word_starts
-from ssl_ebm.errors import UserError
+from ssl_ebm.errors import UserError, in_one_line
 from ssl_ebm.progress import Display
 
 FORMAT = 3  # of the files in the cache
@@ -119,10 +119,8 @@ class Text(StreamData):
 
     def setup(self, stage: str | None = None) -> None:
         folder = self._prepared()
-        self.tokenizer_json = _json_of(folder)
-        tokenizer = Tokenizer.from_str(self.tokenizer_json)
+        tokenizer, self.tokenizer_json, self.info = _read(folder)
         self.word_starts, self._special = word_starts(tokenizer), SpecialTokens.of(tokenizer)
-        self.info = json.loads((folder / "info.json").read_text())
         if self.info["blank"]:
             warn_of_skipped(self.corpus.path, "file(s) without text", self.info["blank"])
         for split, count in self.info["shared"].items():
@@ -172,7 +170,7 @@ class Text(StreamData):
             if given is not None and not _is_whole(folder):
                 # The model's may be the one that was trained here, when the corpus was first tokenised.
                 first = self.cache / self._key(None)
-                if _is_whole(first) and Tokenizer.from_str(_json_of(first)).to_str() == given.to_str():
+                if _is_whole(first) and _read(first)[0].to_str() == given.to_str():
                     folder = first
             if not _is_whole(folder):
                 self._tokenise(folder)
@@ -196,7 +194,9 @@ class Text(StreamData):
         """Into a folder beside, which is then renamed: there is a whole one or none."""
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=".partial", dir=self.cache))
+            apart = Path(tempfile.mkdtemp(prefix=".partial", dir=self.cache))
+            partial = apart / "tokens"
+            partial.mkdir()  # for whom the umask says, where a temporary folder is its maker's alone
         except OSError as error:
             raise UserError(
                 f"cannot write to {self.cache}: {error.strerror or error}; set data.cache"
@@ -220,7 +220,7 @@ class Text(StreamData):
                 f"cannot write to {self.cache}: {error.strerror or error}; set data.cache"
             ) from error
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(apart, ignore_errors=True)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -228,9 +228,18 @@ def _is_whole(folder: Path) -> bool:
     return (folder / "info.json").is_file()
 
 
-def _json_of(folder: Path) -> str:
-    """The tokenizer with which that was done."""
-    return (folder / "tokenizer.json").read_text(encoding="utf-8")
+def _read(folder: Path) -> tuple[Tokenizer, str, dict[str, Any]]:
+    """The tokenizer with which that was done, the same as JSON, and what is known of the tokens.
+
+    Raises:
+        UserError: a file cannot be read, or is damaged, as on a disk that was full.
+    """
+    try:
+        content = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        info = json.loads((folder / "info.json").read_text())
+        return Tokenizer.from_str(content), content, dict(info)
+    except Exception as error:  # what `tokenizers` raises is of no type of its own
+        raise UserError(f"{folder} cannot be read ({in_one_line(error)}): remove that folder") from error
 
 
 def _user_cache() -> Path:

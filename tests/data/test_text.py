@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,27 @@ def test_token_files_that_are_cut_off_or_missing_are_named(folder: Path, left: i
         os.truncate(path, left)
     with pytest.raises(UserError, match=r"train\.bin has 0 of its \d+ tokens: remove"):
         text(folder).setup("fit")
+
+
+@pytest.mark.parametrize("name", ["info.json", "tokenizer.json"])
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_torn_files_beside_the_tokens_are_named(folder: Path, name: str, content: str) -> None:
+    text(folder).prepare_data()
+    (made,) = (folder.parent / "cache").iterdir()
+    (made / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{made} cannot be read \(.*\): remove that folder"):
+        text(folder).setup("fit")
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_who_may_read_the_cache_is_as_for_other_folders(folder: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        text(folder).prepare_data()
+    finally:
+        os.umask(before)
+    (made,) = (folder.parent / "cache").iterdir()
+    assert stat.S_IMODE(made.stat().st_mode) == 0o777 & ~mask
 
 
 def test_the_tokenizer_sees_no_text_of_validation_or_test(tmp_path: Path) -> None:
