@@ -20,7 +20,14 @@ from ssl_ebm.data.broken_files import check_on_broken, check_share
 from ssl_ebm.data.file_lists import Files, FilesOfFolder, FilesOfShards
 from ssl_ebm.data.glyphs import find_idx, font_glyphs, read_idx
 from ssl_ebm.data.image_items import ImageDataset, Pixels
-from ssl_ebm.data.listings import Listing, assign_splits, check_fractions, class_names, find_files
+from ssl_ebm.data.listings import (
+    Listing,
+    assign_splits,
+    check_fractions,
+    class_names,
+    find_files,
+    without_class,
+)
 from ssl_ebm.data.loading import StreamData, check_least, check_memory, warn_of_skipped
 from ssl_ebm.data.picture_files import (
     SUFFIXES,
@@ -292,6 +299,9 @@ class ImageFolder(ImageData):
         if shards := self._shards or open_shards(self.folder, "images"):
             return fingerprints.of_shards(shards)
         return fingerprints.of_folder(self.folder, SUFFIXES, [self.folder / "images.csv"])
+
+    def without_class(self) -> str | None:
+        return None if self._shards is not None else without_class(self.folder, SUFFIXES, "images")
 
     def _listings(self) -> list[Listing]:
         if self._found is None:

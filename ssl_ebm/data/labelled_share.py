@@ -131,9 +131,7 @@ class LabelledShare(StreamData):
 
     def _share_of(self, dataset: Any, labels: Labels, units: Labels) -> Chosen:
         if not self.classes:
-            raise UserError(
-                f"{type(self.data).__name__} has no labels: put the files in a folder for each class"
-            )
+            raise UserError(f"{type(self.data).__name__} has no labels: {self.how_to_label()}")
         if len(self.classes) < 2:
             raise UserError(f"all labels are {self.classes[0]!r}: give data of two classes or more")
         _, first = np.unique(units, return_index=True)
@@ -143,6 +141,9 @@ class LabelledShare(StreamData):
         }
         places = np.flatnonzero(np.isin(units, units[first[kept]]))
         return Chosen(dataset, places, getattr(dataset, "fresh_items", False))
+
+    def without_class(self) -> str | None:
+        return self.data.without_class()
 
     def fingerprint(self) -> Mapping[str, object] | None:
         return self.data.fingerprint()

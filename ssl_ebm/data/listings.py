@@ -47,7 +47,8 @@ class Listing:
 def find_files(folder: Path, suffixes: Sequence[str], kind: str, notes: bool = True) -> list[Listing]:
     """All files below a folder with one of these suffixes, ordered by path; hidden ones are left out.
 
-    - A first level named train, val or test (a folder, or an .npz file of many items) fixes the split.
+    - A first level named train, val or test (a folder, or an .npz file of many items), in small or capital
+      letters, fixes the split.
     - The next level names the class, if every file lies in a folder of that level.
     - folder/<kind>.csv, where it is, may give a `group` and a `label` for a `path` relative to the folder;
       paths that name no file are said in a warning.
@@ -105,7 +106,7 @@ def _listings(
 def _split_and_rest(name: str) -> tuple[str | None, list[str]]:
     """The split that a path's first level names, if any, and the levels after it."""
     parts = name.split("/")
-    first = parts[0].removesuffix(".npz")
+    first = parts[0].lower().removesuffix(".npz")
     return (first, parts[1:]) if first in SPLITS else (None, parts)
 
 
@@ -113,6 +114,20 @@ def _label_of(name: str, described: Mapping[str, Mapping[str, str]]) -> str | No
     """The class that the notes or the path name, if any."""
     inside = _split_and_rest(name)[1]
     return described.get(name, {}).get("label") or (inside[0] if len(inside) > 1 else None)
+
+
+def without_class(folder: Path, suffixes: Sequence[str], kind: str) -> str | None:
+    """The first file that no folder or table gives a class, where others have one: for its sake none has, see
+    `find_files`. None: all have one, or none.
+    """
+    described = _read_notes(folder / f"{kind}.csv")
+    first, others = None, False
+    for name in file_names(folder, suffixes):
+        if _label_of(name, described) is not None:
+            others = True
+        elif first is None:
+            first = name
+    return first if others else None
 
 
 def file_names(folder: Path, suffixes: Collection[str] | None = None) -> Iterator[str]:

@@ -229,6 +229,18 @@ class StreamData(LightningDataModule, ABC):
         `ssl_ebm.data.fingerprints`). None where there are none: the settings say all."""
         return None
 
+    def without_class(self) -> str | None:
+        """The file for whose sake none has a class, though others lie in folders for classes; None: there is
+        no such file."""
+        return None
+
+    def how_to_label(self) -> str:
+        """What to do where there are no classes, for messages."""
+        file = self.without_class()
+        if file is None:
+            return "put the files in a folder for each class"
+        return f"{file} lies in no folder of a class, and so no file has one: move it into one, or away"
+
     def setup(self, stage: str | None = None) -> None:
         """Make the splits that the stage ("fit", "validate", "test", "predict"; None: all) needs, once."""
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}

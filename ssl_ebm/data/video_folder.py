@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ssl_ebm.data import fingerprints
 from ssl_ebm.data.clips import FILES, Clip, find_clips
-from ssl_ebm.data.listings import Listing
+from ssl_ebm.data.listings import Listing, without_class
 from ssl_ebm.data.shards.drawing import rows_of_splits
 from ssl_ebm.data.shards.folder import ShardFolder, StoredGroups, open_shards
 from ssl_ebm.data.shards.records import AT_ONCE
@@ -51,6 +51,9 @@ class VideoFolder(VideoData):
         if shards := self._shards or open_shards(self.folder, "clips"):
             return fingerprints.of_shards(shards)
         return fingerprints.of_folder(self.folder, FILES, [self.folder / "clips.csv"])
+
+    def without_class(self) -> str | None:
+        return None if self._shards is not None else without_class(self.folder, FILES, "clips")
 
     def find(self) -> list[Listing]:
         return find_clips(self.folder) if self._shards is None else list(self._shards.listings())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
+from ssl_ebm.data.loading import StreamData
 from ssl_ebm.errors import UserError
 from ssl_ebm.files import sha256_of
 from ssl_ebm.tasks.backbones import (
@@ -170,7 +171,7 @@ class FineTuning(WatchedTask):
         names = list(getattr(data, "classes", None) or [])
         if self.head is None:
             if not names:
-                raise UserError("the data has no classes: put the files in a folder for each class")
+                raise UserError(f"the data has no classes: {_how_to_label(data)}")
             self._make_head(names)
         elif names and names != self.classes:
             raise UserError(
@@ -247,7 +248,7 @@ class FineTuning(WatchedTask):
     # -- training ----------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(self.inputs(batch), _labels(batch))
+        loss = self.loss(self.inputs(batch), self._labels(batch))
         self.divergence.see(loss, self.max_loss)
         if self.logs_this_step():
             self.log("train/loss", loss.detach())
@@ -260,7 +261,7 @@ class FineTuning(WatchedTask):
         self._evaluate(batch, batch_idx, "test")
 
     def _evaluate(self, batch: Batch, batch_idx: int, split: str) -> None:
-        labels = _labels(batch)
+        labels = self._labels(batch)
         logits = self(self.inputs(batch))
         unit = batch["clip"] if "clip" in batch else batch.get("index")
         if unit is None:  # of a user's own data: every item by itself
@@ -269,6 +270,15 @@ class FineTuning(WatchedTask):
         self._gathered.update(logits.softmax(1), labels, unit, batch.get("group"))
         loss = cross_entropy(logits, labels)
         self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
+
+    def _labels(self, batch: Batch) -> Tensor:
+        if "label" not in batch:
+            data = getattr(self._trainer, "datamodule", None)
+            raise UserError(f"the data has no labels: {_how_to_label(data)}")
+        labels = batch["label"]
+        if labels.device.type == "cpu" and bool((labels < 0).any()):  # elsewhere the step would wait for this
+            raise UserError("some items have no label: use ssl_ebm.data.LabelledShare, which leaves them out")
+        return labels
 
     def on_validation_epoch_end(self) -> None:
         self._count("val")
@@ -307,13 +317,8 @@ class FineTuning(WatchedTask):
         )  # fmt: skip
 
 
-def _labels(batch: Batch) -> Tensor:
-    if "label" not in batch:
-        raise UserError("the data has no labels: put the files in a folder for each class")
-    labels = batch["label"]
-    if labels.device.type == "cpu" and bool((labels < 0).any()):  # elsewhere the step would wait for this
-        raise UserError("some items have no label: use ssl_ebm.data.LabelledShare, which leaves them out")
-    return labels
+def _how_to_label(data: Any) -> str:
+    return data.how_to_label() if isinstance(data, StreamData) else "put the files in a folder for each class"
 
 
 def _check(settings: Any) -> None:

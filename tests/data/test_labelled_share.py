@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from image_files import write_idx_folder
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from PIL import Image
+from small_backbones import PATCHES
 from torch.utils.data import DataLoader, Dataset
+from two_futures import trainer
 
 from ssl_ebm.data import (
     FontDigits,
@@ -24,6 +26,7 @@ from ssl_ebm.data import (
 )
 from ssl_ebm.data.labelled_share import choose_labels, labels_of
 from ssl_ebm.errors import UserError
+from ssl_ebm.tasks import FineTuning
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, -1], [200, 1000, 60, 40]))
 NAMES = ["a", "b", "c"]
@@ -136,6 +139,26 @@ def test_pictures_without_classes_or_of_one_class_are_named(tmp_path: Path) -> N
         LabelledShare(ImageFolder(str(tmp_path / "plain"), size=8)).setup("fit")
     with pytest.raises(UserError, match="all labels are 'cats'"):
         LabelledShare(ImageFolder(str(tmp_path / "one"), size=8)).setup("fit")
+
+
+def test_the_picture_that_takes_all_labels_away_is_named(tmp_path: Path) -> None:
+    for name in ("cover", *(f"{name}/{number}" for name in ("cats", "dogs") for number in range(6))):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (16, 16)).save(path)
+    said = r"cover\.png lies in no folder of a class, and so no file has one: move it into one, or away"
+    data = ImageFolder(str(tmp_path), size=16, grayscale=True, batch_size=2)
+    backbone = {"class_path": "ssl_ebm.tasks.Inpainting", "init_args": {"network": PATCHES, "codes": 5}}
+    with pytest.raises(UserError, match=f"ImageFolder has no labels: {said}"):
+        LabelledShare(data).setup("fit")
+    with pytest.raises(UserError, match=f"the data has no classes: {said}"):
+        trainer(1).fit(FineTuning(backbone=backbone), datamodule=data)
+    known = FineTuning(backbone=backbone, classes=["cats", "dogs"])
+    with pytest.raises(UserError, match=f"the data has no labels: {said}"):
+        trainer(1).fit(known, datamodule=data)
+    (tmp_path / "images.csv").write_text("path,label\ncover.png,dogs\n")  # labels it as well
+    share = LabelledShare(ImageFolder(str(tmp_path), size=8))
+    assert share.data.without_class() is None
 
 
 def test_fewer_items_than_classes_are_named(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Files of a folder: which are found, and in which order."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +124,19 @@ def test_a_table_in_another_encoding_is_named(folder: Path) -> None:
     table(folder, "é.jpg,film,", encoding="latin-1")
     with pytest.raises(UserError, match=r"cannot read .*images\.csv .*: save it as CSV in UTF-8"):
         find_files(folder, (".jpg",), "images")
+
+
+@pytest.mark.parametrize("letters", [str.lower, str.capitalize, str.upper])
+def test_splits_are_known_in_small_and_capital_letters(letters: Callable[[str], str], tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        for name in ("a", "b"):
+            path = tmp_path / letters(split) / name / "1.png"
+            path.parent.mkdir(parents=True)
+            path.touch()
+        (tmp_path / f"{letters(split)}.npz").touch()
+    found = find_files(tmp_path, (".png", ".npz"), "files")
+    assert {(one.name.split("/")[0].removesuffix(".npz"), one.split) for one in found} == {
+        (letters(split), split) for split in ("train", "val", "test")
+    }
+    pictures = find_files(tmp_path, (".png",), "files")
+    assert sorted({str(one.label) for one in pictures}) == ["a", "b"]
