@@ -227,11 +227,18 @@ class LabelledDocuments(StreamData):
         are measured.
 
         Args:
-            trained_on: what `ssl_ebm.data.Text` told of itself; of other data, or None: nothing is known.
+            trained_on: what `ssl_ebm.data.Text` told of itself, and by "before" the same of the training
+                before; of other data, or None: nothing is known.
         """
-        if trained_on is None or trained_on is self._checked:
+        if trained_on is self._checked:
             return
         self._checked = trained_on
+        while trained_on is not None:
+            self._check_splits(trained_on)
+            trained_on = trained_on.get("before")
+
+    def _check_splits(self, trained_on: Mapping[str, Any]) -> None:
+        """The same of one training."""
         path, corpus = trained_on.get("path"), self.corpus
         if not isinstance(path, str) or os.path.abspath(path) != os.path.abspath(corpus.path):
             return

@@ -26,6 +26,14 @@ from ssl_ebm.tasks.sharing import item_generator, mean_of_all
 
 Batch = dict[str, Tensor]
 Description = dict[str, Any]
+SPLIT_BY = (
+    "path",
+    "unit",
+    "text_column",
+    "val_share",
+    "test_share",
+    "seed",
+)  # what the splits of text depend on
 CHUNK = 256  # sequences in one pass, where one text becomes many
 
 
@@ -109,7 +117,8 @@ class MaskedText(WatchedTask):
             nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)) if bag_of_words else None
         )
         self._tokenizer_json: str | None = None
-        self.trained_on: Mapping[str, Any] | None = None  # what `Text` tells of itself
+        # What `Text` tells of itself; by "before", the same of a training whose weights this one began with.
+        self.trained_on: Mapping[str, Any] | None = None
         self.special = SpecialTokens()
         starts = torch.ones(self.network.vocabulary, dtype=torch.bool)
         self.register_buffer("word_starts", starts)
@@ -133,7 +142,7 @@ class MaskedText(WatchedTask):
         tokenizer = getattr(data, "tokenizer_json", None)
         length = self.network.length
         if stage == "fit" and isinstance(data, Text):
-            self.trained_on = data.describe()
+            self.trained_on = _with_before(data.describe(), self.trained_on)
             if data.length < length:
                 rank_zero_warn(
                     f"the data has sequences of {data.length} tokens and the network reads {length}: its "
@@ -177,6 +186,8 @@ class MaskedText(WatchedTask):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["tokenizer"] = self.tokenizer_json
+        if before := (self.trained_on or {}).get("before"):
+            checkpoint["data"] = {**checkpoint.get("data", {}), "before": before}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.tokenizer_json = checkpoint.get("tokenizer")
@@ -388,3 +399,14 @@ def _energies_of(scores: Tensor, hidden: Corrupted) -> tuple[Tensor, Tensor]:
     energy = cross_entropy(scores, torch.where(counts, truth, best), reduction="none")
     right = (best == truth) & counts
     return (energy * counts).view_as(hidden.truth), right.view_as(hidden.truth)
+
+
+def _with_before(now: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the data of a training tell, with what those told that the model had seen before, if they were
+    others or in other splits.
+    """
+    if before is None:
+        return now
+    same = all(before.get(name, now[name]) == now[name] for name in SPLIT_BY)
+    earlier = before.get("before") if same else before
+    return now if earlier is None else {**now, "before": earlier}

@@ -91,7 +91,8 @@ def test_a_model_that_has_seen_what_is_measured_is_warned_of(
         data.check_splits(text.describe())
         data.check_splits(None)
         data.check_splits({**text.describe(), "path": "others"})
-    assert len(caught) == (0 if told is None else 1)
+        data.check_splits({**text.describe(), "path": "others", "before": text.describe()})
+    assert len(caught) == (0 if told is None else 2)  # and of the training before
     assert told is None or told in str(caught[0].message)
 
 

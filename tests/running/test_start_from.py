@@ -51,6 +51,8 @@ def test_training_begins_with_weights_and_tokenizer_of_another_run(tmp_path: Pat
     assert same_weights(first, second)
     assert first["tokenizer"] == second["tokenizer"]
     assert second["global_step"] == 3
+    assert second["data"]["path"] == str(tmp_path / "other.txt")
+    assert second["data"]["before"] == first["data"]  # of which it may have seen what is measured
     (record,) = json.loads((run / "run.json").read_text())
     assert record["began_from"] == {"path": str(start), "sha256": digest}
 
@@ -58,6 +60,7 @@ def test_training_begins_with_weights_and_tokenizer_of_another_run(tmp_path: Pat
     assert main([*fit, "--run_dir", str(run), "--ckpt_path", "last", "--trainer.max_steps", "5"]) == 0
     third = read(last_checkpoint(run))
     assert third["global_step"] == 5
+    assert third["data"] == second["data"]
     assert first["tokenizer"] == third["tokenizer"]
     assert same_weights(first, third)
     assert json.loads((run / "run.json").read_text())[-1]["began_from"] is None
