@@ -190,8 +190,8 @@ def summarise_completions(
     """Figures of every model, and paired differences of `reference` to the others.
 
     Returns {"models": {name: block}, "differences": {name: {"psnr_best_of": {K: figure}, "ssim_best_of":
-    ...}}}. A figure is [value, low, high] (95 %, bootstrap over pictures, or
-    groups of them, and training seeds), or None. A block holds, all of the hole alone:
+    ...}}}. A figure is [value, low, high] (95 %, bootstrap over pictures, or groups of them, and training
+    seeds), or None. A block holds, all of the hole alone:
 
         psnr_k1                one sample: dB, of pooled squared error
         psnr_best_of           {K: dB}, pooled; expected least error of K samples in a row

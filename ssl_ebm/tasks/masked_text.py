@@ -26,14 +26,8 @@ from ssl_ebm.tasks.sharing import item_generator, mean_of_all
 
 Batch = dict[str, Tensor]
 Description = dict[str, Any]
-SPLIT_BY = (
-    "path",
-    "unit",
-    "text_column",
-    "val_share",
-    "test_share",
-    "seed",
-)  # what the splits of text depend on
+# What the splits of text depend on.
+SPLIT_BY = ("path", "unit", "text_column", "val_share", "test_share", "seed")
 CHUNK = 256  # sequences in one pass, where one text becomes many
 
 

@@ -26,8 +26,7 @@ class Samples:
         features: (N, D) float, or (N, T, D) where the probe looks at tokens.
         target: (N,) int64 classes, or (N, K) float.
         groups: (N,) which items belong together (windows of one clip, or of the clips of one recording;
-            pictures of one group);
-            None: each stands alone.
+            pictures of one group); None: each stands alone.
         seen: (N, T) bool, which tokens stand for input; None: all.
 
     Raises:
