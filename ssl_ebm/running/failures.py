@@ -102,7 +102,7 @@ def take_late_signal(error: BaseException) -> None:
     with contextlib.suppress(RuntimeError):
         errors = list(_chain(error))
         by_pipe = any(map(_of_a_workers_pipe, errors))
-        if by_pipe and not any(DEATH_BY_SIGNAL.search(str(one)) for one in errors):
+        if by_pipe and _answers_signals() and not any(DEATH_BY_SIGNAL.search(str(one)) for one in errors):
             time.sleep(SIGNAL_DELAY)  # cut short by the error
 
 
@@ -163,15 +163,19 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _answers_signals() -> bool:
+    """Whether torch has had workers in this process, and is told of their ends."""
+    return callable(signal.getsignal(signal.SIGCHLD))
+
+
 def _of_a_workers_pipe(error: BaseException) -> bool:
     """Whether it may tell that a worker's pipe has ended, and not a file or pipe of what was called."""
     if not isinstance(error, ConnectionResetError | EOFError) or IN_A_WORKER.search(str(error)):
         return False
-    answered = callable(signal.getsignal(signal.SIGCHLD))  # torch has had workers in this process
-    frames = traceback.extract_tb(error.__traceback__)
-    return answered and not any(
-        frame.filename.endswith("torch/utils/data/_utils/fetch.py") for frame in frames
-    )
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    in_loader = any(file.endswith("torch/utils/data/dataloader.py") for file in files)
+    in_dataset = any(file.endswith("torch/utils/data/_utils/fetch.py") for file in files)
+    return (in_loader or _answers_signals()) and not in_dataset
 
 
 def _overflows_by_settings(error: BaseException) -> bool:

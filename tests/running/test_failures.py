@@ -13,6 +13,7 @@ import pytest
 import torch
 from small_backbones import batch_for, text_network
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from toy_task import thread_limit
 from two_futures import trainer
 
@@ -74,9 +75,16 @@ def test_the_end_of_a_file_is_no_workers_death(workers: int) -> None:
     assert remedy_for(error.value, None) is None
 
 
-def test_without_workers_no_pipe_of_one_has_ended() -> None:
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # as before torch starts some
+def test_without_workers_no_pipe_of_one_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_of_the_pipe(*_: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # as before torch starts some, or after a training
     try:
+        monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", end_of_the_pipe)
+        with pytest.raises(ConnectionResetError) as error:
+            next(iter(DataLoader(torch.arange(2), num_workers=1)))  # type: ignore[arg-type]
+        assert "a worker that loads data was ended" in str(remedy_for(error.value, None))
         assert remedy_for(EOFError("Ran out of input"), None) is None
         assert remedy_for(ConnectionResetError(104, "Connection reset by peer"), None) is None
     finally:
