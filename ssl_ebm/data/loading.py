@@ -168,12 +168,11 @@ class OrderedLoader(_Loader):
             yield batch
 
 
-def found_in(dataset: Any, method: str) -> Callable[..., Any] | None:
-    """A method of a dataset, or of the one that it is a part of; None: neither has it."""
+def found_in(dataset: Any, name: str) -> Any:
+    """An attribute of a dataset, or of the one that it is a part of; None: neither has it."""
     while dataset is not None:
-        if hasattr(dataset, method):
-            found: Callable[..., Any] = getattr(dataset, method)
-            return found
+        if hasattr(dataset, name):
+            return getattr(dataset, name)
         dataset = getattr(dataset, "dataset", None)
     return None
 

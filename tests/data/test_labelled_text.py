@@ -265,6 +265,8 @@ def test_what_stands_at_the_end_is_read(tmp_path: Path) -> None:
     task = MaskedText({"class_path": "ssl_ebm.networks.text.TextEncoder", "init_args": network})
     torch.nn.init.normal_(task.network.tokens.weight)
     task.tokenizer_json = TOKENIZER
+    rows: list[int] = []
+    task.network.tokens.register_forward_hook(lambda _m, given, _made: rows.append(len(given[0])))
     for windows, least, most in ((12, 0.95, 1.0), (1, 0.3, 0.75)):
         data = in_windows(tmp_path, windows)
         train, test = data.data.train_dataset, data.data.test_dataset  # type: ignore[attr-defined]
@@ -272,10 +274,11 @@ def test_what_stands_at_the_end_is_read(tmp_path: Path) -> None:
         assert counted is not None
         assert least <= counted.votes["test"].right.float().mean() <= most
         for features in (Frozen(task, "network.tokens"), RawInputs(task)):
-            x, y = (extract(features, some, range(len(some))) for some in (train, test))
+            x, y = (extract(features, some, range(len(some)), batch_size=32) for some in (train, test))
             weights = fit_logistic(x.features, x.target, 2, 1e-4)
             right = logits(y.features, weights).argmax(1) == y.target
             assert least <= right.float().mean() <= most
+    assert max(rows) <= 32  # windows take no more memory than documents of one
 
 
 def test_a_pre_training_takes_one_window(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 
 from ssl_ebm.data.labelled_share import LabelledShare
 from ssl_ebm.data.labelled_text import LabelledDocuments
-from ssl_ebm.data.loading import READ_TIMEOUT, OrderedLoader, StreamData, collate_of
+from ssl_ebm.data.loading import READ_TIMEOUT, OrderedLoader, StreamData, collate_of, found_in
 from ssl_ebm.data.read_watch import read_limit
 from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.isolation import generator_for, isolated
@@ -117,6 +117,7 @@ def extract(
     that stand for no input are not `seen`, and 0; all items have as many as the one with the most.
 
     Args:
+        batch_size: items that pass at once; of documents in windows so many windows.
         targets: entries of a batch; numbers of each item are put side by side. Of entries with a value for
             each frame of a clip, the one of the last frame that the task sees; of "velocity", which leads
             from a frame to the next, the one that led to that frame: what is still to come may be drawn by
@@ -128,8 +129,9 @@ def extract(
     plain = dataset.plain() if hasattr(dataset, "plain") else dataset
     rank, processes = _place()
     mine = list(items)[rank::processes]
+    at_once = max(1, batch_size // (found_in(plain, "windows") or 1))
     loader = OrderedLoader(
-        Subset(plain, mine), batch_size=batch_size, num_workers=workers, generator=generator_for(0),
+        Subset(plain, mine), batch_size=at_once, num_workers=workers, generator=generator_for(0),
         collate_fn=collate_of(plain), timeout=(read_limit() or READ_TIMEOUT) if workers else 0,
     )  # fmt: skip
     found: dict[str, list[Tensor]] = {name: [] for name in ("features", "target", "clip", "group", "seen")}
