@@ -83,6 +83,11 @@ class Langevin:
         with frozen(energy), torch.enable_grad():
             for step in range(steps):
                 size, noise = at(self.step_size, step), at(self.noise, step)
+                if not 0 <= size < math.inf:
+                    raise UserError(
+                        f"{type(self).__name__}: step_size is {size} at step {step}: its schedule must give "
+                        "finite numbers, none below 0"
+                    )
                 energies, gradient = energy_and_gradient(energy, state)
                 record.before(step, energies)
                 if self.max_gradient is not None:

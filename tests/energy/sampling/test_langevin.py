@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.energy import PredictiveEnergy
-from ssl_ebm.energy.sampling import Descent, Langevin, Sampler, geometric
+from ssl_ebm.energy.sampling import Descent, Langevin, Sampler, geometric, linear
 from ssl_ebm.errors import UserError
 
 from ..linear_gaussian import example
@@ -143,6 +143,10 @@ def wall(y: Tensor) -> Tensor:
         (lambda: Langevin(0.1).sample(bowl, torch.ones(3), 1), r"a state is \(chains, ...\)"),
         (lambda: Langevin(0.1).sample(bowl, torch.ones(3, 1).long(), 1), "floating point"),
         (lambda: Langevin(0.1).sample(bowl, torch.ones(3, 1), 0), "steps is 0"),
+        (
+            lambda: Langevin(linear(0.2, -0.1, 4)).sample(bowl, torch.ones(3, 1), 4),
+            r"Langevin: step_size is -0\.\d+ at step 3",
+        ),
         (
             lambda: Langevin(0.1).sample(lambda y: y, torch.ones(3, 1), 1),
             r"one number per item, \(3,\), got",
