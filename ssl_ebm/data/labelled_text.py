@@ -44,7 +44,7 @@ class LabelledText(Dataset[dict[str, Tensor]]):
     Attributes:
         classes: names of the classes, sorted; of all splits.
         tokens: (N, length) int32; with several windows (N, W, length), W the most that a document has.
-        windows: W, or 1.
+        sequences_per_item: W, or 1.
         labels: (N,) int64; -1 where there is none.
 
     Raises:
@@ -105,7 +105,7 @@ class LabelledText(Dataset[dict[str, Tensor]]):
         for whole_row, row in zip(tokens, rows, strict=True):
             whole_row[: len(row)] = row
         self.tokens = torch.from_numpy(tokens if windows > 1 else tokens[:, 0])
-        self.windows = tokens.shape[1]
+        self.sequences_per_item = tokens.shape[1]
         self._names = np.array(found)  # (of a list, workers would copy page after page)
         self.labels = torch.tensor([-1 if label is None else number[label] for label in labels])
 

@@ -129,7 +129,7 @@ def extract(
     plain = dataset.plain() if hasattr(dataset, "plain") else dataset
     rank, processes = _place()
     mine = list(items)[rank::processes]
-    at_once = max(1, batch_size // (found_in(plain, "windows") or 1))
+    at_once = max(1, batch_size // (found_in(plain, "sequences_per_item") or 1))
     loader = OrderedLoader(
         Subset(plain, mine), batch_size=at_once, num_workers=workers, generator=generator_for(0),
         collate_fn=collate_of(plain), timeout=(read_limit() or READ_TIMEOUT) if workers else 0,
