@@ -17,8 +17,8 @@ from torch.utils.data import Dataset, default_collate
 from ssl_ebm.data.documents import Corpus, fingerprint, warn_of_shared
 from ssl_ebm.data.fingerprints import Fingerprint
 from ssl_ebm.data.loading import StreamData, check_least
+from ssl_ebm.data.seen_text import warn_of_other_splits
 from ssl_ebm.data.special_tokens import SpecialTokens
-from ssl_ebm.data.text_files import TextFile
 from ssl_ebm.data.tokenizing import encode
 from ssl_ebm.errors import UserError
 
@@ -235,31 +235,7 @@ class LabelledDocuments(StreamData):
         if trained_on is self._checked:
             return
         self._checked = trained_on
-        while trained_on is not None:
-            self._check_splits(trained_on)
-            trained_on = trained_on.get("before")
-
-    def _check_splits(self, trained_on: Mapping[str, Any]) -> None:
-        """The same of one training."""
-        path, corpus = trained_on.get("path"), self.corpus
-        if not isinstance(path, str) or os.path.abspath(path) != os.path.abspath(corpus.path):
-            return
-        drawn, plain, columns = {"val", "test"}, False, False
-        for source in corpus.sources():
-            drawn.discard(str(source.split))
-            is_plain = isinstance(source, TextFile) and not source.is_table
-            plain, columns = plain or is_plain, columns or not is_plain
-        own: dict[str, Any] = {"val_share": corpus.val_share} if "val" in drawn else {}
-        own |= {"test_share": corpus.test_share} if "test" in drawn else {}
-        own |= {"seed": corpus.seed} | ({"unit": corpus.unit} if plain else {})
-        own |= {"text_column": corpus.text_column} if columns else {}  # a split is drawn by the text
-        theirs = {name: trained_on.get(name, value) for name, value in own.items()}
-        if drawn and theirs != own:
-            told = ", ".join(f"{name} {value}" for name, value in theirs.items())
-            rank_zero_warn(
-                f"{corpus.path}: the model was trained on these documents in other splits ({told}), so it "
-                f"may have seen some of {' and '.join(sorted(drawn))}: give the data of both the same"
-            )
+        warn_of_other_splits(trained_on, self.corpus)
 
     def setup(self, stage: str | None = None) -> None:
         self._predicting = stage == "predict"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssl_ebm.data.corruption import Corrupted, TokenMasking
+from ssl_ebm.data.seen_text import with_before
 from ssl_ebm.data.special_tokens import SpecialTokens
 from ssl_ebm.data.text import Text
 from ssl_ebm.data.tokenizing import read_tokenizer
@@ -26,8 +27,6 @@ from ssl_ebm.tasks.sharing import item_generator, mean_of_all
 
 Batch = dict[str, Tensor]
 Description = dict[str, Any]
-# What the splits of text depend on.
-SPLIT_BY = ("path", "unit", "text_column", "val_share", "test_share", "seed")
 CHUNK = 256  # sequences in one pass, where one text becomes many
 
 
@@ -136,7 +135,7 @@ class MaskedText(WatchedTask):
         tokenizer = getattr(data, "tokenizer_json", None)
         length = self.network.length
         if stage == "fit" and isinstance(data, Text):
-            self.trained_on = _with_before(data.describe(), self.trained_on)
+            self.trained_on = with_before(data.describe(), self.trained_on)
             if data.length < length:
                 rank_zero_warn(
                     f"the data has sequences of {data.length} tokens and the network reads {length}: its "
@@ -393,14 +392,3 @@ def _energies_of(scores: Tensor, hidden: Corrupted) -> tuple[Tensor, Tensor]:
     energy = cross_entropy(scores, torch.where(counts, truth, best), reduction="none")
     right = (best == truth) & counts
     return (energy * counts).view_as(hidden.truth), right.view_as(hidden.truth)
-
-
-def _with_before(now: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the data of a training tell, with what those told that the model had seen before, if they were
-    others or in other splits.
-    """
-    if before is None:
-        return now
-    same = all(before.get(name, now[name]) == now[name] for name in SPLIT_BY)
-    earlier = before.get("before") if same else before
-    return now if earlier is None else {**now, "before": earlier}
