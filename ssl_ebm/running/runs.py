@@ -167,6 +167,10 @@ class Run(LightningCLI):
         first = Path(str(files[0])) if files else Path()
         return first.parent if first.name == CONFIG and (first.parent / RECORD).exists() else None
 
+    def _given(self) -> set[str]:
+        """Names of what the command line itself gives."""
+        return {one.name for one in read_arguments(self.arguments)}
+
     def _forget_places(self) -> None:
         """Of a run whose ``config.yaml`` says where it was, as older ones do: it may have been moved, and
         where there are checkpoints beside the file, that is its folder.
@@ -174,7 +178,7 @@ class Run(LightningCLI):
         folder = self._folder_of_config()
         if folder is None or not checkpoint_folder(folder).is_dir():
             return
-        given = {one.name for one in read_arguments(self.arguments)}
+        given = self._given()
         said = read_settings(folder / CONFIG) or {}
         for place in PLACES:
             part, _, name = place.rpartition(".")
@@ -229,12 +233,9 @@ class Run(LightningCLI):
             described = {"class_path": settings.pop("_class_path", chosen), "dict_kwargs": settings}
         if self.barred is not None:
             never_importing(check_description(described, path, described["class_path"] == chosen))
-        part, parsed = (
-            "init_args" if described is settings else "dict_kwargs",
-            self.setting("model").as_dict(),
-        )
-        given = with_given(described.get(part) or {}, self.arguments, parsed.get("init_args") or {})
-        described = {**described, part: given}
+        part = "init_args" if described is settings else "dict_kwargs"
+        parsed = self.setting("model").as_dict().get("init_args") or {}
+        described = {**described, part: with_given(described.get(part) or {}, self.arguments, parsed)}
         self.config = self.parser.parse_object({self.command: {"model": described}}, self.config)
 
     # --- building ---
@@ -376,9 +377,9 @@ class Run(LightningCLI):
         return AGAIN if begins and (self._room.is_due or not self.trainer.global_step) else GO_ON
 
     def _add_wandb(self) -> None:
-        wandb, given = self.setting("wandb"), {one.name for one in read_arguments(self.arguments)}
+        wandb = self.setting("wandb")
         if self.command != "fit":
-            if wandb != "off" and "--wandb" in given:  # a config file is that of a training
+            if wandb != "off" and "--wandb" in self._given():  # a config file is that of a training
                 rank_zero_warn(
                     f"{self.command} writes to {self.run_dir} alone: leave --wandb out, which is for fit"
                 )
