@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_ebm.errors import UserError
 from ssl_ebm.networks.few_channels import FewChannelConv2d
-from ssl_ebm.networks.onednn import Linear
+from ssl_ebm.networks.linear import Linear
 from ssl_ebm.networks.stages import PairedStages
 
 

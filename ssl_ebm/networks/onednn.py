@@ -65,15 +65,6 @@ class _OneDnnLinear(torch.autograd.Function):
         )
 
 
-class Linear(nn.Linear):
-    """`torch.nn.Linear` that takes oneDNN's product where it is worth the way there: see `linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if FASTER and x.numel() * self.out_features >= WORTH:
-            return linear(self, x)
-        return torch_linear(x, self.weight, self.bias)
-
-
 def linear(layer: nn.Linear, x: Tensor, units: slice | None = None) -> Tensor:
     """What the layer does, to rounding: float32 by oneDNN on a processor that it is `FASTER` on, unless
     ``torch.backends.mkldnn.enabled`` is False: (..., I) -> (..., O).

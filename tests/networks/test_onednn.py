@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ssl_ebm.networks import onednn
+from ssl_ebm.networks.linear import Linear
 from ssl_ebm.networks.onednn import HAS_ONEDNN, linear, multiply
 
 
@@ -35,9 +36,9 @@ def test_linear_is_torchs_with_its_gradients_of_first_and_second_order(shape: tu
 @pytest.mark.skipif(not HAS_ONEDNN, reason="this PyTorch lacks the operator")
 @pytest.mark.usefixtures("faster")
 def test_a_layer_takes_onednn_where_it_is_worth_it() -> None:
-    layer = onednn.Linear(8, 4)
-    for rows, kind in ((3, "AddmmBackward0"), (onednn.WORTH // 32, "_OneDnnLinearBackward")):
-        x = torch.randn(rows, 8)
+    layer = Linear(32, 4)
+    for rows, kind in ((3, "AddmmBackward0"), (onednn.WORTH // 128, "_OneDnnLinearBackward")):
+        x = torch.randn(rows, 32)
         y = layer(x)
         assert type(y.grad_fn).__name__ == kind
         torch.testing.assert_close(y, torch.nn.functional.linear(x, layer.weight, layer.bias))
@@ -45,7 +46,7 @@ def test_a_layer_takes_onednn_where_it_is_worth_it() -> None:
 
 def test_a_processor_that_gains_nothing_keeps_torchs_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "FASTER", False)
-    y = onednn.Linear(8, 4)(torch.randn(onednn.WORTH // 32, 8))
+    y = Linear(32, 4)(torch.randn(onednn.WORTH // 128, 32))
     assert type(y.grad_fn).__name__ == "AddmmBackward0"
 
 

@@ -30,7 +30,7 @@ from ssl_ebm.energy.sampling import Hmc, Langevin, Sampler
 from ssl_ebm.evaluation.statistics import Interval
 from ssl_ebm.networks import ImageEnergy, PointEnergy
 from ssl_ebm.networks.few_channels import FewChannelConv2d
-from ssl_ebm.networks.onednn import Linear
+from ssl_ebm.networks.linear import Linear
 from ssl_ebm.report.benchmarks.neighbour import Neighbour, in_processes
 from ssl_ebm.report.benchmarks.rows import Row, with_interval
 from ssl_ebm.report.benchmarks.suites import Part
