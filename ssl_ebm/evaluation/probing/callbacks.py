@@ -203,7 +203,7 @@ class LinearProbe(Probe):
 
     Args:
         data: labelled data.
-        penalties: to choose from, on training items.
+        penalties: to choose from, on training items, and beyond the largest or smallest where that is best.
         **settings: those of `Probe`.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from ssl_ebm.evaluation.probing.results import (
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # tried on a part of the training items
 RIDGES = (100.0, 10.0, 1.0, 1e-1, 1e-2, 1e-3)  # the same, of a regression
 FEW = 1e-2  # penalty where there are too few items to choose it
+BEYOND = 4  # how many times the outermost penalty is multiplied or divided by 10
 CHUNK = 1024  # test items whose distances are held at once
 
 
@@ -40,7 +41,7 @@ def linear_probe(train: Samples, test: Samples, penalties: Sequence[float] = PEN
 
     Args:
         train, test: features (N, D) with classes.
-        penalties: to choose from.
+        penalties: to choose from, and beyond, as `choose_penalty` does.
 
     Raises:
         UserError: features or labels that cannot be probed, penalties out of their range.
@@ -68,7 +69,8 @@ def choose_penalty(
         x: (N, D) float.
         y: (N,) int64 classes.
         classes: C.
-        penalties: to choose from; where it is one, it is that.
+        penalties: to choose from, two or more; where the largest or the smallest of them is the best, tens of
+            times as much, or tenths, are tried while they are better. Where it is one, it is that.
         few: what is taken where a class has too few items, or groups, to choose.
         groups: as in `Samples`.
     """
@@ -77,11 +79,34 @@ def choose_penalty(
     held = held_out(y, groups)
     if held is None:
         return few
-    fitted, scores, weights = ~held, {}, None
-    for penalty in sorted(penalties, reverse=True):
+    fitted, weights = ~held, None
+
+    def right(penalty: float) -> float:
+        nonlocal weights
         weights = fit_logistic(x[fitted], y[fitted], classes, penalty, weights)
-        scores[penalty] = float((logits(x[held], weights).argmax(1) == y[held]).double().mean())
-    return max(scores, key=lambda penalty: scores[penalty])
+        return float((logits(x[held], weights).argmax(1) == y[held]).double().mean())
+
+    return _best(right, penalties)
+
+
+def _best(score: Callable[[float], float], penalties: Sequence[float]) -> float:
+    """The penalty of the highest score; of equals the largest.
+
+    Where the largest of them is the best, ten times as much is tried, too, and so on while that is better;
+    so is a tenth of the smallest.
+    """
+    scores = {penalty: score(penalty) for penalty in sorted(penalties, reverse=True)}
+    best = max(scores, key=lambda penalty: scores[penalty])
+    for edge, factor in ((max(scores), 10.0), (min(scores), 0.1)):
+        if best != edge:
+            continue
+        for _ in range(BEYOND):
+            further = score(best * factor)
+            if not further > scores[best]:
+                break
+            best *= factor
+            scores[best] = further
+    return best
 
 
 def check_knn(neighbours: int, temperature: float) -> None:
@@ -133,7 +158,7 @@ def regression_probe(
     Args:
         train, test: features (N, D) with numbers (N, K).
         names: of the K.
-        penalties: to choose from.
+        penalties: to choose from, and beyond, as `choose_penalty` does.
 
     Raises:
         UserError: features that cannot be probed, a target that does not vary.
@@ -143,11 +168,12 @@ def regression_probe(
     held, best = held_out(y, train.groups), FEW
     if held is not None and len(penalties) > 1:
         scaled = y / y.std(0).where(y.std(0) > 0, 1.0)
-        errors = {
-            one: float((_ridge(x[~held], scaled[~held], x[held], one) - scaled[held]).square().mean())
-            for one in penalties
-        }
-        best = min(errors, key=lambda penalty: errors[penalty])
+
+        def closeness(penalty: float) -> float:
+            errors = _ridge(x[~held], scaled[~held], x[held], penalty) - scaled[held]
+            return -float(errors.square().mean())
+
+        best = _best(closeness, penalties)
     elif len(penalties) == 1:
         best = penalties[0]
     return regressed(_ridge(x, y, unseen, best), train, test, names, {"penalty": best})
