@@ -351,6 +351,8 @@ def test_ctrl_c_in_a_training_says_how_it_goes_on(
         ("compare", "the same command goes on"),
         ("representations", "the same command goes on"),
         ("shard", "the same command goes on"),
+        ("lecture", "what was whole is in its folder; the same command begins anew"),
+        ("benchmark", "what was whole is in its folder; the same command begins anew"),
     ],
 )
 def test_ctrl_c_says_how_a_command_goes_on(

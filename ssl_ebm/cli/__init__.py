@@ -17,6 +17,7 @@ from ssl_ebm.running.failures import ending_for_hanging_reads
 from ssl_ebm.running.launching import refuse_several_processes
 from ssl_ebm.running.output import lossy_output
 
+BEGIN_ANEW = ("lecture", "benchmark")  # commands that an interruption does not resume
 PACKAGE = Path(__file__).resolve().parent.parent
 _usual_format = warnings.formatwarning
 
@@ -83,6 +84,8 @@ def _interrupted(arguments: Sequence[str], stop: BaseException) -> int:
         how = notes[0]
     elif arguments and arguments[0] in TRAINER_COMMANDS:
         how = "--ckpt_path last goes on from the last checkpoint"
+    elif arguments and arguments[0] in BEGIN_ANEW:
+        how = "what was whole is in its folder; the same command begins anew"
     else:  # what is whole is kept by those that take long
         how = "the same command goes on with what is not whole yet"
     print(f"ssl-ebm: interrupted; {how}", file=sys.stderr)

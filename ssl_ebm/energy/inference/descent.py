@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_ebm.energy.autograd import needs_gradients
 from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred, starts
-from ssl_ebm.energy.latents import Latent
+from ssl_ebm.energy.latents import Latent, Quantised
 from ssl_ebm.errors import UserError
 
 OptimizerName = Literal["sgd", "adam"]
@@ -34,7 +34,7 @@ class GradientDescent:
 
     Raises:
         UserError: a setting out of its range; on a call: under `torch.inference_mode`, which forbids
-            gradients.
+            gradients; a codebook that is to be trained, which no gradient would reach.
     """
 
     steps: int
@@ -55,6 +55,11 @@ class GradientDescent:
         context: Any = None,
         generator: torch.Generator | None = None,
     ) -> Inferred:
+        if isinstance(latent, Quantised) and latent.codebook.requires_grad and torch.is_grad_enabled():
+            raise UserError(
+                "gradient descent: the codes of Quantised would get no gradient and never learn: use "
+                "Enumeration, or Amortised with VectorQuantisation"
+            )
         start = starts(latent, len(y), self.restarts, generator, y.device)
         z, energies = descend(energy_of_z, latent, start, self.steps, self.lr, self.optimizer)
         index = energies.argmin(1)  # (B,)

@@ -14,6 +14,7 @@ from ssl_ebm.energy import (
     GradientDescent,
     OneHot,
     PredictiveEnergy,
+    Quantised,
 )
 from ssl_ebm.energy.draws import ItemGenerator
 from ssl_ebm.energy.inference import Inference, Inferred, Lbfgs, OptimizerName, PosteriorSampling
@@ -295,6 +296,19 @@ def test_wrong_settings_are_named(build: Callable[[], object], word: str) -> Non
 def test_enumeration_of_a_continuous_latent_is_refused(y: Tensor) -> None:
     with pytest.raises(UserError, match=r"finitely many.*Gaussian"):
         example(2).model().infer(Enumeration(), y, None)
+
+
+def test_codes_that_descent_would_not_train_are_refused(y: Tensor) -> None:
+    inference = GradientDescent(2, 0.1)
+    model = PredictiveEnergy(nn.Linear(3, 4).double(), Quantised(5, 3).double())
+    with pytest.raises(UserError, match="Quantised would get no gradient and never learn: use Enumeration"):
+        model.infer(inference, y, None)
+    with torch.no_grad():  # asked, not trained: one of the codes
+        found = model.infer(inference, y, None)
+    distance = torch.cdist(found.z, model.latent.enumerate()).amin(1).detach()
+    assert float(distance.max()) < 1e-9
+    model.latent.requires_grad_(False)  # another training made them
+    assert model.infer(inference, y, None).energy.requires_grad
 
 
 def test_an_encoder_of_the_wrong_size_is_refused(y: Tensor) -> None:
