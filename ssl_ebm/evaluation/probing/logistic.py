@@ -31,49 +31,68 @@ def fit_logistic(x: Tensor, y: Tensor, classes: int, penalty: float, start: Tens
 
     Source: Boehning, "Multinomial logistic regression algorithm" (1992), for the bound.
     """
-    with torch.inference_mode(False), torch.no_grad():
-        x, y = x.clone(), y.clone()  # tensors of inference mode are not taken
-        if x.shape[1] <= len(x):
-            return _fit(x, y, classes, penalty, start)
-        basis, small = torch.linalg.qr(x.T)  # x = small^T basis^T: (D, N), (N, N)
-        begin = None if start is None else torch.cat([basis.T @ start[:-1], start[-1:]])
-        found = _fit(small.T.contiguous(), y, classes, penalty, begin)
-        return torch.cat([basis @ found[:-1], found[-1:]])
+    return Regression(x, y, classes).fit(penalty, start)
 
 
-def _fit(x: Tensor, y: Tensor, classes: int, penalty: float, start: Tensor | None) -> Tensor:
-    count, width = x.shape
-    x = torch.cat([x, x.new_ones(count, 1)], 1)
-    ridge = x.new_full((width + 1,), penalty)
-    ridge[-1] = 0  # of the bias
-    bound = _product(x.T.contiguous(), x).double() / (2 * count) + ridge.double().diag()
-    root = torch.linalg.cholesky(bound + 1e-9 * bound.diagonal().mean() * torch.eye(width + 1).to(bound))
-    into = torch.linalg.solve_triangular(root.T, torch.eye(width + 1).to(root), upper=True).to(
-        x
-    )  # W = into V
-    # Weights as rows, (C, D + 1): a product with few columns takes up to ten times as long as with few rows.
-    truth = torch.nn.functional.one_hot(y, classes).T.to(x)
-    v = x.new_zeros(classes, width + 1) if start is None else (start.T.double() @ root).to(x)
-    v.requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [v],
-        max_iter=STEPS,
-        max_eval=2 * STEPS,
-        tolerance_grad=1e-4,  # the loss is then within some 1e-6 of its minimum
-        tolerance_change=1e-9,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-    )
+class Regression:
+    """`fit_logistic` for several penalties: what does not depend on them is computed once.
 
-    def loss() -> float:
-        weights = v.detach() @ into.T
-        scores = torch.log_softmax(_product(weights, x.T), 0)  # (C, N)
-        v.grad = (_product(scores.exp() - truth, x) / count + ridge * weights) @ into
-        fit = -(scores * truth).sum() / count
-        return float(fit + 0.5 * (ridge * weights.square()).sum())
+    Args:
+        x, y, classes: as there.
+    """
 
-    optimizer.step(loss)
-    return (v.detach() @ into.T).T.contiguous()
+    def __init__(self, x: Tensor, y: Tensor, classes: int) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            x, y = x.clone(), y.clone()  # tensors of inference mode are not taken
+            self._basis: Tensor | None = None
+            if x.shape[1] > len(x):
+                self._basis, small = torch.linalg.qr(x.T)  # x = small^T basis^T: (D, N), (N, N)
+                x = small.T
+            self._x = torch.cat([x, x.new_ones(len(x), 1)], 1)
+            self._truth = torch.nn.functional.one_hot(y, classes).T.to(x)  # (C, N)
+            self._bound = _product(self._x.T.contiguous(), self._x) / (2 * len(x))
+
+    def fit(self, penalty: float, start: Tensor | None = None) -> Tensor:
+        """Weights (D + 1, C); `start` as in `fit_logistic`."""
+        with torch.inference_mode(False), torch.no_grad():
+            if self._basis is None:
+                return self._fit(penalty, start)
+            begin = None if start is None else torch.cat([self._basis.T @ start[:-1], start[-1:]])
+            found = self._fit(penalty, begin)
+            return torch.cat([self._basis @ found[:-1], found[-1:]])
+
+    def _fit(self, penalty: float, start: Tensor | None) -> Tensor:
+        x, truth = self._x, self._truth
+        count, width = x.shape
+        ridge = x.new_full((width,), penalty)
+        ridge[-1] = 0  # of the bias
+        bound = self._bound.double()
+        bound.diagonal().add_(ridge + 1e-9 * (bound.diagonal() + ridge).mean())
+        root = torch.linalg.cholesky(bound)
+        one = torch.eye(width).to(root)
+        into = torch.linalg.solve_triangular(root.T, one, upper=True).to(x)  # W = into V
+        # Weights as rows, (C, D + 1): few columns take up to ten times as long to multiply as few rows.
+        v = x.new_zeros(len(truth), width) if start is None else (start.T.double() @ root).to(x)
+        v.requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [v],
+            max_iter=STEPS,
+            max_eval=2 * STEPS,
+            tolerance_grad=1e-4,  # the loss is then within some 1e-6 of its minimum
+            tolerance_change=1e-9,
+            history_size=20,
+            line_search_fn="strong_wolfe",
+        )
+
+        def loss() -> float:
+            weights = v.detach() @ into.T
+            scores = torch.log_softmax(_product(weights, x.T), 0)  # (C, N)
+            v.grad = (_product(scores.exp() - truth, x) / count + ridge * weights) @ into
+            fit = -(scores * truth).sum() / count
+            return float(fit + 0.5 * (ridge * weights.square()).sum())
+
+        optimizer.step(loss)
+        return (v.detach() @ into.T).T.contiguous()
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.errors import UserError
-from ssl_ebm.evaluation.probing.logistic import fit_logistic, logits, standardise
+from ssl_ebm.evaluation.probing.logistic import Regression, fit_logistic, logits, standardise
 from ssl_ebm.evaluation.probing.results import (
     Classified,
     Regressed,
@@ -79,11 +79,11 @@ def choose_penalty(
     held = held_out(y, groups)
     if held is None:
         return few
-    fitted, weights = ~held, None
+    regression, weights = Regression(x[~held], y[~held], classes), None
 
     def right(penalty: float) -> float:
         nonlocal weights
-        weights = fit_logistic(x[fitted], y[fitted], classes, penalty, weights)
+        weights = regression.fit(penalty, weights)
         return float((logits(x[held], weights).argmax(1) == y[held]).double().mean())
 
     return _best(right, penalties)
