@@ -8,6 +8,7 @@ from torch import Tensor
 from ssl_ebm.networks import onednn
 
 STEPS = 500  # of L-BFGS, at most; tens are usual
+LEAST = 1e-4  # of the mean of the bound's diagonal: penalty that it has at least
 FLOOR = 0.1  # least deviation of a column, in root mean squares of all columns' deviations
 
 
@@ -67,7 +68,9 @@ class Regression:
         ridge = x.new_full((width,), penalty)
         ridge[-1] = 0  # of the bias
         bound = self._bound.double()
-        bound.diagonal().add_(ridge + 1e-9 * (bound.diagonal() + ridge).mean())
+        # More of a penalty makes a bound as well, and one that can be factored: after products in float32,
+        # features that depend on each other are a little below 0.
+        bound.diagonal().add_(ridge.double().clamp_min(LEAST * bound.diagonal().mean()))
         root = torch.linalg.cholesky(bound)
         one = torch.eye(width).to(root)
         into = torch.linalg.solve_triangular(root.T, one, upper=True).to(x)  # W = into V

@@ -54,6 +54,20 @@ def test_logistic_regression_equals_scikit_learn(count: int, width: int, penalty
     assert logistic_loss(x, y, again, penalty) == pytest.approx(best, abs=1e-5)
 
 
+@pytest.mark.parametrize("penalty", [1e-5, 1e-8])
+def test_features_of_few_dimensions_can_have_hardly_any_penalty(penalty: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    few = torch.randn(600, 64, generator=generator)
+    x = few @ torch.randn(64, 512, generator=generator)
+    x = (x - x.mean(0)) / x.std(0)
+    y = (x[:, 0] + torch.randn(600, generator=generator) > 0).long()
+    weights = fit_logistic(x, y, 2, penalty)
+    peer = LogisticRegression(C=1 / (600 * penalty), max_iter=20_000, tol=1e-10).fit(x.double(), y)
+    theirs = torch.from_numpy(np.vstack([peer.coef_.T, peer.intercept_]))
+    both = torch.cat([-0.5 * theirs, 0.5 * theirs], 1)
+    assert logistic_loss(x, y, weights, penalty) <= logistic_loss(x.double(), y, both, penalty) + 1e-5
+
+
 def test_a_linear_probe_chooses_its_penalty_on_training_items() -> None:
     x, y = problem(900, 24, 4)
     train, test = Samples(x[:600], y[:600]), Samples(x[600:], y[600:])
