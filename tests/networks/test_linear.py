@@ -35,17 +35,11 @@ def test_values_and_gradients_of_two_orders_are_torchs(
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "kind"),
-    [(2, 7, "AddmmBackward0"), (16, 7, "AddmmBackward0"), (6, 1, "UnsqueezeBackward0")],
-)
-def test_narrow_layers_take_another_product(inputs: int, outputs: int, kind: str) -> None:
-    layer = Linear(inputs, outputs)
-    y = layer(torch.randn(4, inputs))
-    assert type(y.grad_fn).__name__ == kind
-    if outputs > 1:  # from which copy of the weights the gradient is made
-        weights = y.grad_fn.next_functions[2][0]  # type: ignore[union-attr]
-        assert type(weights).__name__ == ("CloneBackward0" if inputs < 16 else "TBackward0")
+@pytest.mark.parametrize(("inputs", "made_by"), [(2, "CloneBackward0"), (16, "TBackward0")])
+def test_few_inputs_take_a_transposed_copy_of_the_weights(inputs: int, made_by: str) -> None:
+    y = Linear(inputs, 7)(torch.randn(4, inputs))
+    weights = y.grad_fn.next_functions[2][0]  # type: ignore[union-attr]
+    assert type(weights).__name__ == made_by
 
 
 def test_autocast_and_layers_without_a_bias_are_torchs() -> None:
@@ -62,8 +56,8 @@ def test_another_kind_of_number_is_refused_as_by_torch() -> None:
         Linear(2, 1)(torch.randn(4, 2, dtype=torch.float64))
 
 
-def test_one_row_of_weights_can_be_exported() -> None:
-    layer = Linear(3, 1)
+def test_few_inputs_can_be_exported() -> None:
+    layer = Linear(3, 2)
     program = torch.export.export(layer, (torch.randn(4, 3),))
     x = torch.randn(4, 3)
     torch.testing.assert_close(program.module()(x), layer(x))
