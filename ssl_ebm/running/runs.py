@@ -19,6 +19,7 @@ from ssl_ebm.data.read_watch import ReadWatch
 from ssl_ebm.errors import UserError, in_one_line, user_error_behind
 from ssl_ebm.evaluation.loggers import KeepWandbRun, wandb_logger
 from ssl_ebm.running.arguments import merge_parts, names_a_task, read_arguments, with_given
+from ssl_ebm.running.chosen_checkpoint import chosen_checkpoint
 from ssl_ebm.running.failures import AGAIN, GO_ON, give_up_hanging_read, remedy_for, take_late_signal
 from ssl_ebm.running.lock import only_run_in
 from ssl_ebm.running.metrics import MetricsTable
@@ -48,11 +49,9 @@ from ssl_ebm.tasks.saving import (
     MakeRoom,
     SaveFirst,
     WholeFileIO,
-    aside_checkpoints,
     checkpoint_folder,
     goes_on_in,
     last_checkpoint,
-    newest_whole,
 )
 from ssl_ebm.tasks.secret_settings import hidden_in, hide_from_loggers, refuse_hidden
 from ssl_ebm.tasks.seeding import SeededSteps
@@ -193,30 +192,12 @@ class Run(LightningCLI):
 
         Training that goes on keeps the settings of its config: those are what the user may want to change.
         """
-        asked = self.setting("ckpt_path")
-        if asked is None and self.command != "fit":
-            raise UserError(
-                f"{self.command} needs what a training learnt: give --ckpt_path FILE, last for that of "
-                f"{self.run_dir}, or none for weights as they begin"
-            )
-        if asked is None or (asked == "none" and self.command != "fit"):
-            self.config[self.command]["ckpt_path"] = None
+        path = chosen_checkpoint(self.command, self.setting("ckpt_path"), self.run_dir)
+        self.config[self.command]["ckpt_path"] = None if path is None else str(path)
+        if path is None:
             return
-        path = Path(asked)
-        if asked == "last":
-            newest = newest_whole(self.run_dir)
-            path = newest or last_checkpoint(self.run_dir)
-            if newest is None and self.command == "fit":
-                earlier = aside_checkpoints(self.run_dir)
-                where = f" (of earlier runs: {', '.join(map(str, earlier))})" if earlier else ""
-                rank_zero_info(f"no checkpoint in {path.parent} yet: training starts from scratch{where}")
-                self.config[self.command]["ckpt_path"] = None
-                return
-            if newest is not None and newest.name != "last.ckpt":
-                rank_zero_warn(f"{last_checkpoint(self.run_dir)} is missing or damaged: taking {newest}")
         content = read_checkpoint(path)
         check_task(content, path, self.setting("model.class_path").rpartition(".")[2])
-        self.config[self.command]["ckpt_path"] = str(path)
         if self.command != "fit":
             self._take_settings(content.get("hyper_parameters", {}), path)
 

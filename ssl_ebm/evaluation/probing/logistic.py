@@ -44,7 +44,6 @@ class Regression:
 
     def __init__(self, x: Tensor, y: Tensor, classes: int) -> None:
         with torch.inference_mode(False), torch.no_grad():
-            x, y = x.clone(), y.clone()  # tensors of inference mode are not taken
             self._basis: Tensor | None = None
             if x.shape[1] > len(x):
                 self._basis, small = torch.linalg.qr(x.T)  # x = small^T basis^T: (D, N), (N, N)
