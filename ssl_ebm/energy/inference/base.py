@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ssl_ebm.energy.latents import Latent
+from ssl_ebm.energy.latents import FiniteLatent, Latent
 
 EnergyOfLatent = Callable[[Tensor], Tensor]
 """Candidates z (B, S, D) -> energies (B, S)."""
@@ -88,3 +88,8 @@ def starts(
     (see `ItemGenerator`).
     """
     return latent.sample(each * items, generator, device).unflatten(0, (each, items)).transpose(0, 1)
+
+
+def fitting(latent: Latent) -> str:
+    """What to use in place of an inference that does not take this latent, for its error."""
+    return "Enumeration" if isinstance(latent, FiniteLatent) else "GradientDescent"

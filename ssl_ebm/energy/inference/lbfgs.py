@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.energy.autograd import needs_gradients
-from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred, starts
+from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred, fitting, starts
 from ssl_ebm.energy.latents import Latent
 from ssl_ebm.errors import UserError
 
@@ -22,8 +22,8 @@ class Lbfgs:
     """Quasi-Newton steps from random starts: few steps, each with a search for its length.
 
     For latents without a border (Gaussian, Sparse): a quasi-Newton step cut off at one need not descend. The
-    search halves the step until the energy
-    falls enough; a candidate that finds no such step stays where it is, so the energy never rises.
+    search halves the step until the energy falls enough; a candidate that finds no such step stays where it
+    is, so the energy never rises.
 
     Not torch.optim.LBFGS, which takes all candidates for one long vector with one curvature and one step.
 
@@ -62,7 +62,7 @@ class Lbfgs:
     ) -> Inferred:
         needs_gradients("L-BFGS")
         if not latent.unbounded:
-            raise UserError(f"L-BFGS: {type(latent).__name__} has a border: use GradientDescent")
+            raise UserError(f"L-BFGS: steps leave a {type(latent).__name__}: use {fitting(latent)}")
         z = starts(latent, len(y), self.restarts, generator, y.device).detach()
         value, gradient = _value_and_gradient(energy_of_z, z)
         pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=self.history)  # moves, changes, 1 / dot

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_ebm.energy.autograd import needs_gradients
-from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred, SplitEnergy
+from ssl_ebm.energy.inference.base import EnergyOfLatent, Inferred, SplitEnergy, fitting
 from ssl_ebm.energy.latents import Latent, Sparse
 from ssl_ebm.errors import UserError
 
@@ -70,7 +70,9 @@ class Ista:
         name = type(self).__name__
         needs_gradients(name)
         if not isinstance(latent, Sparse):
-            raise UserError(f"{name} needs a Sparse latent, not {type(latent).__name__}: use GradientDescent")
+            raise UserError(
+                f"{name} needs a Sparse latent, not {type(latent).__name__}: use {fitting(latent)}"
+            )
         if not hasattr(energy_of_z, "smooth"):
             raise UserError(f"{name} needs the smooth part of the energy: use PredictiveEnergy.infer")
         energy = cast(SplitEnergy, energy_of_z)

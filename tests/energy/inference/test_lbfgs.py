@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from ssl_ebm.energy import Ball, Gaussian, Lbfgs
+from ssl_ebm.energy import Ball, Gaussian, Lbfgs, Quantised
 from ssl_ebm.errors import UserError
 
 from ..linear_gaussian import example
@@ -106,7 +106,9 @@ def test_restarts_keep_the_best(generator: torch.Generator) -> None:
 def test_mistakes() -> None:
     with pytest.raises(UserError, match="history must be at least 1, got 0"):
         Lbfgs(history=0)
-    with pytest.raises(UserError, match="Ball has a border: use GradientDescent"):
+    with pytest.raises(UserError, match="steps leave a Ball: use GradientDescent"):
         Lbfgs()(lambda z: z.sum(-1), Ball(1, 1.0), torch.zeros(1, 1))
+    with pytest.raises(UserError, match="steps leave a Quantised: use Enumeration"):
+        Lbfgs()(lambda z: z.sum(-1), Quantised(2, 1), torch.zeros(1, 1))
     with torch.inference_mode(), pytest.raises(UserError, match="L-BFGS needs gradients"):
         Lbfgs()(lambda z: z.sum(-1), Gaussian(1, 0.0), torch.zeros(1, 1))

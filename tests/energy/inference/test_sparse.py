@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import Lasso
 from torch import Tensor, nn
 
-from ssl_ebm.energy import Amortised, Fista, Gaussian, Ista, Lista, PredictiveEnergy, Sparse
+from ssl_ebm.energy import Amortised, Fista, Gaussian, Ista, Lista, OneHot, PredictiveEnergy, Sparse
 from ssl_ebm.energy.inference.sparse import largest_curvature
 from ssl_ebm.errors import UserError
 
@@ -141,8 +141,10 @@ def test_mistakes(model: PredictiveEnergy, y: Tensor) -> None:
         Fista(0)
     with pytest.raises(UserError, match="lipschitz must be a number above 0, got -1"):
         Ista(3, -1.0)
-    with pytest.raises(UserError, match="Ista needs a Sparse latent, not Gaussian"):
+    with pytest.raises(UserError, match="Ista needs a Sparse latent, not Gaussian: use GradientDescent"):
         Ista(3)(lambda z: z.sum(-1), Gaussian(2, 0.0), y)
+    with pytest.raises(UserError, match="Fista needs a Sparse latent, not OneHot: use Enumeration"):
+        Fista(3)(lambda z: z.sum(-1), OneHot(2), y)
     with pytest.raises(UserError, match="smooth part of the energy"):
         Ista(3)(lambda z: z.sum(-1), Sparse(2), y)
     with pytest.raises(UserError, match="y has 12 numbers, the encoder takes 5"):
