@@ -6,7 +6,7 @@
                                                      Amortised, AmortisedRefined; Lista is an encoder
     z ~ p(z|y)  drawn in place of minimised          PosteriorSampling
     F, F_beta   z minimised or averaged out          free_energy, importance_free_energy, posterior
-    y ~ p(y)    drawn from exp(-beta E)              ssl_ebm.energy.sampling
+    y ~ p(y)    drawn from exp(-beta E)              ssl_ebm.energy.sampling; faster from a CompiledEnergy
 
 An unconditional example, K-means as an energy:
 
@@ -14,6 +14,7 @@ An unconditional example, K-means as an energy:
     loss = model.infer(Enumeration(), y, h=None).energy.mean()  # min_k |y - w_k|^2: moves the nearest w_k
 """
 
+from ssl_ebm.energy.compiled import CompiledEnergy
 from ssl_ebm.energy.energies import Cost, PredictiveEnergy, check_finite, squared_error
 from ssl_ebm.energy.free_energy import (
     ImportanceEstimate,
@@ -45,6 +46,7 @@ __all__ = [
     "Amortised",
     "AmortisedRefined",
     "Ball",
+    "CompiledEnergy",
     "Cost",
     "EnergyOfLatent",
     "Enumeration",

@@ -12,10 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssl_ebm.energy import CompiledEnergy
 from ssl_ebm.networks import ImageEnergy, PointEnergy
 from ssl_ebm.report.benchmarks import samplers
 from ssl_ebm.report.benchmarks.neighbour import Neighbour, in_processes
-from ssl_ebm.report.benchmarks.samplers import BARE, HMC, LANGEVIN, PEER, Chain, Target, sampler_rows
+from ssl_ebm.report.benchmarks.samplers import (
+    BARE,
+    HMC,
+    LANGEVIN,
+    NOT_COMPILED,
+    PEER,
+    Chain,
+    Target,
+    sampler_rows,
+)
 from ssl_ebm.report.benchmarks.timing import Effort, Work
 
 CPU = torch.device("cpu")
@@ -60,18 +70,35 @@ def test_another_process_gets_the_same_sampler(chain: Chain, name: str) -> None:
     assert type(peer).__name__ == name
 
 
-def test_rows_stand_beside_every_peer() -> None:
+def test_rows_stand_beside_every_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samplers, "CompiledEnergy", partial(CompiledEnergy, backend="eager"))
     rows = list(sampler_rows(ONCE, POINTS, LANGEVIN))
-    peers = {row.peer_name for row in rows}
-    assert BARE in peers
+    peers = [row.peer_name for row in rows]
+    assert {BARE, NOT_COMPILED} < set(peers)
     assert all(row.unit == "chain-steps/s" and row.ratio is not None for row in rows)
     assert all(row.ceiling_share is not None and 0 < row.ceiling_share < 1 for row in rows)
     lines = samplers.summary(rows)
     if samplers.find_spec(PEER):
-        assert sum(name is not None and name.startswith(PEER) for name in peers) == 3
-        assert sum("at least 1.5" in line for line in lines) == 3
+        assert sum(name is not None and name.startswith(PEER) for name in peers) == 5
+        assert sum("at least 1.5" in line for line in lines) == 5
     else:
         assert "ssl_ebm[bench]" in lines[-1]
+
+
+@pytest.mark.parametrize(("backend", "compiles"), [("eager", True), ("no such backend", False)])
+def test_whether_anything_can_be_compiled_is_tried(
+    monkeypatch: pytest.MonkeyPatch, backend: str, compiles: bool
+) -> None:
+    monkeypatch.setattr(samplers, "CompiledEnergy", partial(CompiledEnergy, backend=backend))
+    assert samplers._compiles(POINTS.energy(CPU), POINTS.start(CPU)) == compiles
+
+
+@pytest.mark.parametrize("target", [POINTS, IMAGES])
+def test_a_compiled_energy_takes_the_same_steps(target: Target) -> None:
+    energy, start = target.energy(CPU), target.start(CPU)
+    torch.manual_seed(1)
+    compiled = LANGEVIN.ours().sample(CompiledEnergy(energy, "aot_eager"), start, 7).state
+    torch.testing.assert_close(ours(target, LANGEVIN, 7), compiled)
 
 
 @pytest.mark.parametrize("target", [POINTS, IMAGES])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.energy.autograd import needs_gradients
+from ssl_ebm.energy.compiled import CompiledEnergy
 from ssl_ebm.energy.draws import normal, uniform
 from ssl_ebm.errors import UserError
 
@@ -82,6 +83,9 @@ class Sampler(Protocol):
 
 def energy_and_gradient(energy: EnergyOfState, state: Tensor) -> tuple[Tensor, Tensor]:
     """E (N,) and dE/dstate (N, *S), both without graph. Gradients are enabled where it is called."""
+    if isinstance(energy, CompiledEnergy):
+        energies, gradient = energy.with_gradient(state)
+        return checked_shape(energies, state), gradient
     state = state.detach().requires_grad_()
     energies = checked_shape(energy(state), state)
     if not energies.requires_grad:  # an energy that is the same everywhere

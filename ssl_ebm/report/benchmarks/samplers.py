@@ -6,6 +6,7 @@
 - Beside torchebm where it is installed: on the same energy, and on the same network in torch's own layers, as
   its user would write it. All in one process, which keeps freed memory as all commands do; torchebm also as
   it comes, in fresh processes that do not.
+- Ours from a `CompiledEnergy`, beside torchebm as it is and with its network compiled.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ssl_ebm.energy import CompiledEnergy
 from ssl_ebm.energy.autograd import frozen
 from ssl_ebm.energy.sampling import Hmc, Langevin, Sampler
+from ssl_ebm.errors import UserError
 from ssl_ebm.evaluation.statistics import Interval
 from ssl_ebm.networks import ImageEnergy, PointEnergy
 from ssl_ebm.networks.few_channels import FewChannelConv2d
@@ -50,7 +53,10 @@ PEER = "torchebm"
 BARE = "bare loop, frozen parameters"
 ON_OURS = ", on this package's layers"
 AS_IT_COMES = ", as it comes"
+COMPILED = ", compiled"
+NOT_COMPILED = "the same, not compiled"
 PROCESS_SECONDS = 5.0  # to start one
+COMPILER_SECONDS = 15.0  # for one energy
 GAIN = 1.5  # times the rate of torchebm
 LEAPFROG_STEPS = 5
 SHORTER = 5  # times, than the blocks of other suites
@@ -117,10 +123,11 @@ TARGETS = (
 def parts(effort: Effort) -> list[Part]:
     """What the suite measures, in order."""
     keep_freed_memory()
-    seconds = 2 + 4 * (effort.repeats * effort.seconds + 0.5)
+    seconds = 2 + COMPILER_SECONDS + 4 * (effort.repeats * effort.seconds + 0.5)
     seconds += effort.repeats * (PROCESS_SECONDS + 2 * effort.repeats * effort.seconds / SHORTER)
     if find_spec(PEER):
         seconds += effort.repeats / 2 * (PROCESS_SECONDS + 2 * effort.seconds)
+        seconds += COMPILER_SECONDS + 2 * effort.repeats * effort.seconds
     return [
         Part(f"{chain.name}, {target.name}", seconds, partial(sampler_rows, effort, target, chain))
         for target in TARGETS
@@ -134,19 +141,23 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
     energy, start = target.energy(device), target.start(device)
     ours = our_work(energy, start, chain)
     works = {"ours": ours, "ceiling": matmul(torch.float32, device)}
+    if compiles := _compiles(energy, start):
+        works[COMPILED] = our_work(CompiledEnergy(energy), start, chain)
     if peer := _peer():
         works[peer] = peer_work(target, chain, device)
         works[ON_OURS] = peer_work(target, chain, device, ours=True)
+        if compiles:
+            works[peer + COMPILED] = peer_work(target, chain, device, compiled=True)
     # Some ratios are close to 1, and only many turns tell: they are as much shorter.
     rates = Effort(SHORTER * effort.repeats, effort.seconds / SHORTER, device).rates(works)
     ceiling = rates["ceiling"] * matmul_flops()
     unit = len(start) * chain.steps  # chain-steps in a unit of work
     flops = chain.steps * chain.gradients * flops_of_gradient(energy, start)
 
-    def row(ours: float, other: float, name: str, ratio: Interval) -> Row:
+    def row(ours: float, other: float, name: str, ratio: Interval, how: str = "") -> Row:
         return Row(
             SUITE,
-            f"{chain.name}, {target.name}",
+            f"{chain.name}{how}, {target.name}",
             "float32",
             ours * unit,
             "chain-steps/s",
@@ -156,8 +167,9 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
             ours * flops / ceiling,
         )
 
-    def row_of(rates: Rates, other: str, name: str) -> Row:
-        return row(rates["ours"], rates[other], name, rates.ratio("ours", other))
+    def row_of(rates: Rates, other: str, name: str, how: str = "") -> Row:
+        of = how or "ours"
+        return row(rates[of], rates[other], name, rates.ratio(of, other), how)
 
     brief = Effort(effort.repeats, effort.seconds / SHORTER, device)
     beside = list(in_processes(partial(beside_bare_loop, brief, target, chain), effort.repeats))
@@ -169,6 +181,11 @@ def sampler_rows(effort: Effort, target: Target, chain: Chain) -> Iterator[Row]:
         apart = Neighbour(partial(peer_work, target, chain, device))
         few = Effort(max(1, effort.repeats // 2), effort.seconds, device)
         yield row_of(few.rates({"ours": ours, "apart": apart.work}), "apart", f"{peer}{AS_IT_COMES}")
+    if compiles:
+        yield row_of(rates, "ours", NOT_COMPILED, COMPILED)
+    if compiles and peer:
+        yield row_of(rates, peer, peer, COMPILED)
+        yield row_of(rates, peer + COMPILED, peer + COMPILED, COMPILED)
 
 
 def our_work(energy: nn.Module, start: Tensor, chain: Chain) -> Work:
@@ -183,6 +200,15 @@ def beside_bare_loop(effort: Effort, target: Target, chain: Chain) -> Rates:
     energy, start = target.energy(effort.device), target.start(effort.device)
     bare = repeated(partial(bare_loop(chain), energy, start, chain.steps))
     return effort.rates({"ours": our_work(energy, start, chain), BARE: bare})
+
+
+def _compiles(energy: nn.Module, start: Tensor) -> bool:
+    """Whether this machine has what a compiler needs."""
+    try:
+        CompiledEnergy(energy).with_gradient(start)
+    except UserError:
+        return False
+    return True
 
 
 def _peer() -> str | None:
@@ -266,10 +292,14 @@ def in_torchs_layers(energy: nn.Module) -> nn.Module:
     return copied
 
 
-def peer_work(target: Target, chain: Chain, device: torch.device, ours: bool = False) -> Work:
-    """The same steps by torchebm, on the same network: in torch's layers, or in `ours`."""
+def peer_work(
+    target: Target, chain: Chain, device: torch.device, ours: bool = False, compiled: bool = False
+) -> Work:
+    """The same steps by torchebm, on the same network: in torch's layers, or in `ours`; `compiled` or not."""
     energy, start = target.energy(device), target.start(device).flatten(1)
     energy = energy if ours else in_torchs_layers(energy)
+    if compiled:
+        energy.compile()
     sampler = peer_sampler(energy, target.shape, chain, device)
     return repeated(lambda: sampler.sample(x=start.clone(), n_steps=chain.steps))
 
@@ -301,8 +331,9 @@ def summary(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.ratio is None or row.peer_name is None:
             continue
-        promised = f"promised: at least {1 if row.peer_name == BARE else GAIN}"
-        lines.append(f"{row.case}: {with_interval(row.ratio)} times {row.peer_name} ({promised})")
+        promised = f" (promised: at least {1 if row.peer_name == BARE else GAIN})"
+        told = "" if row.peer_name == NOT_COMPILED else promised
+        lines.append(f"{row.case}: {with_interval(row.ratio)} times {row.peer_name}{told}")
     if not find_spec(PEER):
         lines.append(f"{PEER} is not installed, so it was not measured: pip install 'ssl_ebm[bench]'")
     return lines
