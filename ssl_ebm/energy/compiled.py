@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from ssl_ebm.errors import UserError, in_one_line
 
@@ -43,7 +42,9 @@ class CompiledEnergy(nn.Module):
         return energies
 
     def with_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """E (N,) and dE/dy (N, *S), both without graph: (N, *S), floating point."""
+        """E (N,) and dE/dy (N, *S), both without graph; y is (N, *S), floating point."""
+        from torch._dynamo.exc import TorchDynamoException  # half of what importing torch takes
+
         try:
             if self._compiled is None:
                 # All energies share this code, each has a graph or more of it, and past the limit none.
